@@ -1,0 +1,5 @@
+"""Training objectives by name: `build_objective("ssim-gradient-intensity", alpha=(2, 1), ...)`."""
+
+from losses.objective import OBJECTIVES, Objective, build_objective
+
+__all__ = ["OBJECTIVES", "Objective", "build_objective"]

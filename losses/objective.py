@@ -1,0 +1,93 @@
+"""The training objectives: a weighted sum of three terms for each source.
+
+    loss = sum over sources s of (alpha_s A_s + beta_s B_s + gamma_s G_s)
+
+`ssim-gradient-intensity` (default): A = 1 - SSIM, B = masked gradient difference, G = squared difference.
+`lncc-ssim-l1` [R6], the released one: A = local cross-correlation, B = 1 - SSIM, G = absolute difference.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from losses.gradient import gradient_losses
+from losses.intensity import absolute_losses, squared_losses
+from losses.lncc import lncc_losses
+from losses.ssim import ssim_losses
+
+Term = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], list[torch.Tensor]]
+
+# The terms that alpha, beta and gamma weigh, in this order.
+OBJECTIVES: dict[str, dict[str, Term]] = {
+    "ssim-gradient-intensity": {
+        "ssim": ssim_losses,
+        "gradient": gradient_losses,
+        "intensity": squared_losses,
+    },
+    "lncc-ssim-l1": {"lncc": lncc_losses, "ssim": ssim_losses, "l1": absolute_losses},
+}
+SOURCES = ("mri", "pet")
+
+
+class Objective:
+    """The weighted sum, with each term named.
+
+    Args:
+        terms: the three terms by name, for alpha, beta and gamma.
+        weights: (alpha, beta, gamma), each a pair (MRI, PET).
+    """
+
+    def __init__(self, terms: dict[str, Term], weights: Sequence[Sequence[float]]) -> None:
+        self.terms = terms
+        self.weights = dict(zip(terms, weights, strict=True))
+
+    def __call__(
+        self, fused: torch.Tensor, mri: torch.Tensor, pet: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Compute the loss.
+
+        Args:
+            fused: (B, 1, D, H, W), any float type; terms are computed in float32 or wider.
+            mri: same shape, in [0, 1].
+            pet: same shape, in [0, 1].
+
+        Returns:
+            The scalar to minimise, and each unweighted term by name and source ("ssim/mri", "ssim/pet",
+            ...) as detached scalars on the volumes' device.
+
+        Raises:
+            ValueError: for volumes of different shapes, or too small for SSIM's window of 11 voxels.
+        """
+        if not fused.shape == mri.shape == pet.shape:
+            shapes = ", ".join(str(tuple(v.shape)) for v in (fused, mri, pet))
+            raise ValueError(f"fused, MRI and PET must have one shape, received {shapes}")
+        parts, values = [], {}
+        for name, term in self.terms.items():
+            by_source = zip(SOURCES, term(fused, mri, pet), self.weights[name], strict=True)
+            for source, value, weight in by_source:
+                values[f"{name}/{source}"] = value.detach()
+                if weight:
+                    parts.append(weight * value)
+        return torch.stack(parts).sum(), values
+
+
+def build_objective(
+    name: str,
+    alpha: Sequence[float] = (2, 1),
+    beta: Sequence[float] = (2, 1),
+    gamma: Sequence[float] = (2, 1),
+) -> Objective:
+    """The objective called `name` with weights (MRI, PET) for its three terms; published weights by default.
+
+    Raises:
+        ValueError: for an unknown name, a weight that is negative or not finite, or six zeros.
+    """
+    if name not in OBJECTIVES:
+        raise ValueError(f"unknown objective {name!r}, choose from {', '.join(OBJECTIVES)}")
+    weights = [tuple(map(float, pair)) for pair in (alpha, beta, gamma)]
+    flat = [weight for pair in weights for weight in pair]
+    if len(flat) != 6 or not all(0 <= weight < float("inf") for weight in flat):
+        raise ValueError(f"loss weights must be six finite numbers of at least 0, received {flat}")
+    if not any(flat):
+        raise ValueError("all six loss weights are 0: there is nothing to minimise")
+    return Objective(OBJECTIVES[name], weights)

@@ -1,0 +1,67 @@
+"""Structural dissimilarity of volumes: 1 - SSIM in 3-D (Wang et al., IEEE TIP 13(4), 2004)."""
+
+import torch
+
+WINDOW = 11
+SIGMA = 1.5
+C1 = 0.01**2
+C2 = 0.03**2
+
+
+def ssim_losses(fused: torch.Tensor, *sources: torch.Tensor) -> list[torch.Tensor]:
+    """1 - SSIM(fused, source) for each source, mean over the batch.
+
+    Gaussian window of 11 voxels, sigma 1.5, data range 1, population moments, only windows that lie fully
+    inside the volume. 0 for identical volumes, at most 2; lower is better. MONAI's `SSIMLoss` gives the
+    same number; here the moments of the fused volume are shared by all sources, and filtering is done by
+    matrix products along each axis, many times faster than a dense 11x11x11 convolution.
+
+    Args:
+        fused: (B, 1, D, H, W), intensities around [0, 1].
+        sources: volumes of the same shape in [0, 1].
+
+    Returns:
+        A scalar tensor for each source, float32 (float64 for float64 input), computed outside autocast.
+
+    Raises:
+        ValueError: if a side is shorter than the window of 11 voxels.
+    """
+    if min(fused.shape[2:]) < WINDOW:
+        raise ValueError(f"SSIM needs every side of at least {WINDOW} voxels, received {tuple(fused.shape[2:])}")
+    with torch.autocast(fused.device.type, enabled=False):
+        fused, *sources = _at_least_float32(fused, *sources)
+        with torch.no_grad():
+            source_moments = [(_blur(s), _blur(s * s)) for s in sources]
+        mean_f, square_f = _blur(fused), _blur(fused * fused)
+        variance_f = square_f - mean_f * mean_f
+        losses = []
+        for source, (mean_s, square_s) in zip(sources, source_moments, strict=True):
+            covariance = _blur(fused * source) - mean_f * mean_s
+            variances = variance_f + square_s - mean_s * mean_s
+            luminance = (2 * mean_f * mean_s + C1) / (mean_f * mean_f + mean_s * mean_s + C1)
+            structure = (2 * covariance + C2) / (variances + C2)
+            losses.append(1 - (luminance * structure).mean())
+        return losses
+
+
+def _at_least_float32(*volumes: torch.Tensor) -> list[torch.Tensor]:
+    return [v.to(torch.promote_types(v.dtype, torch.float32)) for v in volumes]
+
+
+def _blur(volume: torch.Tensor) -> torch.Tensor:
+    """Gaussian means over whole windows: (B, 1, D, H, W) -> (B, 1, D-10, H-10, W-10)."""
+    b, c, d, h, w = volume.shape
+    volume = volume @ _band_matrix(w, volume)
+    volume = _band_matrix(h, volume).T @ volume
+    volume = _band_matrix(d, volume).T @ volume.reshape(b, c, d, -1)
+    return volume.reshape(b, c, d - WINDOW + 1, h - WINDOW + 1, w - WINDOW + 1)
+
+
+def _band_matrix(side: int, like: torch.Tensor) -> torch.Tensor:
+    """(side, side - 10): column j holds the Gaussian window that starts at position j."""
+    row = torch.arange(side, device=like.device)[:, None]
+    column = torch.arange(side - WINDOW + 1, device=like.device)[None, :]
+    tap = row - column
+    window = torch.exp(-0.5 * ((tap - WINDOW // 2) / SIGMA) ** 2).to(like.dtype)
+    window = torch.where((tap >= 0) & (tap < WINDOW), window, torch.zeros_like(window))
+    return window / window.sum(dim=0, keepdim=True)

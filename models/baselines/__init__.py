@@ -1,0 +1,1 @@
+"""Methods that DC2Fusion is compared with; `models.build_model` builds them by name."""

@@ -1,0 +1,214 @@
+"""DC2Fusion: two streams, MRI and PET, through one shared U-shaped network of DCFB blocks.
+
+Liu et al., "Three-Dimensional Medical Image Fusion with Deformable Cross-Attention", ICONIP 2023,
+arXiv 2310.06291. The block itself is in `models.dcfb`, what the paper and the released code do
+differently in `models.variants`.
+
+Shapes: volumes (B, 1, D, H, W), tokens (B, D, H, W, C), E = embed_dim.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models.dcfb import DCFBlock, channels_first, channels_last, pad_tokens
+from models.fusion_layer import fusion_strategy
+from models.variants import build_variant
+
+PATCH = 4
+DEPTHS = (2, 2, 6, 2)  # blocks of the four encoder stages; the decoder mirrors them
+HEADS = (3, 6, 12, 24)
+MAX_DROP_PATH = 0.2
+
+Streams = tuple[torch.Tensor, torch.Tensor]
+
+
+class PatchEmbedding(nn.Conv3d):
+    """Conv3d(1 -> E, kernel 4, stride 4): volume (B, 1, D, H, W) -> tokens (B, D/4, H/4, W/4, E)."""
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__(1, embed_dim, kernel_size=PATCH, stride=PATCH)
+
+    def forward(self, volume: torch.Tensor) -> torch.Tensor:
+        return channels_last(super().forward(volume)).contiguous()
+
+
+class PatchMerging(nn.Module):
+    """Halves the grid and doubles the width: Conv3d(C -> 2C, kernel 2, stride 2), LayerNorm.
+
+    Odd sides are zero-padded at the end first.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(width, 2 * width, kernel_size=2, stride=2)
+        self.norm = nn.LayerNorm(2 * width)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, D, H, W, C) -> (B, ceil(D/2), ceil(H/2), ceil(W/2), 2C)."""
+        padded = pad_tokens(tokens, (2, 2, 2))
+        return self.norm(channels_last(self.conv(channels_first(padded))))
+
+
+class PatchExpanding(nn.Module):
+    """Doubles the grid and halves the width: ConvTranspose3d(C -> C/2, kernel 2, stride 2), LayerNorm."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose3d(width, width // 2, kernel_size=2, stride=2)
+        self.norm = nn.LayerNorm(width // 2)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, D, H, W, C) -> (B, 2D, 2H, 2W, C/2)."""
+        return self.norm(channels_last(self.conv(channels_first(tokens))))
+
+
+class Stage(nn.ModuleList):
+    """DCFB blocks of one width, each applied to both streams in turn with the same weights."""
+
+    def forward(self, mri: torch.Tensor, pet: torch.Tensor) -> Streams:
+        for block in self:
+            mri = block(mri, pet)
+            pet = block(pet, mri)  # sees the MRI stream already updated
+        return mri, pet
+
+
+class SkipReduction(nn.Linear):
+    """Joins a decoder stream with the skip feature of its width: concatenation, Linear(2C -> C)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(2 * width, width)
+
+    def forward(self, stream: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        if stream.shape[1:4] != skip.shape[1:4]:  # after odd sides
+            resized = F.interpolate(channels_first(stream), skip.shape[1:4], mode="trilinear", align_corners=True)
+            stream = channels_last(resized)
+        return super().forward(torch.cat((stream, skip), dim=-1))
+
+
+class Head(nn.Module):
+    """Both streams' tokens to the two stream maps at voxel resolution."""
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(2 * embed_dim)
+        self.to_voxels = nn.ConvTranspose3d(2 * embed_dim, embed_dim // 2, PATCH, stride=PATCH)
+        self.to_maps = nn.Conv3d(embed_dim // 2, 2, kernel_size=3, padding=1)
+
+    def forward(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
+        """(B, D, H, W, E) twice -> (B, 2, 4D, 4H, 4W)."""
+        tokens = self.norm(torch.cat((mri, pet), dim=-1))
+        return self.to_maps(self.to_voxels(channels_first(tokens)))
+
+
+class DC2Fusion(nn.Module):
+    """The DC2Fusion network.
+
+    Args:
+        embed_dim: E, the width of the first stage (96 in the paper: 93,248,954 parameters). Must be a
+            multiple of 24, so that every stage's width is divisible by its heads and by 8.
+        variant: "paper" or "released", see `models.variants`.
+        fusion: name of the fusion strategy, see `models.fusion_layer`; None takes the variant's own.
+        switched: single differences ("R1" ..) that take the other variant's form, for ablation.
+        path: "fast", or "plain" for the slow oracle of the convolutions, see `models.blend_conv`.
+
+    Raises:
+        ValueError: for an unknown name, or an `embed_dim` that is not a positive multiple of 24.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int = 96,
+        variant: str = "paper",
+        fusion: str | None = None,
+        switched: tuple[str, ...] = (),
+        path: str = "fast",
+    ) -> None:
+        super().__init__()
+        if embed_dim < 24 or embed_dim % 24:
+            raise ValueError(f"embed_dim must be a positive multiple of 24, received {embed_dim}")
+        self.variant = build_variant(variant, tuple(switched))
+        self.fuse_maps = fusion_strategy(fusion or self.variant.fusion)  # [R5]
+
+        widths = [embed_dim * 2**level for level in range(len(DEPTHS))]
+        stages = [self._stages(widths, path) for _ in ("encoder", "decoder")]
+        self.patch_embedding = PatchEmbedding(embed_dim)
+        self.encoder = nn.ModuleList(stages[0])
+        self.merging = nn.ModuleList(PatchMerging(width) for width in widths[:-1])
+        self.bottleneck_norm = nn.LayerNorm(widths[-1])
+        self.decoder = nn.ModuleList(reversed(stages[1]))
+        self.expanding = nn.ModuleList(PatchExpanding(width) for width in widths[:0:-1])
+        self.skip_reduction = nn.ModuleList(SkipReduction(width) for width in widths[-2::-1])
+        self.head = Head(embed_dim)
+
+    def _stages(self, widths: list[int], path: str) -> list[Stage]:
+        blocks = sum(DEPTHS)
+        rates = [MAX_DROP_PATH * i / (blocks - 1) for i in range(blocks)]
+        stages = []
+        for width, heads, depth in zip(widths, HEADS, DEPTHS, strict=True):
+            own, rates = rates[:depth], rates[depth:]
+            stages.append(Stage(DCFBlock(width, heads, rate, self.variant, path) for rate in own))
+        return stages
+
+    def forward(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
+        """Fuse MRI and PET volumes.
+
+        Args:
+            mri: (B, 1, D, H, W), intensities in [0, 1]. Any size; in training the deepest grid,
+                ceil(side / 32) an axis, must hold more than one token in the batch.
+            pet: same shape and range, on the MRI's grid.
+
+        Returns:
+            (B, 1, D, H, W) on the same grid. Not bounded: clip to [0, 1] before saving or scoring.
+
+        Raises:
+            ValueError: if the shapes differ or are not (B, 1, D, H, W), or a training volume is too small.
+        """
+        maps = self.stream_maps(mri, pet)
+        return self.fuse_maps(maps[:, :1], maps[:, 1:])
+
+    def stream_maps(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
+        """(B, 2, D, H, W): the stream maps f1 (MRI) and f2 (PET) that the fusion layer combines."""
+        self._check(mri, pet)
+        d, h, w = mri.shape[2:]
+        mri, pet = (self.patch_embedding(pad_volume(volume)) for volume in (mri, pet))
+        mri, pet, skips = self.encode(mri, pet)
+        mri, pet = self.decode(self.bottleneck_norm(mri), self.bottleneck_norm(pet), skips)
+        return self.head(mri, pet)[:, :, :d, :h, :w]
+
+    def encode(self, mri: torch.Tensor, pet: torch.Tensor) -> tuple[*Streams, list[Streams]]:
+        """Tokens (B, D, H, W, E) -> deepest tokens (.., 8E) and the skip features of stages 0, 1, 2."""
+        skips = []
+        for stage, merging in zip(self.encoder[:-1], self.merging, strict=True):
+            mri, pet = stage(mri, pet)
+            skips.append((mri, pet))
+            mri, pet = merging(mri), merging(pet)
+        return *self.encoder[-1](mri, pet), skips
+
+    def decode(self, mri: torch.Tensor, pet: torch.Tensor, skips: list[Streams]) -> Streams:
+        """Normalised deepest tokens (.., 8E) -> tokens (B, D, H, W, E) of the first grid."""
+        mri, pet = self.decoder[0](mri, pet)
+        levels = zip(self.expanding, self.skip_reduction, self.decoder[1:], strict=True)
+        for (expanding, reduction, stage), skip in zip(levels, reversed(skips), strict=True):
+            mri, pet = (reduction(expanding(x), s) for x, s in zip((mri, pet), skip, strict=True))
+            mri, pet = stage(mri, pet)
+        return mri, pet
+
+    def _check(self, mri: torch.Tensor, pet: torch.Tensor) -> None:
+        if mri.shape != pet.shape or mri.ndim != 5 or mri.shape[1] != 1:
+            raise ValueError(
+                "DC2Fusion takes MRI and PET of one shape (B, 1, D, H, W), "
+                f"received {tuple(mri.shape)} and {tuple(pet.shape)}"
+            )
+        deepest = PATCH * 2 ** (len(DEPTHS) - 1)
+        if self.training and mri.shape[0] == 1 and max(mri.shape[2:]) <= deepest:
+            raise ValueError(
+                f"a training volume of {tuple(mri.shape[2:])} voxels leaves one token on the deepest "
+                f"grid, and BatchNorm needs two: use a side above {deepest} voxels or a larger batch"
+            )
+
+
+def pad_volume(volume: torch.Tensor) -> torch.Tensor:
+    """Zero-pad (B, 1, D, H, W) at the end of each axis to a multiple of the patch."""
+    d, h, w = (-side % PATCH for side in volume.shape[2:])
+    return F.pad(volume, (0, w, 0, h, 0, d))

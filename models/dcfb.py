@@ -1,0 +1,249 @@
+"""The deformable cross feature blend (DCFB) block, the heart of DC2Fusion (arXiv 2310.06291, section 2).
+
+A block updates one stream, x, by looking at its partner, y, in three steps:
+    PositionalRelationship   where to look: an offset field of at most one token, y sampled there gives y'
+    CrossFeatureBlend        what to take: a convolution branch and an attention branch that gate each other
+    the MLP                  as in any transformer block
+
+Shapes: tokens are channels last, (B, D, H, W, C); convolutions read the same memory through a permuted
+view (B, C, D, H, W), which is PyTorch's channels-last format. 1x1x1 convolutions are Linear layers here.
+[R1] .. [R9] mark the places where the paper and the released code differ, see `models.variants`.
+"""
+
+import torch
+from monai.networks.layers import DropPath
+from torch import nn
+from torch.nn import functional as F
+
+from models.blend_conv import BlendConv
+from models.depthwise import depthwise_conv3d
+from models.variants import Variant
+
+WINDOW = 2
+
+
+def channels_first(tokens: torch.Tensor) -> torch.Tensor:
+    """(B, D, H, W, C) -> (B, C, D, H, W), a view."""
+    return tokens.permute(0, 4, 1, 2, 3)
+
+
+def channels_last(volume: torch.Tensor) -> torch.Tensor:
+    """(B, C, D, H, W) -> (B, D, H, W, C), a view."""
+    return volume.permute(0, 2, 3, 4, 1)
+
+
+def pad_tokens(tokens: torch.Tensor, multiples: tuple[int, int, int]) -> torch.Tensor:
+    """Zero-pad (B, D, H, W, C) at the end of each axis to a multiple of the given number of tokens."""
+    d, h, w = (-side % multiple for side, multiple in zip(tokens.shape[1:4], multiples, strict=True))
+    return F.pad(tokens, (0, 0, 0, w, 0, h, 0, d)) if d or h or w else tokens
+
+
+class PositionalRelationship(nn.Module):
+    """Positional relationship estimation: samples the partner where an estimated offset field points.
+
+    Args:
+        width: C.
+        variant: steers [R1] and [R8].
+        path: "fast" or "plain", how the depthwise convolution is computed.
+    """
+
+    def __init__(self, width: int, variant: Variant, path: str) -> None:
+        super().__init__()
+        self.variant = variant
+        self.path = path
+        self.embed = nn.Linear(2 * width, 2 * width)
+        self.depthwise = nn.Conv3d(2 * width, 2 * width, 3, padding=1, groups=2 * width)
+        self.norm = nn.LayerNorm(2 * width)
+        self.to_offset = nn.Linear(2 * width, 3, bias=False)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Sample the partner.
+
+        Args:
+            x: (B, D, H, W, C), the normalised stream.
+            y: (B, D, H, W, C), the partner as it is.
+
+        Returns:
+            y', (B, D, H, W, C).
+        """
+        grid = reference_points(y) + self.offset_field(x, y)
+        sampled = F.grid_sample(
+            channels_first(y).to(grid.dtype),
+            grid.flip(-1),  # grid_sample reads (width, height, depth)
+            mode="bilinear",
+            padding_mode="zeros",
+            align_corners=self.variant.aligned_corners,  # [R1]
+        )
+        if self.variant.scrambled_partner:  # [R8]
+            return sampled.contiguous().view(y.shape)
+        return channels_last(sampled)
+
+    def offset_field(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """(B, D, H, W, 3): offsets along depth, height, width in normalised coordinates.
+
+        The grid spans [-1, 1] on each axis, so a token is 2 / side wide and no offset exceeds one token.
+        """
+        z = self.embed(torch.cat((x, y), dim=-1))
+        if self.path == "plain":
+            z = self.depthwise(channels_first(z))
+        else:
+            z = depthwise_conv3d(channels_first(z), self.depthwise.weight, self.depthwise.bias)
+        z = channels_last(z)
+        raw = self.to_offset(F.gelu(self.norm(z)))
+        # Positions in bf16 would be off by a tenth of a token on a grid of 32.
+        raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
+        return 2 * torch.tanh(raw) / raw.new_tensor(raw.shape[1:4])
+
+
+def reference_points(tokens: torch.Tensor) -> torch.Tensor:
+    """Centres of the tokens of (B, D, H, W, C), (D, H, W, 3): 2 (i + 1/2) / n - 1 on an axis of n."""
+    dtype = torch.promote_types(tokens.dtype, torch.float32)
+    axes = [2 * (torch.arange(n, device=tokens.device, dtype=dtype) + 0.5) / n - 1 for n in tokens.shape[1:4]]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+
+
+class Gate(nn.Module):
+    """Bottleneck C -> C//8 -> outputs that ends in logits: Linear, LayerNorm, GELU, Linear."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(width, width // 8)
+        self.norm = nn.LayerNorm(width // 8)
+        self.expand = nn.Linear(width // 8, outputs)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(..., C) -> (..., outputs) logits; the caller applies the sigmoid."""
+        return self.expand(F.gelu(self.norm(self.reduce(features))))
+
+
+class WindowCrossAttention(nn.Module):
+    """Multi-head attention from windows of x to the same windows of y', without relative positions.
+
+    Args:
+        width: C.
+        heads: h, must divide C.
+        variant: steers [R4] and [R9].
+    """
+
+    def __init__(self, width: int, heads: int, variant: Variant) -> None:
+        super().__init__()
+        self.variant = variant
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+
+    def forward(
+        self, x: torch.Tensor, partner: torch.Tensor, channel_gate: torch.Tensor, window: tuple
+    ) -> torch.Tensor:
+        """Attend.
+
+        Args:
+            x: (B, D, H, W, C), the normalised stream; D, H, W multiples of the window.
+            partner: (B, D, H, W, C), y'.
+            channel_gate: (B, C) in (0, 1), multiplies the values: channel i of head j is j C/h + i.
+            window: tokens a window along D, H, W.
+
+        Returns:
+            (B, D, H, W, C).
+        """
+        value = self.value(x if self.variant.own_values else partner)  # [R9]
+        value = value * channel_gate[:, None, None, None, :].to(value.dtype)
+        q, k, v = (self.split(tokens, window) for tokens in (self.query(x), self.key(partner), value))
+        if self.variant.linear_attention:  # [R4]
+            attended = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) @ v
+        else:
+            attended = F.scaled_dot_product_attention(q, k, v)
+        return self.join(attended, x.shape, window)
+
+    def split(self, tokens: torch.Tensor, window: tuple[int, int, int]) -> torch.Tensor:
+        """(B, D, H, W, C) -> (B * windows, heads, tokens a window, C / heads)."""
+        b, d, h, w, c = tokens.shape
+        i, j, k = window
+        split = tokens.reshape(b, d // i, i, h // j, j, w // k, k, self.heads, c // self.heads)
+        split = split.permute(0, 1, 3, 5, 7, 2, 4, 6, 8)
+        return split.reshape(-1, self.heads, i * j * k, c // self.heads)
+
+    def join(self, windows: torch.Tensor, shape: torch.Size, window: tuple[int, int, int]) -> torch.Tensor:
+        """The inverse of `split`."""
+        b, d, h, w, c = shape
+        i, j, k = window
+        joined = windows.reshape(b, d // i, h // j, w // k, self.heads, i, j, k, c // self.heads)
+        return joined.permute(0, 1, 5, 2, 6, 3, 7, 4, 8).reshape(b, d, h, w, c)
+
+
+class CrossFeatureBlend(nn.Module):
+    """Cross feature blend: a convolution and an attention branch that gate each other.
+
+    Args:
+        width: C.
+        heads: attention heads.
+        variant: steers [R2], [R3], [R4] and [R9].
+        path: "fast" or "plain", how its convolutions are computed, see `models.blend_conv`.
+    """
+
+    def __init__(self, width: int, heads: int, variant: Variant, path: str) -> None:
+        super().__init__()
+        self.blend_conv = BlendConv(width, variant.concatenated_groups, path)  # [R2]
+        eps = float(width) if variant.width_as_bn_eps else 1e-5  # [R3]
+        self.blend_norm = nn.BatchNorm3d(width, eps=eps)
+        self.blend_activation = nn.GELU()
+        self.channel_gate = Gate(width, width)
+        self.conv_projection = nn.Linear(width, width)
+        self.attention = WindowCrossAttention(width, heads, variant)
+        self.spatial_gate = Gate(width, 1)
+        self.merge = nn.Linear(2 * width, width)
+
+    def forward(self, x: torch.Tensor, partner: torch.Tensor, norm: nn.LayerNorm, window: tuple) -> torch.Tensor:
+        """Blend the stream with its sampled partner.
+
+        Args:
+            x: (B, D, H, W, C), the normalised stream.
+            partner: (B, D, H, W, C), y'.
+            norm: the block's LayerNorm, shared with this place.
+            window: tokens a window along D, H, W.
+
+        Returns:
+            (B, D, H, W, C).
+        """
+        conv = self.blend_conv(channels_first(x), channels_first(partner))
+        conv = channels_last(self.blend_activation(self.blend_norm(conv)))
+        channel_gate = torch.sigmoid(self.channel_gate(conv.mean(dim=(1, 2, 3))))  # B, C
+        attended = self.attention(x, partner, channel_gate, window)
+        spatial_gate = torch.sigmoid(self.spatial_gate(attended))  # B, D, H, W, 1
+        conv = self.conv_projection(conv) * spatial_gate
+        return self.merge(torch.cat((conv, norm(attended)), dim=-1))
+
+
+class DCFBlock(nn.Module):
+    """One DCFB block: updates a stream by looking at its partner.
+
+    Args:
+        width: C.
+        heads: attention heads, must divide C.
+        drop_path: stochastic depth rate in [0, 1), a mask per sample and call.
+        variant: the reading of the method.
+        path: "fast" or "plain", how its convolutions are computed, see `models.blend_conv`.
+    """
+
+    def __init__(self, width: int, heads: int, drop_path: float, variant: Variant, path: str = "fast") -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)  # one norm, used in all three places of the block
+        self.relationship = PositionalRelationship(width, variant, path)
+        self.blend = CrossFeatureBlend(width, heads, variant, path)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """(B, D, H, W, C) stream and partner -> the updated stream, same shape."""
+        x = x + self.drop_path(self.look_at_partner(x, y))
+        return x + self.drop_path(self.mlp(self.norm(x)))
+
+    def look_at_partner(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """PRE and CFB on grids padded to whole windows, the padding cropped off again."""
+        _, d, h, w, _ = x.shape
+        window = tuple(min(WINDOW, side) for side in (d, h, w))
+        x = pad_tokens(self.norm(x), window)
+        y = pad_tokens(y, window)
+        partner = self.relationship(x, y)
+        return self.blend(x, partner, self.norm, window)[:, :d, :h, :w]

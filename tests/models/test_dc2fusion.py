@@ -1,0 +1,278 @@
+"""The network: golden arrays of the released code, any size, and what makes a training step valid."""
+
+import pytest
+import torch
+
+from models import build_model, model_names
+from models.released import is_released, load_released
+from models.variants import DIFFERENCES
+from tests.golden import golden_tensors, relative_error, rule_filled_released_state
+
+BLOCK_TOLERANCE = 1e-5
+TOLERANCE = 2e-5
+
+
+def golden_model(variant: str) -> torch.nn.Module:
+    model = build_model("dc2fusion", embed_dim=24, variant=variant).eval()
+    load_released(model, rule_filled_released_state())
+    return model
+
+
+def random_pair(*size: int, batch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    mri, pet = torch.rand(2, batch, 1, *size, generator=generator)
+    return mri, pet
+
+
+@pytest.mark.parametrize(
+    ("variant", "name"),
+    [
+        ("released", "dc2fusion_released_E24_32.npz"),
+        ("released", "dc2fusion_released_E24_64.npz"),
+        ("released", "dc2fusion_released_E24_batch2_40x52x36.npz"),
+        ("paper", "dc2fusion_paper_E24_batch2_40x52x36.npz"),
+    ],
+)
+@torch.no_grad()
+def test_output_matches_golden(variant, name):
+    expected = golden_tensors(name)
+    model = golden_model(variant)
+    maps = model.stream_maps(expected["mri"], expected["pet"])
+    assert relative_error(maps, expected["stream_maps"]) < BLOCK_TOLERANCE
+    fused = model(expected["mri"], expected["pet"])
+    assert relative_error(fused, expected["fused"]) < BLOCK_TOLERANCE
+
+
+def collect(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Record, while the model runs, what the golden file holds of its inside (first call of each module)."""
+    seen = {}
+
+    def keep(name, module, place=lambda output: output):
+        def hook(_module, _inputs, output):
+            seen.setdefault(name, place(output))
+
+        module.register_forward_hook(hook)
+
+    def keep_streams(name, stage):
+        keep(f"{name}_mri", stage, lambda output: output[0])
+        keep(f"{name}_pet", stage, lambda output: output[1])
+
+    def keep_calls(names, module):
+        outputs = iter(names)
+        module.register_forward_hook(lambda _m, _i, output: seen.update({next(outputs): output}))
+
+    def first(tokens):
+        return tokens.movedim(-1, 1)
+
+    keep_calls(["patch_embed_mri", "patch_embed_pet"], model.patch_embedding)
+    block = model.encoder[0][0]
+    keep_calls(["block00_mri", "block00_pet"], block)
+    keep("block00_offset_raw_mri", block.relationship.to_offset, first)
+    keep("block00_blend_conv_mri", block.blend.blend_activation)
+    keep("block00_channel_gate_logits_mri", block.blend.channel_gate, lambda o: o[..., None, None, None])
+    keep("block00_spatial_gate_logits_mri", block.blend.spatial_gate, first)
+    for level, stage in enumerate(model.encoder):
+        keep_streams(f"enc{level}", stage)
+    for level, expanding in enumerate(model.expanding):
+        keep_calls([f"dec{level}_mri", f"dec{level}_pet"], expanding)
+    keep_streams("dec3", model.decoder[3])
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("variant", "name"),
+    [
+        ("released", "dc2fusion_released_E24_32.npz"),
+        ("paper", "dc2fusion_paper_E24_batch2_40x52x36.npz"),
+    ],
+)
+@torch.no_grad()
+def test_inner_features_match_golden(variant, name):
+    expected = golden_tensors(name)
+    model = golden_model(variant)
+    seen = collect(model)
+    model(expected["mri"], expected["pet"])
+    seen = {k: v.movedim(-1, 1) if k.startswith("patch_embed") else v for k, v in seen.items()}
+    inner = [key for key in expected if key.startswith(("patch", "block", "enc", "dec"))]
+    assert inner
+    for key in inner:
+        tolerance = BLOCK_TOLERANCE if key.startswith("block") else TOLERANCE
+        assert seen[key].shape == expected[key].shape, key
+        assert relative_error(seen[key], expected[key]) < tolerance, key
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+@pytest.mark.parametrize("size", [(16, 16, 16), (33, 18, 70), (41, 64, 5)])
+@torch.no_grad()
+def test_any_size_keeps_its_shape(variant, size):
+    model = build_model("dc2fusion", embed_dim=24, variant=variant).eval()
+    fused = model(*random_pair(*size))
+    assert fused.shape == (1, 1, *size)
+    assert fused.isfinite().all()
+
+
+@torch.no_grad()
+def test_paper_result_depends_neither_on_the_batch_nor_on_its_order():
+    torch.manual_seed(0)
+    model = build_model("dc2fusion", embed_dim=24).eval()
+    mri, pet = random_pair(36, 40, 33, batch=2)
+    together = model(mri, pet)
+    alone = torch.cat([model(mri[i : i + 1], pet[i : i + 1]) for i in (0, 1)])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+@torch.no_grad()
+def test_released_result_depends_on_the_batch():
+    torch.manual_seed(0)
+    model = build_model("dc2fusion", embed_dim=24, variant="released").eval()
+    mri, pet = random_pair(36, 40, 33, batch=2)
+    assert not torch.allclose(model(mri, pet)[:1], model(mri[:1], pet[:1]), rtol=0.1)
+
+
+def test_every_parameter_gets_a_gradient():
+    torch.manual_seed(0)
+    model = build_model("dc2fusion", embed_dim=24).eval()  # no block dropped by chance
+    model(*random_pair(48, 33, 40)).square().mean().backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+def test_parameter_count_of_the_full_model():
+    with torch.device("meta"):
+        model = build_model("dc2fusion", embed_dim=96)
+    assert sum(p.numel() for p in model.parameters()) == 93_248_954
+
+
+@pytest.mark.parametrize("difference", DIFFERENCES)
+@torch.no_grad()
+def test_each_difference_is_switched_alone(difference):
+    def fuse(*switched):
+        torch.manual_seed(0)
+        model = build_model("dc2fusion", embed_dim=24, switched=switched).eval()
+        return model(*random_pair(34, 34, 34))
+
+    plain, switched = fuse(), fuse(difference)
+    assert relative_error(switched, plain) > 1e-4
+
+
+@torch.no_grad()
+def test_all_differences_together_are_the_other_variant():
+    models = [
+        build_model("dc2fusion", embed_dim=24, variant="paper", switched=tuple(DIFFERENCES)).eval(),
+        build_model("dc2fusion", embed_dim=24, variant="released").eval(),
+    ]
+    models[1].load_state_dict(models[0].state_dict())
+    pair = random_pair(34, 34, 34)
+    assert torch.equal(models[0](*pair), models[1](*pair))
+
+
+@torch.no_grad()
+def test_zero_offset_returns_the_partner_in_the_paper_variant_only():
+    tokens = torch.rand(1, 6, 7, 8, 24)
+    errors = {}
+    for variant in ("paper", "released"):
+        switched = () if variant == "paper" else ("R8",)  # leaves [R1] as the only difference
+        model = build_model("dc2fusion", embed_dim=24, variant=variant, switched=switched)
+        relationship = model.encoder[0][0].relationship
+        relationship.to_offset.weight.zero_()
+        errors[variant] = relative_error(relationship(tokens, tokens), tokens)
+    assert errors["paper"] < 1e-5
+    assert errors["released"] > 0.05
+
+
+@torch.no_grad()
+def test_offsets_are_at_most_one_token():
+    model = build_model("dc2fusion", embed_dim=24)
+    relationship = model.encoder[0][0].relationship
+    relationship.to_offset.weight.mul_(1e4)
+    x, y = torch.rand(2, 1, 5, 8, 10, 24)
+    tokens_moved = relationship.offset_field(x, y) * torch.tensor([5, 8, 10]) / 2
+    assert tokens_moved.abs().max() <= 1 + 1e-6
+    assert tokens_moved.abs().max() > 0.99
+
+
+def test_training_refuses_a_volume_with_one_token_at_the_bottom():
+    model = build_model("dc2fusion", embed_dim=24)
+    with pytest.raises(ValueError, match=r"\(32, 32, 17\).*BatchNorm"):
+        model(*random_pair(32, 32, 17))
+    model(*random_pair(32, 32, 17, batch=2))
+    model(*random_pair(32, 33, 17))
+
+
+def test_bfloat16_autocast_is_close_to_float32():
+    torch.manual_seed(0)
+    model = build_model("dc2fusion", embed_dim=24)
+    pair = random_pair(40, 40, 40)
+    model.eval()
+    exact = model(*pair)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = model(*pair)
+    rounded.float().square().mean().backward()
+    assert relative_error(rounded, exact) < 0.05
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"embed_dim": 40}, "multiple of 24, received 40"),
+        ({"variant": "papr"}, "papr.*paper, released"),
+        ({"fusion": "l2"}, "l2.*l1-norm"),
+        ({"switched": ("R7",)}, "R7.*R1"),
+        ({"path": "quick"}, "quick.*fast"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_model("dc2fusion", **options)
+
+
+def test_unknown_model_is_named():
+    with pytest.raises(ValueError, match="dc3fusion.*dc2fusion"):
+        build_model("dc3fusion")
+    assert "dc2fusion" in model_names()
+
+
+def test_inputs_of_different_shapes_are_refused():
+    model = build_model("dc2fusion", embed_dim=24)
+    with pytest.raises(ValueError, match=r"\(1, 1, 40, 40, 40\) and \(1, 1, 40, 40, 36\)"):
+        model(random_pair(40, 40, 40)[0], random_pair(40, 40, 36)[0])
+
+
+class TestReleasedCheckpoints:
+    def test_skipped_keys_are_named(self):
+        model = build_model("dc2fusion", embed_dim=24, variant="released")
+        skipped = load_released(model, rule_filled_released_state())
+        assert len(skipped) == 50
+        assert sum(".cross_attn.proj." in key for key in skipped) == 48
+        assert "swin.concat_back_dim.0.weight" in skipped
+
+    def test_every_other_tensor_is_loaded(self):
+        model = build_model("dc2fusion", embed_dim=24)
+        state = rule_filled_released_state()
+        skipped = load_released(model, state)
+        loaded = sum(tensor.sum().item() for tensor in model.state_dict().values())
+        given = sum(tensor.sum().item() for key, tensor in state.items() if key not in skipped)
+        assert loaded == pytest.approx(given, rel=1e-6)
+
+    def test_a_key_too_many_is_refused(self):
+        model = build_model("dc2fusion", embed_dim=24)
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        state = {**rule_filled_released_state(), "swin.layers.0.blocks.9.norm1.weight": torch.ones(24)}
+        with pytest.raises(ValueError, match=r"swin\.layers\.0\.blocks\.9\.norm1\.weight"):
+            load_released(model, state)
+        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+    def test_a_key_too_few_is_refused(self):
+        state = dict(rule_filled_released_state())
+        del state["swin.norm2.bias"]
+        with pytest.raises(ValueError, match=r"lacks 1 of \d+ tensors, first head\.norm\.bias"):
+            load_released(build_model("dc2fusion", embed_dim=24), state)
+
+    def test_another_width_is_refused(self):
+        with pytest.raises(ValueError, match="embed_dim"):
+            load_released(build_model("dc2fusion", embed_dim=48), rule_filled_released_state())
+
+    def test_own_checkpoints_are_told_from_released_ones(self):
+        assert is_released(rule_filled_released_state())
+        assert not is_released(build_model("dc2fusion", embed_dim=24).state_dict())

@@ -1,0 +1,86 @@
+"""What the four scripts share at the command line: one-line errors, argument types, notices.
+
+A leaf module: it imports nothing of the project and nothing heavy, so that `--help` stays quick.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class InputError(Exception):
+    """A mistake in what came from outside: a file, a header, a list, a flag or a checkpoint.
+
+    Args:
+        source: the file or flag at fault, as the user wrote it.
+        problem: what is wrong with it.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, source: object, problem: str, remedy: str) -> None:
+        super().__init__(f"{source}: {problem}; {remedy}")
+        self.source, self.problem, self.remedy = str(source), problem, remedy
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line, like every other error."""
+
+    def __init__(self, **options) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        # A prefix of a flag would be taken for it: `--al 3` must not set a loss weight.
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("argument ") and ": " in message:
+            source, problem = message.removeprefix("argument ").split(": ", 1)
+        else:
+            source, problem = "command line", message
+        print(f"error: {source}: {problem}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def notice(text: str) -> None:
+    """Say one line that the user should know and that is not an error."""
+    print(f"notice: {text}", file=sys.stderr, flush=True)
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a script's `main` and leave with its exit status.
+
+    `InputError` becomes one line on stderr and status 2, Ctrl-C becomes status 130. Everything else is a
+    programming error and keeps its traceback.
+    """
+    try:
+        status = main() or 0
+    except InputError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    raise SystemExit(status)
+
+
+def positive_int(text: str) -> int:
+    """argparse type: a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return value
+
+
+def non_negative_int(text: str) -> int:
+    """argparse type: a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """argparse type: a finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
+    return value
