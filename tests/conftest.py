@@ -1,0 +1,70 @@
+"""Fixtures shared by the tests: a small head without any symmetry, and NIfTI files made of it."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from scipy.spatial.transform import Rotation
+
+HEAD_SHAPE = (18, 22, 15)
+VOXEL_MM = (1.5, 1.0, 2.0)
+
+
+@pytest.fixture
+def head_affine() -> np.ndarray:
+    """(4, 4) RAS+ affine with three different voxel sides and an origin off the centre."""
+    affine = np.diag([*VOXEL_MM, 1.0])
+    affine[:3, 3] = -13.25, -9.5, -16.0
+    return affine
+
+
+@pytest.fixture
+def head() -> np.ndarray:
+    """(18, 22, 15) float32 in RAS+, 0 around an ellipsoid, all values different inside."""
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in HEAD_SHAPE), indexing="ij"))
+    inside = (grid**2).sum(axis=0) < 0.8
+    values = 100 + 40 * grid[0] + 25 * grid[1] - 15 * grid[2] + 10 * grid[0] * grid[1]
+    noise = np.random.default_rng(0).uniform(0, 5, HEAD_SHAPE)
+    return np.where(inside, values + noise, 0).astype(np.float32)
+
+
+@pytest.fixture
+def oblique():
+    """Function (affine, degrees) -> the affine turned in space about the axis (1, 2, 3)."""
+
+    def turn(affine: np.ndarray, degrees: float = 20.0) -> np.ndarray:
+        axis = np.array([1.0, 2.0, 3.0]) / np.sqrt(14)
+        turned = affine.copy()
+        turned[:3] = Rotation.from_rotvec(np.deg2rad(degrees) * axis).as_matrix() @ affine[:3]
+        return turned
+
+    return turn
+
+
+@pytest.fixture
+def write_nifti(tmp_path):
+    """Function that stores an RAS+ array in any orientation and returns the file's path."""
+
+    def write(
+        name: str,
+        array: np.ndarray,
+        affine: np.ndarray,
+        axcodes: str = "RAS",
+        codes: tuple[int, int] = (2, 2),
+        kind: type[nib.Nifti1Image] = nib.Nifti1Image,
+    ) -> Path:
+        """`codes` are those of sform and qform; a code of 0 leaves the form out."""
+        change = ornt_transform(io_orientation(affine), axcodes2ornt(axcodes))
+        image = kind(array, affine, dtype=array.dtype).as_reoriented(change)
+        image = kind(np.asarray(image.dataobj), image.affine, dtype=array.dtype)
+        image.set_sform(image.affine if codes[0] else None, codes[0])
+        image.set_qform(image.affine if codes[1] else None, codes[1])
+        image.header.set_xyzt_units("mm", "sec")
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(image, path)
+        return path
+
+    return write

@@ -1,0 +1,324 @@
+"""Finding and pairing files in both layouts, and tables of pairs."""
+
+import pytest
+
+from data.subjects import Subject, find_subjects, name_problem, read_pairs, read_text
+from utils.cli import InputError
+
+
+@pytest.fixture
+def touch(tmp_path):
+    """Function that makes files, which pairing looks at by name only, and returns their root."""
+
+    def make(*names):
+        for name in names:
+            path = tmp_path / "root" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+        return tmp_path / "root"
+
+    return make
+
+
+def published(name, suffix=".nii.gz"):
+    return [f"{name}/{name}_mri_MNI152{suffix}", f"{name}/{name}_FDG_MNI152{suffix}"]
+
+
+def bids(session, pet="pet"):
+    stem = session.replace("/", "_")
+    return [f"{session}/anat/{stem}_T1w.nii.gz", f"{session}/pet/{stem}_{pet}.nii.gz"]
+
+
+def names(items):
+    return [item.name for item in items]
+
+
+def reason(cohort, name):
+    return next(item.reason for item in cohort.left_out if item.name == name)
+
+
+def refused(call, source, *words):
+    with pytest.raises(InputError) as caught:
+        call()
+    assert caught.value.source == str(source)
+    for word in words:
+        assert word in str(caught.value)
+
+
+class TestPublishedLayout:
+    def test_pairs_in_natural_order(self, touch):
+        root = touch(*published("s10"), *published("s2", ".nii"), *published("s1"), "notes.txt")
+        cohort = find_subjects(root)
+        assert cohort.layout == "published" and not cohort.left_out
+        assert names(cohort.subjects) == ["s1", "s2", "s10"]
+        mri, pet = (root / name for name in published("s2", ".nii"))
+        assert cohort.subjects[1] == Subject("s2", mri, pet, "s2")
+
+    @pytest.mark.parametrize(
+        "name, group",
+        [
+            ("033_S_5198", "033_S_5198"),
+            ("033_S_5198_I495208", "033_S_5198"),
+            ("sub-01_ses-M12", "sub-01"),
+            ("sub-0123", "sub-0123"),
+            ("control_7", "control_7"),
+            ("033_S_51987", "033_S_51987"),
+        ],
+    )
+    def test_participants(self, touch, name, group):
+        assert find_subjects(touch(*published(name))).subjects[0].group == group
+
+    def test_left_out_and_why(self, touch):
+        root = touch(*published("good"), *published("two"), "two/two_mri_MNI152.nii")
+        touch(published("mri")[0], published("pet")[1], "logs/x.txt", *published("a,b"))
+        touch("other/wrong_mri_MNI152.nii.gz", "other/other_FDG_MNI152.nii.gz", ".cache/x")
+        touch("derivatives/a/b.nii.gz")
+        cohort = find_subjects(root)
+        assert names(cohort.subjects) == ["good"]
+        assert names(cohort.left_out) == ["a,b", "logs", "mri", "other", "pet", "two"]
+        assert reason(cohort, "mri") == "no PET, mri_FDG_MNI152.nii.gz is not there"
+        assert reason(cohort, "pet") == "no MRI, pet_mri_MNI152.nii.gz is not there"
+        assert "no MRI" in reason(cohort, "logs") and "no PET" in reason(cohort, "logs")
+        assert "found wrong_mri_MNI152.nii.gz" in reason(cohort, "other")
+        assert "two_mri_MNI152.nii, two_mri_MNI152.nii.gz" in reason(cohort, "two")
+        assert "comma" in reason(cohort, "a,b")
+
+    def test_summary(self, touch):
+        root = touch(*published("good"), published("half")[0])
+        assert find_subjects(root).summary().splitlines() == [
+            "1 subject with MRI and PET (published layout)",
+            "1 subject left out:",
+            "  half: no PET, half_FDG_MNI152.nii.gz is not there",
+        ]
+        root = touch(published("half")[1])
+        assert find_subjects(root).summary() == "2 subjects with MRI and PET (published layout)"
+
+    def test_a_folder_named_like_bids(self, touch):
+        cohort = find_subjects(touch(*published("sub-01")))
+        assert cohort.layout == "published" and names(cohort.subjects) == ["sub-01"]
+
+
+class TestBids:
+    def test_sessions_and_entities(self, touch):
+        root = touch(*bids("sub-2"), *bids("sub-10/ses-M00"), *bids("sub-10/ses-M12"))
+        touch("sub-1/anat/sub-1_acq-mprage_rec-norm_run-01_echo-1_T1w.nii")
+        touch("sub-1/pet/sub-1_task-rest_trc-18FFDG_rec-acstat_run-2_pet.nii")
+        touch("sub-1/anat/sub-1_T2w.nii.gz", "sub-1/pet/sub-1_trc-18FFDG_pet.json")
+        touch("participants.tsv", "derivatives/sub-9/anat/sub-9_T1w.nii.gz", "code/run.py")
+        cohort = find_subjects(root)
+        assert cohort.layout == "BIDS" and not cohort.left_out and not cohort.passed_over
+        assert names(cohort.subjects) == ["sub-1", "sub-2", "sub-10_ses-M00", "sub-10_ses-M12"]
+        assert [item.group for item in cohort.subjects] == ["sub-1", "sub-2", "sub-10", "sub-10"]
+        assert cohort.subjects[2].pet == root / "sub-10/ses-M00/pet/sub-10_ses-M00_pet.nii.gz"
+
+    def test_no_pairing_across_sessions(self, touch):
+        root = touch(*bids("sub-1"), bids("sub-2/ses-a")[0], bids("sub-2/ses-b")[1])
+        cohort = find_subjects(root)
+        assert names(cohort.subjects) == ["sub-1"]
+        assert reason(cohort, "sub-2_ses-a") == "no FDG-PET"
+        assert reason(cohort, "sub-2_ses-b") == "no T1w MRI"
+
+    def test_participant_folder_beside_sessions(self, touch):
+        cohort = find_subjects(touch(*bids("sub-1"), *bids("sub-1/ses-b")))
+        assert names(cohort.subjects) == ["sub-1", "sub-1_ses-b"]
+
+    def test_other_tracers(self, touch):
+        root = touch(*bids("sub-1", "trc-18FAV45_pet"), *bids("sub-2", "acq-FDG_pet"))
+        touch(*bids("sub-3", "trc-18Ffdg_pet"), *bids("sub-3", "trc-PIB_pet"))
+        touch(*bids("sub-4", "acq-AV1451_pet"))
+        cohort = find_subjects(root)
+        assert names(cohort.subjects) == ["sub-2", "sub-3"]
+        assert "trc-18Ffdg" in cohort.subjects[1].pet.name
+        assert "no FDG-PET" in reason(cohort, "sub-1")
+        assert "sub-1_trc-18FAV45_pet.nii.gz: the tracer is 18FAV45" in reason(cohort, "sub-1")
+        assert "the tracer is AV1451" in reason(cohort, "sub-4")
+        assert names(cohort.passed_over) == ["sub-3_trc-PIB_pet.nii.gz"]
+        said = cohort.summary()
+        assert "1 file not taken" in said and "sub-3_trc-PIB_pet.nii.gz: the tracer is PIB" in said
+
+    def test_candidates_are_listed_or_chosen(self, touch):
+        root = touch(*bids("sub-0"), *bids("sub-1", "rec-acdyn_pet"), *bids("sub-1", "rec-acstat_pet"))
+        cohort = find_subjects(root)
+        assert names(cohort.subjects) == ["sub-0"]
+        listed = "sub-1_rec-acdyn_pet.nii.gz, sub-1_rec-acstat_pet.nii.gz"
+        assert reason(cohort, "sub-1") == f"several candidates for the FDG-PET: {listed}"
+        chosen = find_subjects(root, recording="acstat")
+        assert names(chosen.subjects) == ["sub-0", "sub-1"]  # sub-0 names no recording
+        assert "rec-acstat" in chosen.subjects[1].pet.name
+        other = find_subjects(root, recording="nacstat")
+        assert reason(other, "sub-1") == "no FDG-PET with rec-nacstat"
+
+    @pytest.mark.parametrize("run", ["2", "02", 2])
+    def test_runs(self, touch, run):
+        root = touch(*bids("sub-1", "run-01_pet"), *bids("sub-1", "run-02_pet"))
+        touch("sub-1/anat/sub-1_run-1_T1w.nii.gz", "sub-1/anat/sub-1_run-2_T1w.nii.gz")
+        (root / "sub-1/anat/sub-1_T1w.nii.gz").unlink()
+        touch(*bids("sub-2", "run-2_pet"), *bids("sub-3", "run-1_pet"))
+        (subject, second), left = find_subjects(root, run=run).subjects, find_subjects(root, run=run)
+        assert "run-2" in subject.mri.name and "run-02" in subject.pet.name
+        assert second.name == "sub-2" and reason(left, "sub-3") == f"no FDG-PET with run-{run}"
+        touch("sub-4/anat/sub-4_run-1_T1w.nii.gz", "sub-4/pet/sub-4_run-2_pet.nii.gz")
+        assert "sub-4" in names(find_subjects(root, run=run).subjects)  # the only MRI has to do
+        both = reason(find_subjects(root), "sub-1")
+        assert "candidates for the T1w MRI" in both and "candidates for the FDG-PET" in both
+
+    def test_files_of_another_subject_or_session(self, touch):
+        root = touch(*bids("sub-1"), "sub-1/pet/sub-2_pet.nii.gz")
+        touch("sub-3/ses-a/anat/sub-3_ses-b_T1w.nii.gz", bids("sub-3/ses-a")[1])
+        cohort = find_subjects(root)
+        assert names(cohort.subjects) == ["sub-1"]
+        assert names(cohort.passed_over) == ["sub-2_pet.nii.gz"]
+        assert "sub-3_ses-b_T1w.nii.gz: its name does not fit" in reason(cohort, "sub-3_ses-a")
+
+    def test_image_folders_are_no_files(self, touch):
+        root = touch(*bids("sub-1"))
+        (root / "sub-1/pet/sub-1_run-9_pet.nii.gz").mkdir()
+        assert names(find_subjects(root).subjects) == ["sub-1"]
+
+
+class TestRefusedFolders:
+    def test_missing_file_empty(self, tmp_path):
+        refused(lambda: find_subjects(tmp_path / "none"), tmp_path / "none", "no such folder")
+        refused(lambda: find_subjects(tmp_path), tmp_path, "is empty", "looked for")
+        (tmp_path / "file").write_text("x")
+        refused(lambda: find_subjects(tmp_path / "file"), tmp_path / "file", "is a file")
+
+    def test_neither_layout(self, touch):
+        root = touch("a/scan.nii.gz", "sub-1/scan.nii.gz", "b.nii.gz")
+        refused(lambda: find_subjects(root), root, "no subject in it", "_mri_MNI152", "_T1w.nii.gz")
+
+    def test_both_layouts(self, touch):
+        root = touch(*published("s1"), *bids("sub-1"))
+        refused(lambda: find_subjects(root), root, "two layouts", "s1", "sub-1")
+
+    def test_nobody_has_a_pair(self, touch):
+        root = touch(published("s1")[0], published("s2")[1])
+        refused(lambda: find_subjects(root), root, "none of 2 subjects has a pair", "s1: no PET")
+
+    def test_unreadable(self, touch, monkeypatch):
+        root = touch(*published("s1"))
+
+        def denied(_):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(type(root), "iterdir", denied)
+        refused(lambda: find_subjects(root), root, "Permission denied")
+
+
+@pytest.mark.parametrize(
+    "name, word",
+    [
+        ("a/b", "path"),
+        ("..", "path"),
+        ("a..b", "path"),
+        (".", "path"),
+        ("a\\b", "path"),
+        ("/a", "path"),
+        ("C:x", "path"),
+        ("", "empty"),
+        (" ", "empty"),
+        (" a", "blank"),
+        ("a\nb", "control"),
+        ("a,b", "comma"),
+        ("#a", "#"),
+    ],
+)
+def test_names_that_are_none(name, word):
+    assert word in name_problem(name)
+
+
+@pytest.mark.parametrize("name", ["033_S_5198", "sub-01_ses-M00", "patient 7", "ä.b"])
+def test_good_names(name):
+    assert name_problem(name) is None
+
+
+class TestTables:
+    @pytest.fixture
+    def table(self, touch):
+        """Function that writes a table beside the files m.nii, p.nii, x/m.nii and x/p.nii."""
+        root = touch("m.nii", "p.nii", "x/m.nii", "x/p.nii", "a_mri_MNI152.nii.gz")
+
+        def write(text, name="pairs.csv"):
+            content = text if isinstance(text, bytes) else text.encode()
+            (root / name).write_bytes(content)
+            return root / name
+
+        return write
+
+    def refused(self, path, *words):
+        refused(lambda: read_pairs(path), path, *words)
+
+    def test_columns_in_any_order(self, table):
+        path = table("subject,output,pet,mri\nanna,out/f.nii.gz,p.nii,m.nii\n\nben,,x/p.nii,x/m.nii\n")
+        first, second = read_pairs(path)
+        root = path.parent
+        assert (first.mri, first.pet) == (root / "m.nii", root / "p.nii")
+        assert (first.subject, first.output, first.line) == ("anna", root / "out/f.nii.gz", 2)
+        assert (second.subject, second.output, second.line) == ("ben", None, 4)
+
+    def test_absolute_paths_and_default_names(self, table, tmp_path):
+        pet = tmp_path / "root" / "p.nii"
+        pairs = read_pairs(table(f"mri,pet\nx/m.nii,{pet}\na_mri_MNI152.nii.gz,p.nii\n"))
+        assert pairs[0].pet == pet and pairs[0].output is None
+        assert [pair.subject for pair in pairs] == ["m", "a"]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            b"\xef\xbb\xbfmri,pet\r\nm.nii,p.nii\r\n",
+            b"MRI; PET\nm.nii; p.nii\n",
+            b"mri\tpet\nm.nii\tp.nii",
+            b'\n"mri","pet"\n"m.nii", "p.nii"\n , \n',
+            b"mri,pet,output\nm.nii,p.nii\n",
+        ],
+    )
+    def test_dialects(self, table, text):
+        (pair,) = read_pairs(table(text))
+        assert (pair.mri.name, pair.pet.name) == ("m.nii", "p.nii")
+
+    def test_unknown_column_is_said(self, table, capsys):
+        read_pairs(table("mri,pet,ouput\nm.nii,p.nii,f.nii\n"))
+        assert "column ouput is not used" in capsys.readouterr().err
+
+    def test_empty(self, table):
+        self.refused(table(""), "empty")
+        self.refused(table(" \n\n"), "empty")
+        self.refused(table("mri,pet\n"), "no pairs")
+
+    def test_columns(self, table):
+        self.refused(table("mri,PT\nm.nii,p.nii\n"), "line 1: no column pet")
+        self.refused(table("\nm.nii,p.nii\n"), "line 2: no column mri and no column pet")
+        self.refused(table("mri,pet,mri\nm.nii,p.nii,m.nii\n"), "two columns are called mri")
+
+    def test_cells(self, table):
+        self.refused(table("mri,pet\nm.nii,p.nii\nm.nii,\n"), "line 3: no pet")
+        self.refused(table("mri,pet\nm.nii\n"), "line 2: no pet")
+        self.refused(table("mri,pet\nm.nii,p.nii,f.nii\n"), "line 2: 3 cells for 2 columns")
+        self.refused(table("mri,pet,subject\nm.nii,p.nii,../a\n"), "line 2", "'../a' has a path")
+
+    def test_missing_files_all_at_once(self, table):
+        self.refused(table("mri,pet\nm.nii,q.nii\nn.nii,p.nii\n"), "line 2", "q.nii", "line 3", "n.nii")
+        many = "".join(f"m{n}.nii,p{n}.nii\n" for n in range(4))
+        self.refused(table("mri,pet\n" + many), "and 3 more")
+
+    def test_twice(self, table):
+        self.refused(table("mri,pet\nm.nii,p.nii\nx/m.nii,p.nii\n"), "line 3: the subject m", "line 2")
+        text = "mri,pet,output,subject\nm.nii,p.nii,f.nii,a\nm.nii,p.nii,f.nii,b\n"
+        self.refused(table(text), "line 3: the output", "line 2", "own output")
+
+
+def test_texts_that_cannot_be_read(tmp_path, monkeypatch):
+    def text(content):
+        (tmp_path / "list").write_bytes(content)
+        return lambda: read_text(tmp_path / "list")
+
+    refused(lambda: read_text(tmp_path / "none"), tmp_path / "none", "no such file")
+    refused(lambda: read_text(tmp_path), tmp_path, "is a folder")
+    refused(text("s1\n".encode("utf-16")), tmp_path / "list", "not UTF-8 text (at byte 0)")
+    refused(text(b"s1\0"), tmp_path / "list", "not a text file")
+
+    def denied(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(tmp_path), "read_bytes", denied)
+    refused(lambda: read_text(tmp_path / "list"), tmp_path / "list", "Permission denied")
