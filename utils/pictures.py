@@ -1,0 +1,207 @@
+"""Pictures of a fusion: MRI, PET, fused and PET on MRI in three planes, as a radiologist reads them.
+
+Figures are plain `Figure` objects on the Agg canvas: nothing is registered with pyplot, so they can
+be made in any thread, need no display, and are freed like any other object.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from utils.cli import InputError
+
+COLUMNS = ("MRI", "PET", "fused", "PET on MRI")
+# plane -> (axis it is cut along, letter at the image's left, letter at its right)
+PLANES = {"axial": (2, "R", "L"), "coronal": (1, "R", "L"), "sagittal": (0, "A", "P")}
+PANEL_INCHES = 2.6  # the longest side of the volume on paper
+HEADER_INCHES, FOOTER_INCHES, GAP_INCHES = 0.30, 0.48, 0.05
+OVERLAY_OPACITY = 0.7  # of the hottest uptake; the least uptake is clear
+
+
+def fusion_figure(
+    mri: np.ndarray,
+    pet: np.ndarray,
+    fused: np.ndarray,
+    voxel_mm: Sequence[float] = (1.0, 1.0, 1.0),
+    title: str | None = None,
+    position: Sequence[int] | None = None,
+) -> Figure:
+    """Three planes (rows) of MRI, PET, fused and PET on MRI (columns), in radiological convention.
+
+    Axial and coronal have the patient's right at the image's left; sagittal has anterior at the
+    left; anterior (axial) and superior are up. All planes share one scale in mm. Grey values and
+    PET are shown in the fixed window [0, 1], so that two pictures can be compared by eye.
+
+    Args:
+        mri, pet, fused: (X, Y, Z) arrays in RAS+ order, intensities in [0, 1]; values beyond are
+            shown as the nearer end.
+        voxel_mm: voxel edge lengths along X, Y, Z in mm.
+        title: a line above the picture.
+        position: voxel indices (i, j, k) where the planes cross; by default the centre of mass of
+            `mri > 0`.
+
+    Raises:
+        ValueError: arrays that are not three volumes of one shape, a voxel size that is not three
+            numbers above 0, or a position outside the volume.
+    """
+    volumes = [np.asarray(volume, dtype=np.float32) for volume in (mri, pet, fused)]
+    shape = volumes[0].shape
+    if len(shape) != 3 or any(volume.shape != shape for volume in volumes):
+        raise ValueError(f"expected three (X, Y, Z) volumes, got {[v.shape for v in volumes]}")
+    if len(voxel_mm) != 3 or not all(0 < edge < np.inf for edge in voxel_mm):
+        raise ValueError(f"expected three voxel edges above 0 mm, got {tuple(voxel_mm)}")
+    position = _foreground_centre(volumes[0]) if position is None else tuple(map(int, position))
+    if len(position) != 3 or not all(0 <= i < n for i, n in zip(position, shape, strict=True)):
+        raise ValueError(f"position {position} is outside a volume of shape {shape}")
+
+    extent_mm = [n * float(edge) for n, edge in zip(shape, voxel_mm, strict=True)]
+    figure, boxes = _layout(extent_mm, title)
+    for row, plane in enumerate(PLANES):
+        slices = [plane_image(volume, plane, position) for volume in volumes]
+        for column, name in enumerate(COLUMNS):
+            axes = figure.add_axes(boxes[row][column], label=f"{plane} {name}")
+            _draw_panel(axes, name, slices, np.divide(*_size_mm(plane, extent_mm)))
+            _label_sides(axes, plane)
+    where = ", ".join(f"{axis}={i}" for axis, i in zip("ijk", position, strict=True))
+    _captions(figure, f"planes at voxel {where} (RAS) · radiological convention", title)
+    return figure
+
+
+def save_fusion_picture(
+    path: str | Path,
+    mri: np.ndarray,
+    pet: np.ndarray,
+    fused: np.ndarray,
+    voxel_mm: Sequence[float] = (1.0, 1.0, 1.0),
+    title: str | None = None,
+    position: Sequence[int] | None = None,
+    dpi: int = 110,
+) -> Path:
+    """Write `fusion_figure` as a PNG, beside its place first and then renamed into it.
+
+    Raises:
+        InputError: the file cannot be written.
+        ValueError: as `fusion_figure`.
+    """
+    path = Path(path)
+    figure = fusion_figure(mri, pet, fused, voxel_mm, title, position)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            figure.savefig(part, format="png", dpi=dpi, facecolor=figure.get_facecolor())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror})"
+        raise InputError(path, problem, "give another path") from error
+    return path
+
+
+def plane_image(volume: np.ndarray, plane: str, position: Sequence[int]) -> np.ndarray:
+    """One plane of an (X, Y, Z) RAS+ volume as (rows, columns), first row at the top.
+
+    `plane` is a key of `PLANES`, `position` the voxel (i, j, k) it goes through.
+    """
+    axis = PLANES[plane][0]
+    # What is left is (x, y), (x, z) or (y, z): all of them grow towards the left or the top.
+    return np.take(volume, position[axis], axis=axis)[::-1, ::-1].T
+
+
+def _foreground_centre(mri: np.ndarray) -> tuple[int, ...]:
+    """Voxel nearest to the centre of mass of `mri > 0`; of the grid where nothing is above 0."""
+    foreground = mri > 0
+    if not foreground.any():
+        foreground = np.ones_like(foreground)
+    counts = [foreground.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    return tuple(round(float(np.average(np.arange(c.size), weights=c))) for c in counts)
+
+
+def _size_mm(plane: str, extent_mm: Sequence[float]) -> tuple[float, float]:
+    """(height, width) of a plane in mm."""
+    width, height = (extent_mm[axis] for axis in range(3) if axis != PLANES[plane][0])
+    return height, width
+
+
+def _layout(extent_mm: Sequence[float], title: str | None) -> tuple[Figure, list[list[tuple]]]:
+    """An empty black figure, and each panel's box [row][column] in figure fractions, to scale."""
+    inches_per_mm = PANEL_INCHES / max(extent_mm)
+    sizes = [[side * inches_per_mm for side in _size_mm(plane, extent_mm)] for plane in PLANES]
+    cell = max(max(width for _, width in sizes), 1.6)  # room for the captions of a narrow volume
+    header = HEADER_INCHES * (2 if title else 1)
+    width = len(COLUMNS) * cell + (len(COLUMNS) + 1) * GAP_INCHES
+    height = header + FOOTER_INCHES + sum(h for h, _ in sizes) + len(sizes) * GAP_INCHES
+    figure = Figure(figsize=(width, height), facecolor="black")
+    FigureCanvasAgg(figure)
+    boxes, top = [], height - header
+    for panel_height, panel_width in sizes:
+        lefts = [GAP_INCHES + i * (cell + GAP_INCHES) for i in range(len(COLUMNS))]
+        bottom = top - panel_height
+        size = panel_width / width, panel_height / height
+        centred = [(left + (cell - panel_width) / 2) / width for left in lefts]
+        boxes.append([(left, bottom / height, *size) for left in centred])
+        top = bottom - GAP_INCHES
+    return figure, boxes
+
+
+def _draw_panel(axes, name: str, slices: Sequence[np.ndarray], aspect: float) -> None:
+    """Show one column's image; `aspect` is the panel's height over its width in mm."""
+    mri, pet, fused = slices
+    rows, columns = mri.shape
+    look = {"aspect": aspect * columns / rows, "interpolation": "bilinear"}
+    axes.set_axis_off()
+    grey = fused if name == "fused" else mri
+    if name == "PET":
+        # The map begins at a dark red; where there is nothing, show nothing.
+        axes.imshow(np.ma.masked_less_equal(pet, 0), cmap="hot", vmin=0, vmax=1, **look)
+        return
+    axes.imshow(grey, cmap="gray", vmin=0, vmax=1, **look)
+    if name == "PET on MRI":
+        axes.imshow(_overlay(pet), **look)
+
+
+def _overlay(pet: np.ndarray) -> np.ndarray:
+    """(rows, columns, RGBA) of uptake, the more opaque the hotter; no uptake is clear."""
+    uptake = np.clip(pet, 0, 1)
+    rgba = colormaps["hot"](uptake)
+    rgba[..., 3] = OVERLAY_OPACITY * uptake
+    return rgba
+
+
+def _label_sides(axes, plane: str) -> None:
+    """Letters of the patient's sides in the upper corners, which a head leaves empty."""
+    _, left, right = PLANES[plane]
+    look = {"transform": axes.transAxes, "color": "white", "fontsize": 9, "va": "top"}
+    axes.text(0.02, 0.98, left, ha="left", **look)
+    axes.text(0.98, 0.98, right, ha="right", **look)
+
+
+def _captions(figure: Figure, where: str, title: str | None) -> None:
+    """Column names and title above, windows, plane positions and the PET colour bar below."""
+    width, height = figure.get_size_inches()
+    cell = (width - GAP_INCHES) / len(COLUMNS)
+    for column, name in enumerate(COLUMNS):
+        centre = (GAP_INCHES / 2 + (column + 0.5) * cell) / width
+        top = height - (HEADER_INCHES * 1.5 if title else HEADER_INCHES * 0.5)
+        figure.text(centre, top / height, name, color="white", fontsize=11, ha="center", va="center")
+    if title:
+        top = 1 - HEADER_INCHES * 0.5 / height
+        figure.text(0.5, top, title, color="white", fontsize=11, ha="center", va="center")
+    small = {"color": "0.8", "fontsize": 8, "va": "center"}
+    left = 2 * GAP_INCHES / width
+    figure.text(left, 0.32 / height, where, **small)
+    figure.text(left, 0.14 / height, "window: MRI and fused [0, 1] grey · PET [0, 1] hot", **small)
+
+    bar = figure.add_axes([(3 * cell + 0.3) / width, 0.27 / height, (cell - 0.6) / width, 0.09 / height])
+    scale = ScalarMappable(Normalize(0, 1), "hot")
+    figure.colorbar(scale, cax=bar, orientation="horizontal", ticks=[0, 0.5, 1])
+    bar.tick_params(colors="0.8", labelsize=7, length=2, pad=1)
+    figure.text((3 * cell + 0.2) / width, 0.315 / height, "PET", ha="right", **small)
