@@ -8,6 +8,9 @@ import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy.spatial.transform import Rotation
 
+from data.phantom import write_cohort
+from utils.cli import run
+
 HEAD_SHAPE = (18, 22, 15)
 VOXEL_MM = (1.5, 1.0, 2.0)
 
@@ -68,3 +71,41 @@ def write_nifti(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def synthetic_cohort(tmp_path_factory) -> Path:
+    """Root of three coarse synthetic subjects in the published layout; read only."""
+    root = tmp_path_factory.mktemp("cohort") / "data"
+    write_cohort(root, subjects=3, voxel_mm=6)
+    return root
+
+
+@pytest.fixture
+def run_script(capsys):
+    """Function (main, *flags) -> (exit status, stdout, stderr), as the command line would see them."""
+
+    def call(main, *flags) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            run(lambda: main([str(flag) for flag in flags]))
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
+
+
+@pytest.fixture
+def refuses(run_script):
+    """Function (main, *flags, names) that expects one error line on stderr that holds `names`, and status 2."""
+
+    def check(main, *flags, names: tuple[str, ...]) -> None:
+        status, _, err = run_script(main, *flags)
+        lines = [line for line in err.splitlines() if not line.startswith("notice: ")]
+        assert status == 2, err
+        assert len(lines) == 1, err
+        assert lines[0].startswith("error: ") and "; " in lines[0], err
+        for name in names:
+            assert str(name) in lines[0], err
+
+    return check

@@ -1,0 +1,70 @@
+"""The differences between the paper's network and the released one, each switched alone, at equal steps.
+
+    python -m benchmarks.ablation --data ROOT --out result/ablation -- --size 64 --embed-dim 24 --lr 1e-3 --epochs 150
+
+What follows `--` goes to train_diff.py for every run. Runs that are finished are not trained again. Prints the
+table of docs/model.md: the mean loss of the last ten epochs, PSNR and SSIM on the validation pairs, and whether
+training was stable (it ended, and the last losses are below the first).
+"""
+
+import argparse
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+from models.variants import DIFFERENCES
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = {
+    "paper": [],
+    "released": ["--variant", "released", "--recipe", "paper"],
+    **{f"paper, {r} switched": ["--switch", r] for r in DIFFERENCES},
+}
+LAST_EPOCHS = 10
+
+
+def train(name: str, flags: list[str], args: argparse.Namespace) -> Path:
+    """Train one run unless it is there; returns its folder. A run that diverges ends early, which is a result."""
+    folder = args.out / name.replace(", ", "-").replace(" ", "-")
+    if not (folder / "done").exists():
+        command = [sys.executable, "train_diff.py", "--data", str(args.data.resolve()), *args.flags, *flags]
+        command += ["--out", str(args.out.resolve()), "--name", folder.name, "--val-every", "1000000"]
+        subprocess.run(["rm", "-rf", str(folder)], check=True)
+        status = subprocess.run(command, cwd=ROOT, check=False).returncode
+        (folder / "done").write_text(str(status))
+    return folder
+
+
+def row(name: str, folder: Path) -> str:
+    """A line of the table."""
+    with open(folder / "losses.csv", newline="") as file:
+        losses = [float(line["loss/total"]) for line in csv.DictReader(file)]
+    last = sum(losses[-LAST_EPOCHS:]) / len(losses[-LAST_EPOCHS:])
+    stable = (folder / "done").read_text() == "0" and last < losses[0]
+    scores = {}
+    if (folder / "scores.csv").exists():
+        with open(folder / "scores.csv", newline="") as file:
+            scores = {
+                line["score"]: float(line["mean"]) for line in csv.DictReader(file) if line["method"] == "dc2fusion"
+            }
+    cells = [f"{scores[f'{m}_{s}']:.3g}" if scores else "-" for m in ("psnr", "ssim") for s in ("mri", "pet")]
+    return f"| {name} | {losses[0]:.4g} | {last:.4g} | {' | '.join(cells)} | {'yes' if stable else 'no'} |"
+
+
+def main() -> None:
+    """Train all runs and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("result/ablation"))
+    parser.add_argument("flags", nargs="*", help="for train_diff.py, after --")
+    args = parser.parse_args()
+    folders = {name: train(name, flags, args) for name, flags in RUNS.items()}
+    print("| run | first loss | last loss | PSNR MRI | PSNR PET | SSIM MRI | SSIM PET | stable |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, folder in folders.items():
+        print(row(name, folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Pairs for training: read, preprocessed once, cached, augmented anew in every epoch.
+
+The deterministic part of the preprocessing is kept in memory or on disk. A pair on disk is found by a key
+of both files' paths, sizes and times, the parameters of the transforms and the versions of the code, so a
+changed file or recipe is prepared again. Augmentation is drawn from (seed, epoch, subject) alone: neither
+the number of workers nor the order of the subjects changes it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import monai
+import numpy as np
+import torch
+from monai.utils import convert_to_tensor
+from torch.utils.data import Dataset, Sampler
+from tqdm import tqdm
+
+from data.subjects import Subject
+from data.transforms import (
+    FIELD_OF_VIEW,
+    KEYS,
+    RECIPES,
+    augmentation,
+    deterministic,
+    rescale,
+    to_item,
+)
+from data.volume import read_pair
+from utils.cli import InputError, notice
+
+CACHES = ("disk", "memory", "none")
+CACHE_VERSION = 1  # raise it when the deterministic part of the preprocessing changes
+
+
+class PairDataset(Dataset):
+    """MRI/PET pairs as the network sees them.
+
+    An item is asked for by (epoch, index), see `EpochSampler`, and is a dict of "mri" and "pet", float32
+    (1, size, size, size) in [0, 1], "name" and "index".
+
+    Args:
+        subjects: the pairs, in a fixed order.
+        recipe: "paper" or "released".
+        size: voxels a side.
+        augment: draw the random part of the recipe.
+        seed: of the random part.
+        cache: "disk", "memory" or "none".
+        cache_folder: where "disk" keeps its files, one .npy of 8 size^3 bytes for each pair.
+    """
+
+    def __init__(
+        self,
+        subjects: Sequence[Subject],
+        recipe: str = "paper",
+        size: int = 128,
+        augment: bool = False,
+        seed: int = 3407,
+        cache: str = "none",
+        cache_folder: Path = Path("cache"),
+    ) -> None:
+        if cache not in CACHES:
+            raise ValueError(f"unknown cache {cache!r}, choose from {', '.join(CACHES)}")
+        self.subjects = list(subjects)
+        self.recipe = RECIPES[recipe]
+        self.size = size
+        self.augmentation = augmentation(self.recipe) if augment else None
+        self.rescale = rescale()
+        self.seed = seed
+        self.cache = cache
+        self.cache_folder = Path(cache_folder)
+        self._memory: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        epoch, index = key
+        pair = torch.tensor(np.asarray(self._pair(index)))  # a copy: the cache stays as it is
+        item = dict(zip(KEYS, pair[:, None], strict=True))
+        if self.augmentation is not None:
+            draw = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]
+            self.augmentation.set_random_state(seed=int(draw))
+            item = self.augmentation(item)
+        item = self.rescale(item)
+        item = {key: convert_to_tensor(item[key], dtype=torch.float32, track_meta=False) for key in KEYS}
+        return item | {"name": self.subjects[index].name, "index": index}
+
+    def prepare(self, title: str, show: bool = True) -> None:
+        """Read and check every pair now, filling the cache, so that training does not stop at a bad file.
+
+        Args:
+            title: of the progress bar.
+            show: whether to show it.
+
+        Raises:
+            InputError: for a bad file; where there are several, each was named in a notice before.
+        """
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
+            attempts = threads.map(self._attempt, range(len(self)))
+            bar = tqdm(attempts, title, total=len(self), unit="subject", disable=None if show else True)
+            errors = [error for error in bar if error is not None]
+        if len(errors) > 1:
+            for error in errors:
+                notice(str(error))
+            raise InputError(
+                "--data", f"{len(errors)} subjects cannot be read (named above)", "mend them or list the others"
+            )
+        if errors:
+            raise errors[0]
+
+    def _attempt(self, index: int) -> InputError | None:
+        try:
+            pair = self._pair(index)
+        except InputError as error:
+            return error
+        if self.cache == "memory":
+            self._memory[index] = pair
+        return None
+
+    def _pair(self, index: int) -> np.ndarray:
+        """(2, size, size, size) float32: MRI and PET after the deterministic transforms."""
+        if self.cache == "memory" and index in self._memory:
+            return self._memory[index]
+        subject = self.subjects[index]
+        if self.cache != "disk":
+            return self._read(subject)
+        path = self.cache_folder / f"{subject.name}-{self._cache_key(subject)}.npy"
+        if not path.exists():
+            _save_atomically(path, self._read(subject))
+        return np.load(path, mmap_mode="r")
+
+    def _read(self, subject: Subject) -> np.ndarray:
+        mri, pet = read_pair(subject.mri, subject.pet)
+        prepared = deterministic(self.recipe, self.size, mri.voxel_mm)(to_item(mri, pet))
+        return np.stack([prepared[key][0].numpy() for key in KEYS]).astype(np.float32)
+
+    def _cache_key(self, subject: Subject) -> str:
+        files = []
+        for path in (subject.mri, subject.pet):
+            try:
+                status = path.stat()
+            except OSError as error:
+                raise InputError(path, "cannot be read", "check the data set") from error
+            files.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
+        about = {
+            "files": files,
+            "recipe": asdict(self.recipe) | {"size": self.size, "field of view": FIELD_OF_VIEW},
+            "versions": [CACHE_VERSION, monai.__version__],
+        }
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+
+
+def _save_atomically(path: Path, array: np.ndarray) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            np.save(file, array)
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(
+            path.parent, f"the cache cannot be written ({error.strerror})", "free space or pass --cache memory"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class EpochSampler(Sampler):
+    """Yields (epoch, index) in an order drawn from (seed, epoch), so that a resumed run goes on as it was.
+
+    Args:
+        length: number of items.
+        seed: of the order.
+        shuffle: otherwise in the items' own order.
+        rank, world_size: this process's share; every process yields the same number, the last indices
+            are repeated where they do not divide evenly.
+    """
+
+    def __init__(self, length: int, seed: int = 0, shuffle: bool = False, rank: int = 0, world_size: int = 1) -> None:
+        self.length, self.seed, self.shuffle = length, seed, shuffle
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-self.length // self.world_size)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
+        padded = np.resize(order, len(self) * self.world_size)
+        return iter([(self.epoch, int(index)) for index in padded[self.rank :: self.world_size]])

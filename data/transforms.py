@@ -1,0 +1,130 @@
+"""The published preprocessing and augmentation, and the way back to the MRI's own grid.
+
+    read volumes -> crop to the MRI's foreground -> zero-pad -> resize -> [augment] -> intensities to [0, 1]
+
+The first three steps are the same for a subject every time (`deterministic`), are cached in training and
+are undone at inference (`to_native`). Augmentation (`augmentation`) is drawn anew in every epoch. All are
+MONAI dictionary transforms on the keys "mri" and "pet", tensors (1, X, Y, Z) in RAS+ order.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import (
+    Compose,
+    CropForegroundd,
+    RandAdjustContrastd,
+    RandGaussianNoised,
+    RandRotated,
+    Resized,
+    ScaleIntensityd,
+    SpatialPadd,
+    allow_missing_keys_mode,
+)
+from monai.transforms.utils import convert_applied_interp_mode
+from monai.utils import convert_to_tensor
+from scipy import ndimage
+
+from data.volume import Volume
+
+KEYS = ("mri", "pet")
+FIELD_OF_VIEW = 224  # mm, or voxels in the released recipe; the published data are 1 mm
+NOISE_STD = 0.1  # upper end of the drawn standard deviation, in the units of the MRI's file
+GAMMA = (0.1, 2.0)
+
+Item = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Where the paper's preprocessing and the released one differ.
+
+    Attributes:
+        pad_in_mm: the field of view of 224 is in mm, so that heads have one scale whatever their voxel
+            size. Otherwise in voxels: the same on 1 mm data.
+        rotation: range in radians of each of the three random rotations. The released code gives its
+            bound in a form that MONAI takes for a range from +0.2 to +0.2.
+        noise_mean: [R7] mean of the Gaussian noise added to the MRI; 0.5 shifts the whole image.
+    """
+
+    pad_in_mm: bool
+    rotation: tuple[float, float]
+    noise_mean: float
+
+
+RECIPES = {
+    "paper": Recipe(pad_in_mm=True, rotation=(-0.2, 0.2), noise_mean=0.0),
+    "released": Recipe(pad_in_mm=False, rotation=(0.2, 0.2), noise_mean=0.5),
+}
+
+
+def to_item(mri: Volume, pet: Volume) -> Item:
+    """A pair on one grid as MONAI tensors (1, X, Y, Z) that know their affine."""
+    return {
+        key: MetaTensor(torch.from_numpy(volume.array)[None], affine=torch.from_numpy(volume.affine))
+        for key, volume in zip(KEYS, (mri, pet), strict=True)
+    }
+
+
+def deterministic(recipe: Recipe, size: int, voxel_mm: tuple[float, float, float]) -> Compose:
+    """Crop both to the bounding box of mri > 0, zero-pad symmetrically, resize to size^3 by area.
+
+    Args:
+        recipe: says whether the 224 of the field of view are mm or voxels.
+        size: voxels a side that the network sees.
+        voxel_mm: voxel sides of the subject.
+    """
+    sides = voxel_mm if recipe.pad_in_mm else (1.0, 1.0, 1.0)
+    # 1e-3: sides of 0.9999999 mm from a rotated affine must not ask for one voxel more.
+    box = [int(np.ceil(FIELD_OF_VIEW / side - 1e-3)) for side in sides]
+    return Compose(
+        [
+            CropForegroundd(KEYS, source_key="mri", allow_smaller=True),
+            SpatialPadd(KEYS, spatial_size=box),
+            Resized(KEYS, spatial_size=(size,) * 3, mode="area"),
+        ]
+    )
+
+
+def augmentation(recipe: Recipe) -> Compose:
+    """Three rotations of both, p 0.1 each; gamma contrast and noise of the MRI, p 0.5 each."""
+    rotations = [RandRotated(KEYS, prob=0.1, **{f"range_{axis}": recipe.rotation}) for axis in ("x", "y", "z")]
+    return Compose(
+        [
+            *rotations,
+            RandAdjustContrastd("mri", prob=0.5, gamma=GAMMA),
+            RandGaussianNoised("mri", prob=0.5, mean=recipe.noise_mean, std=NOISE_STD),
+        ]
+    )
+
+
+def rescale() -> ScaleIntensityd:
+    """Each volume's smallest value to 0 and its largest to 1."""
+    return ScaleIntensityd(KEYS, minv=0.0, maxv=1.0)
+
+
+def to_native(fused: torch.Tensor, prepared: Item, steps: Compose) -> np.ndarray:
+    """Take a fused volume back through the inverse of the deterministic transforms.
+
+    Args:
+        fused: (1, size, size, size), on the grid of `prepared`.
+        prepared: what `steps` made of the pair, with MONAI's record of each step.
+        steps: the transforms of `deterministic`.
+
+    Returns:
+        (X, Y, Z) float32 on the MRI's own grid, trilinear, 0 outside the box that was cropped.
+    """
+    # The record says "area"; upwards that would repeat voxels in blocks instead of interpolating.
+    record = convert_applied_interp_mode(prepared["mri"].applied_operations, mode="trilinear", align_corners=False)
+    values = convert_to_tensor(fused.detach().cpu(), dtype=torch.float32, track_meta=False)
+    image = MetaTensor(values, affine=prepared["mri"].affine, applied_operations=record)
+    with allow_missing_keys_mode(steps):
+        native = steps.inverse({"mri": image})["mri"]
+    return np.ascontiguousarray(native[0].numpy(), dtype=np.float32)
+
+
+def foreground(mri: np.ndarray) -> np.ndarray:
+    """Where the MRI is above 0, with the cavities inside filled; (X, Y, Z) bool."""
+    return ndimage.binary_fill_holes(mri > 0)

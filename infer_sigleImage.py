@@ -1,0 +1,200 @@
+"""Fuse MRI and PET into one NIfTI on the MRI's own grid, with a picture beside it.
+
+One pair:
+    python infer_sigleImage.py --mri t1.nii.gz --pet fdg.nii.gz --output fused.nii.gz --checkpoint result/adni
+Many, from a data set or a table with the columns mri, pet[, output][, subject]:
+    python infer_sigleImage.py --data /data/adni --output fused/ --checkpoint result/adni
+    python infer_sigleImage.py --list pairs.csv --output fused/ --checkpoint result/adni
+Without arguments: the newest run under result/ and a synthetic subject that no training has seen.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.cli import InputError, Parser, device_numbers, notice, positive_int, report, run
+
+RESULT = Path("result")
+HELD_OUT = Path("synthetic-held-out")
+HELD_OUT_SEED = 20231015  # another than the training cohort's
+SCORES = ("psnr", "ssim", "nmi")
+
+
+def build_parser() -> Parser:
+    """The flags."""
+    parser = Parser(prog="infer_sigleImage.py", description=__doc__)
+    inputs = parser.add_argument_group("what to fuse")
+    inputs.add_argument("--mri", metavar="FILE", type=Path, help="MRI, .nii or .nii.gz")
+    inputs.add_argument("--pet", metavar="FILE", type=Path, help="PET of the same head, on any grid")
+    inputs.add_argument("--data", metavar="ROOT", type=Path, help="data set in the published layout or in BIDS")
+    inputs.add_argument("--list", metavar="CSV", type=Path, help="table of pairs")
+    inputs.add_argument("--rec", dest="recording", help="BIDS: which rec- label to take of several PETs")
+    inputs.add_argument("--run", help="BIDS: which run- number to take of several images")
+
+    network = parser.add_argument_group("network")
+    network.add_argument("--checkpoint", type=Path, help="run folder, .pt, or .pth of the released code")
+    network.add_argument("--variant", choices=("paper", "released"), help="how to read a released .pth (released)")
+    network.add_argument("--size", type=positive_int, default=128, help="what a released .pth was trained on (128)")
+    network.add_argument(
+        "--resolution",
+        choices=("published", "native"),
+        default="published",
+        help="through the size of the training, or at the MRI's own voxels (published)",
+    )
+    network.add_argument("--gpus", type=device_numbers, default=(0,), metavar="N", help="CUDA device (0)")
+    network.add_argument("--amp", action="store_true", help="bfloat16 autocast")
+
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--output", metavar="PATH", type=Path, help="NIfTI for --mri and --pet, else a folder (result/fused)"
+    )
+    output.add_argument("--overwrite", action="store_true", help="replace outputs that are there")
+    return parser
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pair to fuse and where to write it."""
+
+    subject: str
+    mri: Path
+    pet: Path
+    output: Path
+
+
+def find_jobs(args: argparse.Namespace) -> list[Job]:
+    """What the flags ask for.
+
+    Raises:
+        InputError: flags that do not go together, or nothing to fuse.
+    """
+    from data.subjects import find_subjects, read_pairs
+
+    sources = [flag for flag in ("mri", "data", "list") if getattr(args, flag)]
+    if len(sources) > 1:
+        raise InputError(f"--{sources[1]}", f"goes not with --{sources[0]}", "give one of them")
+    if bool(args.mri) != bool(args.pet):
+        missing, given = ("--pet", "--mri") if args.mri else ("--mri", "--pet")
+        raise InputError(missing, f"is missing beside {given}", "give both volumes of the pair")
+    if args.mri:
+        name = args.mri.name.removesuffix(".gz").removesuffix(".nii")
+        return [Job(name, args.mri, args.pet, args.output or RESULT / "fused" / f"{name}_fused.nii.gz")]
+    folder = args.output or RESULT / "fused"
+    if folder.is_file() or folder.name.endswith((".nii", ".nii.gz")):
+        raise InputError("--output", f"{folder} is no folder", "give a folder for several results")
+    if args.list:
+        pairs = read_pairs(args.list)
+        return [Job(p.subject, p.mri, p.pet, p.output or folder / f"{p.subject}_fused.nii.gz") for p in pairs]
+    root = args.data or synthetic_root()
+    cohort = find_subjects(root, args.recording, args.run)
+    print(cohort.summary())
+    return [Job(s.name, s.mri, s.pet, folder / f"{s.name}_fused.nii.gz") for s in cohort.subjects]
+
+
+def synthetic_root() -> Path:
+    """Make one synthetic subject that no training has seen."""
+    from data.phantom import write_cohort
+
+    notice(f"no --mri, --data or --list: fusing a synthetic subject, {HELD_OUT}/")
+    write_cohort(HELD_OUT, subjects=1, seed=HELD_OUT_SEED)
+    return HELD_OUT
+
+
+def newest_run() -> Path:
+    """The run folder under result/ with the newest checkpoint.
+
+    Raises:
+        InputError: there is none.
+    """
+    checkpoints = sorted(RESULT.glob("*/last.pt"), key=lambda path: path.stat().st_mtime)
+    if not checkpoints:
+        remedy = "train first (python train_diff.py, or make demo), or give a checkpoint"
+        raise InputError("--checkpoint", f"not given, and no run under {RESULT}/", remedy)
+    notice(f"no --checkpoint: using the newest run, {checkpoints[-1].parent}")
+    return checkpoints[-1].parent
+
+
+def fuse(job: Job, trained, device, args: argparse.Namespace) -> None:
+    """Read, fuse, write, picture and score one pair."""
+    from data.volume import read_pair, write_like
+    from utils.fuser import fuse_pair
+    from utils.pictures import save_fusion_picture
+
+    mri, pet = read_pair(job.mri, job.pet)
+    fusion = fuse_pair(trained, mri, pet, device, args.resolution, args.amp)
+    write_like(job.output, fusion.fused, mri)
+    picture = job.output.with_name(job.output.name.removesuffix(".gz").removesuffix(".nii") + ".png")
+    save_fusion_picture(picture, fusion.mri, fusion.pet, fusion.fused, mri.voxel_mm, title=job.subject)
+    print(f"\n{job.subject}: wrote {job.output} and {picture}")
+    if fusion.clipped > 0.001:
+        notice(f"{job.subject}: {fusion.clipped:.1%} of the network's output lay outside [0, 1] and was clipped")
+    print_scores(fusion)
+
+
+def print_scores(fusion) -> None:
+    """The fused volume's scores against both inputs, beside those of the average and of a copy of the MRI."""
+    from metrics import Scorer
+
+    scorer = Scorer(fusion.mri, fusion.pet, names=SCORES)
+    rows = {
+        "fused": fusion.fused,
+        "average": (fusion.mri + fusion.pet) / 2 * fusion.foreground,
+        "copy of the MRI": fusion.mri * fusion.foreground,
+    }
+    print(f"{'against MRI / PET':18}" + "".join(f"{name.upper():>18}" for name in SCORES))
+    for name, volume in rows.items():
+        scores = scorer(volume)
+        cells = [f"{scores[f'{s}_mri']:.3f} / {scores[f'{s}_pet']:.3f}" for s in SCORES]
+        print(f"{name:18}" + "".join(f"{cell:>18}" for cell in cells))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Flags -> pairs -> network -> fused volumes; returns the exit status."""
+    args = build_parser().parse_args(argv)
+    checkpoint = args.checkpoint or newest_run()
+
+    from data.volume import check_output
+    from utils.checkpoint import load_model
+    from utils.distributed import choose_devices
+
+    device = choose_devices(args.gpus)[0]
+    if device.type == "cpu":
+        notice("no GPU: fusing on the CPU")
+    trained = load_model(checkpoint, args.variant, args.size)
+    print(trained.description)
+    trained.model.to(device)
+    jobs = find_jobs(args)
+    if len(jobs) == 1:
+        job = jobs[0]
+        own_place = args.output is None  # result/fused is this program's own
+        check_output(job.output, (job.mri, job.pet), args.overwrite or own_place)
+        fuse(job, trained, device, args)
+        return 0
+    return fuse_all(jobs, trained, device, args)
+
+
+def fuse_all(jobs: list[Job], trained, device, args: argparse.Namespace) -> int:
+    """Fuse many pairs; what is there is skipped, a bad pair is reported and the others go on."""
+    from tqdm import tqdm
+
+    from data.volume import check_output
+
+    skipped, failed = 0, []
+    for job in tqdm(jobs, "fusing", unit="pair", disable=None):
+        if job.output.exists() and not args.overwrite:
+            skipped += 1
+            continue
+        try:
+            check_output(job.output, (job.mri, job.pet), args.overwrite)
+            fuse(job, trained, device, args)
+        except InputError as error:
+            report(error)
+            failed.append(job.subject)
+    done = len(jobs) - skipped - len(failed)
+    print(f"\n{done} fused, {skipped} skipped because they were there (--overwrite), {len(failed)} failed", *failed)
+    return 2 if failed else 0
+
+
+if __name__ == "__main__":
+    run(main)

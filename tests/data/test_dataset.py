@@ -1,0 +1,134 @@
+"""The training data set: caching that notices changes, and randomness that repeats."""
+
+import os
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from data.dataset import EpochSampler, PairDataset
+from data.subjects import find_subjects
+from utils.cli import InputError
+
+
+@pytest.fixture
+def cohort(synthetic_cohort, tmp_path):
+    """A copy that a test may change."""
+    return find_subjects(shutil.copytree(synthetic_cohort, tmp_path / "data")).subjects
+
+
+def cached(folder) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.npy"))
+
+
+@pytest.mark.parametrize("cache", ["disk", "memory", "none"])
+def test_items_are_unit_range_volumes_whatever_the_cache(cohort, tmp_path, cache):
+    dataset = PairDataset(cohort, size=36, cache=cache, cache_folder=tmp_path / "cache")
+    dataset.prepare("pairs", show=False)
+    reference = PairDataset(cohort, size=36)
+    for index, subject in enumerate(cohort):
+        item = dataset[0, index]
+        assert item["name"] == subject.name
+        for key in ("mri", "pet"):
+            assert type(item[key]) is torch.Tensor
+            assert item[key].shape == (1, 36, 36, 36) and item[key].dtype == torch.float32
+            assert item[key].min() == 0 and item[key].max() == 1
+            assert torch.equal(item[key], reference[0, index][key])
+
+
+def test_cached_pairs_are_not_changed_by_augmentation(cohort, tmp_path):
+    dataset = PairDataset(cohort, size=36, augment=True, cache="memory")
+    dataset.prepare("pairs", show=False)
+    first = dataset[0, 0]["mri"].clone()
+    for epoch in range(4):
+        dataset[epoch, 0]
+    assert torch.equal(dataset[0, 0]["mri"], first)
+
+
+def test_disk_cache_notices_changed_files_and_parameters(cohort, tmp_path):
+    folder = tmp_path / "cache"
+
+    def prepare(**options):
+        options = {"size": 36, "cache": "disk", "cache_folder": folder} | options
+        dataset = PairDataset(cohort[:1], **options)
+        return dataset[0, 0]["mri"]
+
+    before = prepare()
+    assert len(cached(folder)) == 1
+    prepare()
+    assert len(cached(folder)) == 1
+    assert prepare(size=40).shape[-1] == 40
+    prepare(recipe="released")
+    assert len(cached(folder)) == 3
+
+    image = nib.load(cohort[0].mri)
+    data = np.asarray(image.dataobj)[::-1].copy()
+    nib.save(nib.Nifti1Image(data, image.affine, image.header), cohort[0].mri)
+    os.utime(cohort[0].mri, ns=(1, 1))
+    assert not torch.equal(prepare(), before)
+    assert len(cached(folder)) == 4
+
+
+def test_disk_cache_is_used(cohort, tmp_path):
+    folder = tmp_path / "cache"
+    options = {"size": 36, "cache": "disk", "cache_folder": folder}
+    PairDataset(cohort[:1], **options).prepare("pairs", show=False)
+    marked = np.zeros((2, 36, 36, 36), np.float32)
+    marked[:, 0, 0, 0] = 1
+    np.save(folder / cached(folder)[0], marked)
+    assert PairDataset(cohort[:1], **options)[0, 0]["mri"].sum() == 1
+
+
+def loaded(cohort, workers: int, epochs: int = 2) -> dict:
+    dataset = PairDataset(cohort, size=36, augment=True, seed=7)
+    sampler = EpochSampler(len(dataset), seed=7, shuffle=True)
+    loader = DataLoader(dataset, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
+    batches = {}
+    for epoch in range(epochs):
+        sampler.epoch = epoch
+        batches |= {(epoch, place, b["name"][0]): b["mri"].sum().item() for place, b in enumerate(loader)}
+    return batches
+
+
+def test_order_and_augmentation_do_not_depend_on_workers(cohort):
+    alone = loaded(cohort, workers=0)
+    assert loaded(cohort, workers=2) == alone
+
+
+def test_augmentation_differs_between_epochs_and_subjects(cohort):
+    dataset = PairDataset(cohort, size=36, augment=True, seed=7)
+    sums = {dataset[epoch, index]["mri"].sum().item() for epoch in range(6) for index in (0, 1)}
+    assert len(sums) > 6
+
+
+def test_a_single_bad_file_is_the_error_and_several_are_all_named(cohort, capsys):
+    cohort[0].pet.write_bytes(b"no image")
+    dataset = PairDataset(cohort, size=36)
+    with pytest.raises(InputError, match=cohort[0].pet.name):
+        dataset.prepare("pairs", show=False)
+    cohort[2].mri.write_bytes(b"no image")
+    with pytest.raises(InputError, match="2 subjects"):
+        dataset.prepare("pairs", show=False)
+    notices = capsys.readouterr().err
+    assert cohort[0].pet.name in notices and cohort[2].mri.name in notices
+
+
+class TestEpochSampler:
+    def test_order_follows_seed_and_epoch(self):
+        def order(seed, epoch):
+            sampler = EpochSampler(20, seed, shuffle=True)
+            sampler.epoch = epoch
+            return list(sampler)
+
+        assert order(1, 0) == order(1, 0)
+        assert [i for _, i in order(1, 0)] != [i for _, i in order(1, 1)]
+        assert [i for _, i in order(1, 0)] != [i for _, i in order(2, 0)]
+        assert sorted(order(1, 3)) == [(3, i) for i in range(20)]
+
+    def test_processes_share_all_items_in_equal_numbers(self):
+        shares = [list(EpochSampler(7, 1, shuffle=True, rank=r, world_size=3)) for r in range(3)]
+        assert {len(share) for share in shares} == {3}
+        assert {i for share in shares for _, i in share} == set(range(7))

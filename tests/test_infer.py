@@ -1,0 +1,287 @@
+"""infer_sigleImage.py at its boundary: volumes in, a fused NIfTI on the MRI's own grid out."""
+
+import gzip
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import ndimage
+
+import infer_sigleImage
+from data.volume import read_pair
+from models import build_model
+from tests.golden import rule_filled_released_state, shared_file
+from utils import checkpoint
+from utils.checkpoint import TrainedModel
+from utils.config import TrainConfig
+from utils.fuser import fuse_pair
+
+
+class WeightedMean(torch.nn.Module):
+    """A network whose result is known: 0.7 MRI + 0.3 PET, through stream maps as DC2Fusion."""
+
+    def stream_maps(self, mri, pet):
+        return torch.cat((0.7 * mri, 0.3 * pet), dim=1)
+
+    @staticmethod
+    def fuse_maps(f1, f2):
+        return f1 + f2
+
+    def forward(self, mri, pet):
+        return self.fuse_maps(*self.stream_maps(mri, pet).split(1, dim=1))
+
+
+def known(size: int) -> TrainedModel:
+    return TrainedModel(WeightedMean(), "paper", size, None, "")
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A run folder with an untrained network of 40^3."""
+    folder = tmp_path_factory.mktemp("result") / "run"
+    folder.mkdir()
+    torch.manual_seed(0)
+    config = TrainConfig(embed_dim=24, size=40)
+    model = build_model("dc2fusion", **config.model_options())
+    optimizer = torch.optim.Adam(model.parameters())
+    state = {"config": config.to_dict(), "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    checkpoint.save(folder / "last.pt", {**state, "epoch": 1, "step": 1, "best": 0.1, "rng": checkpoint.rng_states()})
+    return folder
+
+
+@pytest.fixture
+def pair(head, head_affine, write_nifti):
+    """MRI and PET files of a small asymmetric head, stored as LAS int16 and RAS float."""
+    mri = write_nifti("mri.nii.gz", (head * 10).astype(np.int16), head_affine, "LAS", codes=(4, 1))
+    pet = write_nifti("pet.nii.gz", ndimage.gaussian_filter(head, 1) * (head > 0), head_affine)
+    return mri, pet
+
+
+def test_the_result_lies_on_the_mri_in_every_header_field(pair, run_folder, run_script, tmp_path):
+    mri, pet = pair
+    output = tmp_path / "out" / "fused.nii.gz"
+    flags = ("--mri", mri, "--pet", pet, "--output", output, "--checkpoint", run_folder)
+    status, out, err = run_script(infer_sigleImage.main, *flags)
+    assert status == 0, err
+    fused, source = nib.load(output), nib.load(mri)
+    assert fused.shape == source.shape
+    assert np.array_equal(fused.affine, source.affine)
+    for field in ("sform_code", "qform_code", "xyzt_units"):
+        assert fused.header[field] == source.header[field], field
+    assert fused.get_data_dtype() == np.float32
+    values = fused.get_fdata()
+    assert values.min() >= 0 and values.max() <= 1 and values.max() > 0
+    assert not values[np.asarray(source.dataobj) == 0].any()
+    with Image.open(output.with_name("fused.png")) as picture:
+        assert min(picture.size) > 300
+    assert [p.name for p in sorted(output.parent.iterdir())] == ["fused.nii.gz", "fused.png"]
+    for row in ("fused", "average", "copy of the MRI"):
+        assert any(line.startswith(row) for line in out.splitlines())
+    for metric in ("PSNR", "SSIM", "NMI"):
+        assert metric in out
+
+
+def scaled(array: np.ndarray) -> np.ndarray:
+    return (array - array.min()) / np.ptp(array)
+
+
+def test_native_resolution_is_exact_for_a_voxelwise_network_in_one_or_many_windows(pair):
+    mri, pet = read_pair(*pair)
+    expected = 0.7 * scaled(mri.array) + 0.3 * scaled(pet.array)
+    for size in (64, 16, 12):
+        fusion = fuse_pair(known(size), mri, pet, torch.device("cpu"), "native")
+        np.testing.assert_allclose(fusion.fused, np.where(mri.array > 0, expected, 0), atol=1e-5)
+
+
+def test_published_resolution_interpolates_back_to_the_same_place(write_nifti):
+    array = np.zeros((30, 36, 28), np.float32)
+    array[3:27, 4:32, 3:25] = 100
+    array[6:12, 20:30, 15:20] = 400
+    array = ndimage.gaussian_filter(array, 1.5) * (ndimage.uniform_filter(array, 3) > 0)
+    files = [write_nifti(name, array, np.diag([4.0, 4, 4, 1]), "PSR") for name in ("m.nii", "p.nii")]
+    mri, pet = read_pair(*files)
+    fusion = fuse_pair(known(128), mri, pet, torch.device("cpu"), "published")
+    inner = ndimage.binary_erosion(mri.array > 0, iterations=2)
+    assert abs(fusion.fused - scaled(array))[inner].max() < 0.12
+    assert abs(fusion.fused - scaled(array))[inner].mean() < 0.01
+
+
+@pytest.mark.parametrize("resolution", ["published", "native"])
+def test_orientation_of_the_files_does_not_change_the_result_in_the_world(
+    head, head_affine, write_nifti, run_folder, run_script, tmp_path, resolution
+):
+    pet = ndimage.gaussian_filter(head, 1) * (head > 0)
+    results = {}
+    for codes in ("RAS", "LAS", "PSR"):
+        files = [write_nifti(f"{codes}_{name}.nii.gz", a, head_affine, codes) for name, a in (("m", head), ("p", pet))]
+        output = tmp_path / f"{codes}.nii.gz"
+        flags = ("--mri", files[0], "--pet", files[1], "--output", output, "--checkpoint", run_folder)
+        status, _, err = run_script(infer_sigleImage.main, *flags, "--resolution", resolution)
+        assert status == 0, err
+        image = nib.load(output)
+        assert nib.aff2axcodes(image.affine) == tuple(codes)
+        world = nib.as_closest_canonical(image)
+        np.testing.assert_allclose(world.affine, head_affine, atol=1e-5)
+        results[codes] = world.get_fdata()
+    np.testing.assert_allclose(results["LAS"], results["RAS"], atol=1e-6)
+    np.testing.assert_allclose(results["PSR"], results["RAS"], atol=1e-6)
+
+
+def test_a_pet_on_another_grid_is_brought_to_the_mri_with_a_notice(
+    pair, head, head_affine, write_nifti, run_folder, run_script, tmp_path
+):
+    affine = head_affine.copy()
+    affine[0, 3] += 3
+    shifted = write_nifti("shifted.nii.gz", head, affine)
+    flags = ("--mri", pair[0], "--pet", shifted, "--output", tmp_path / "f.nii", "--checkpoint", run_folder)
+    status, _, err = run_script(infer_sigleImage.main, *flags)
+    assert status == 0
+    assert "notice: " in err and "shifted.nii.gz" in err and "resampled" in err
+
+
+def test_a_released_checkpoint_fuses(pair, run_script, tmp_path):
+    torch.save(rule_filled_released_state(), tmp_path / "released.pth")
+    flags = ("--mri", pair[0], "--pet", pair[1], "--output", tmp_path / "f.nii.gz", "--size", 40)
+    flags += ("--checkpoint", tmp_path / "released.pth", "--variant", "released")
+    status, out, err = run_script(infer_sigleImage.main, *flags)
+    assert status == 0, err
+    assert "50 tensors skipped" in out
+
+
+def test_without_arguments_the_newest_run_fuses_a_synthetic_subject(run_folder, run_script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run_folder, tmp_path / "result" / "mine")
+    status, _, err = run_script(infer_sigleImage.main)
+    assert status == 0, err
+    assert "result/mine" in err and "synthetic" in err
+    assert len(list((tmp_path / "result" / "fused").glob("*_fused.nii.gz"))) == 1
+    assert run_script(infer_sigleImage.main)[0] == 0  # and once more, over its own result
+
+
+class TestMany:
+    def test_a_data_set(self, synthetic_cohort, run_folder, run_script, tmp_path):
+        flags = ("--data", synthetic_cohort, "--output", tmp_path / "out", "--checkpoint", run_folder)
+        status, out, err = run_script(infer_sigleImage.main, *flags)
+        assert status == 0, err
+        names = sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz"))
+        assert names == [f"synthetic-00{i}_fused.nii.gz" for i in (1, 2, 3)]
+        status, out, _ = run_script(infer_sigleImage.main, *flags)
+        assert status == 0 and "3 skipped" in out
+
+    def test_a_bad_pair_is_reported_and_the_others_are_made(
+        self, pair, head_affine, write_nifti, run_folder, run_script, tmp_path
+    ):
+        empty = write_nifti("empty.nii.gz", np.zeros((9, 9, 9), np.float32), head_affine)
+        lines = ["subject,mri,pet", f"good,{pair[0]},{pair[1]}", f"bad,{pair[0]},{empty}", f"also,{pair[0]},{pair[1]}"]
+        (tmp_path / "pairs.csv").write_text("\n".join(lines))
+        flags = ("--list", tmp_path / "pairs.csv", "--output", tmp_path / "out", "--checkpoint", run_folder)
+        status, out, err = run_script(infer_sigleImage.main, *flags)
+        assert status == 2
+        assert "error: " in err and "empty.nii.gz" in err
+        assert "2 fused, 0 skipped" in out and "1 failed bad" in out
+        made = {path.name for path in (tmp_path / "out").iterdir()}
+        assert made == {f"{name}_fused.{kind}" for name in ("good", "also") for kind in ("nii.gz", "png")}
+
+
+class TestBadInput:
+    @pytest.fixture
+    def refuse(self, refuses, run_folder, tmp_path, monkeypatch):
+        """Function (mri, pet, *names): fusing them is refused, and nothing is written."""
+        monkeypatch.chdir(tmp_path)
+
+        def check(mri, pet, *names):
+            output = tmp_path / "result" / "out.nii.gz"
+            flags = ("--mri", mri, "--pet", pet, "--output", output, "--checkpoint", run_folder)
+            refuses(infer_sigleImage.main, *flags, names=names)
+            assert not output.parent.exists()
+
+        return check
+
+    def test_missing(self, refuse, pair):
+        refuse("nowhere.nii.gz", pair[1], "nowhere.nii.gz")
+
+    def test_not_a_nifti(self, refuse, pair, tmp_path):
+        (tmp_path / "x.nii").write_text("this is no image" * 100)
+        refuse(tmp_path / "x.nii", pair[1], "x.nii")
+
+    def test_truncated_gzip(self, refuse, pair):
+        pair[1].write_bytes(pair[1].read_bytes()[:500])
+        refuse(*pair, "pet.nii.gz")
+
+    def test_several_frames(self, refuse, pair, tmp_path):
+        nib.save(nib.Nifti1Image(np.random.rand(9, 9, 9, 4).astype(np.float32), np.eye(4)), tmp_path / "4d.nii.gz")
+        refuse(pair[0], tmp_path / "4d.nii.gz", "4d.nii.gz", "4")
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_not_finite(self, refuse, pair, head, head_affine, write_nifti, value):
+        bad = head.copy()
+        bad[9, 9, 9] = value
+        refuse(write_nifti("bad.nii.gz", bad, head_affine), pair[1], "bad.nii.gz")
+
+    @pytest.mark.parametrize("value", [0.0, 7.0])
+    def test_constant(self, refuse, pair, head, head_affine, write_nifti, value):
+        refuse(pair[0], write_nifti("flat.nii.gz", np.full_like(head, value), head_affine), "flat.nii.gz")
+
+    def test_voxel_size_zero(self, refuse, pair):
+        with gzip.open(pair[0]) as file:
+            raw = bytearray(file.read())
+        raw[80:84] = np.float32(0).tobytes()  # pixdim[1]
+        with gzip.open(pair[0], "wb") as file:
+            file.write(raw)
+        refuse(*pair, "mri.nii.gz")
+
+    def test_no_overlap(self, refuse, pair, head, head_affine, write_nifti):
+        far = head_affine.copy()
+        far[2, 3] += 500
+        refuse(pair[0], write_nifti("far.nii.gz", head, far), "far.nii.gz")
+
+    def test_checkpoint_of_another_architecture(self, refuses, pair, tmp_path):
+        torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "linear.pt")
+        flags = ("--mri", pair[0], "--pet", pair[1], "--output", tmp_path / "f.nii", "--checkpoint")
+        refuses(infer_sigleImage.main, *flags, tmp_path / "linear.pt", names=("linear.pt",))
+        assert not (tmp_path / "f.nii").exists()
+
+    @pytest.mark.parametrize(
+        ("flags", "names"),
+        [
+            (("--mri", "m.nii"), ("--pet", "--mri")),
+            (("--mri", "m.nii", "--pet", "p.nii", "--data", "."), ("--data",)),
+            (("--data", "."), (".",)),
+            (("--list", "no.csv"), ("no.csv",)),
+            (("--resolution", "high"), ("--resolution", "high")),
+        ],
+    )
+    def test_flags(self, refuses, run_folder, tmp_path, monkeypatch, flags, names):
+        monkeypatch.chdir(tmp_path)
+        refuses(infer_sigleImage.main, "--checkpoint", run_folder, *flags, names=names)
+
+    def test_an_empty_table(self, refuses, run_folder, tmp_path):
+        (tmp_path / "pairs.csv").write_text("mri,pet\n")
+        refuses(
+            infer_sigleImage.main, "--list", tmp_path / "pairs.csv", "--checkpoint", run_folder, names=("pairs.csv",)
+        )
+
+    def test_no_run_to_take(self, refuses, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        refuses(infer_sigleImage.main, names=("--checkpoint", "make demo"))
+
+    def test_an_output_is_not_replaced_unless_asked(self, refuses, run_script, pair, run_folder, tmp_path):
+        (tmp_path / "mine.nii.gz").write_text("precious")
+        flags = ("--mri", pair[0], "--pet", pair[1], "--output", tmp_path / "mine.nii.gz", "--checkpoint", run_folder)
+        refuses(infer_sigleImage.main, *flags, names=("mine.nii.gz", "--overwrite"))
+        assert (tmp_path / "mine.nii.gz").read_text() == "precious"
+        assert run_script(infer_sigleImage.main, *flags, "--overwrite")[0] == 0
+
+
+def test_the_real_template_pair_keeps_its_grid(run_folder, run_script, tmp_path):
+    folder = shared_file("data", "pairs", "template")
+    mri = folder / "template_mri_MNI152.nii.gz"
+    output = tmp_path / "fused.nii.gz"
+    flags = ("--mri", mri, "--pet", folder / "template_FDG_MNI152.nii.gz", "--output", output)
+    status, _, err = run_script(infer_sigleImage.main, *flags, "--checkpoint", run_folder)
+    assert status == 0, err
+    fused, source = nib.load(output), nib.load(mri)
+    assert fused.shape == source.shape and np.array_equal(fused.affine, source.affine)

@@ -1,0 +1,302 @@
+"""train_diff.py at its boundary: flags in, a run folder out."""
+
+import csv
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train_diff
+from losses import OBJECTIVES
+from utils import checkpoint
+from utils.config import TrainConfig
+from utils.trainer import learning_rate
+
+QUICK = ("--size", 36, "--embed-dim", 24, "--lr", "1e-3", "--workers", 0, "--cache", "memory")
+
+
+@pytest.fixture
+def train(run_script, synthetic_cohort, tmp_path):
+    """Function (*flags, name) -> run folder, of a quick training on the synthetic cohort that must succeed."""
+
+    def call(*flags, name="run", data=synthetic_cohort):
+        flags = ("--data", data, "--out", tmp_path / "result", "--name", name, *QUICK, *flags)
+        status, _, err = run_script(train_diff.main, *flags)
+        assert status == 0, err
+        return tmp_path / "result" / name
+
+    return call
+
+
+def table(path) -> list[dict]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(path) -> torch.Tensor:
+    return torch.cat([w.double().flatten() for w in checkpoint.read(path)["model"].values()])
+
+
+def test_a_run_leaves_everything_that_is_promised(train, synthetic_cohort):
+    folder = train("--epochs", 2)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["embed_dim"] == 24 and config["data"] == str(synthetic_cohort)
+    names = [(folder / f"{part}.txt").read_text().split() for part in ("train", "validation")]
+    assert sorted(sum(names, [])) == ["synthetic-001", "synthetic-002", "synthetic-003"]
+    assert [len(part) for part in names] == [2, 1]
+
+    losses = table(folder / "losses.csv")
+    assert [row["epoch"] for row in losses] == ["1", "2"]
+    scores = table(folder / "scores.csv")
+    seen = {(row["epoch"], row["method"], row["score"]) for row in scores}
+    for epoch in "12":
+        for method in ("dc2fusion", "average", "copy-mri"):
+            for score in ("psnr", "ssim", "nmi"):
+                assert {(epoch, method, f"{score}_mri"), (epoch, method, f"{score}_pet")} <= seen
+    copy = {row["score"]: float(row["mean"]) for row in scores if row["method"] == "copy-mri"}
+    assert copy["ssim_mri"] == pytest.approx(1) and copy["psnr_mri"] == math.inf and copy["ssim_pet"] < 0.9
+
+
+def test_tensorboard_holds_terms_by_source_and_reference_lines(train):
+    folder = train("--epochs", 1)
+
+    def tags(run, kind):
+        events = EventAccumulator(str(folder / "log" / run))
+        events.Reload()
+        return set(events.Tags()[kind])
+
+    scalars = tags("training", "scalars")
+    for term in OBJECTIVES["ssim-gradient-intensity"]:
+        assert {f"loss/{term}/mri", f"loss/{term}/pet"} <= scalars
+    assert {"loss/total", "learning rate", "gradient norm", "time/step seconds", "memory/peak GiB"} <= scalars
+    assert any(tag.startswith("fusion/synthetic-00") for tag in tags("training", "images"))
+    for method in ("dc2fusion", "average", "copy-mri"):
+        assert "validation/ssim_pet" in tags(method, "scalars")
+
+
+def test_the_same_seed_trains_the_same_network_and_another_one_another(train):
+    first = weights(train("--epochs", 1, name="first") / "last.pt")
+    assert torch.equal(first, weights(train("--epochs", 1, name="again") / "last.pt"))
+    assert not torch.equal(first, weights(train("--epochs", 1, "--seed", 5, name="other") / "last.pt"))
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(train, run_script, monkeypatch):
+    whole = train("--epochs", 3, name="whole")
+
+    from utils.trainer import Trainer
+
+    original = Trainer.train_epoch
+
+    def interrupted(self, epoch):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return original(self, epoch)
+
+    monkeypatch.setattr(Trainer, "train_epoch", interrupted)
+    with pytest.raises(AssertionError, match="interrupted"):
+        train("--epochs", 3, name="stopped")
+    monkeypatch.undo()
+    stopped = whole.with_name("stopped")
+    assert checkpoint.read(stopped / "last.pt")["epoch"] == 2
+    status, _, err = run_script(train_diff.main, "--resume", stopped)
+    assert status == 0, err
+    ours, expected = (checkpoint.read(folder / "last.pt") for folder in (stopped, whole))
+    assert torch.equal(weights(stopped / "last.pt"), weights(whole / "last.pt"))
+    for state, reference in zip(
+        ours["optimizer"]["state"].values(), expected["optimizer"]["state"].values(), strict=True
+    ):
+        assert all(torch.equal(state[key], reference[key]) for key in reference)
+    assert (ours["epoch"], ours["step"], ours["best"]) == (expected["epoch"], expected["step"], expected["best"])
+    assert (stopped / "scores.csv").read_text() == (whole / "scores.csv").read_text()
+
+
+def test_resuming_a_finished_run_says_so_and_more_epochs_train_on(train, run_script):
+    folder = train("--epochs", 1)
+    status, out, _ = run_script(train_diff.main, "--resume", folder)
+    assert status == 0 and "all 1 epochs" in out
+    status, _, err = run_script(train_diff.main, "--resume", folder, "--epochs", 2)
+    assert status == 0, err
+    assert checkpoint.read(folder / "last.pt")["epoch"] == 2
+
+
+def test_best_is_chosen_by_the_smaller_mean_ssim(train):
+    folder = train("--epochs", 4)
+    rows = [row for row in table(folder / "scores.csv") if row["method"] == "dc2fusion"]
+    smaller = {
+        epoch: min(float(r["mean"]) for r in rows if r["epoch"] == epoch and r["score"] in ("ssim_mri", "ssim_pet"))
+        for epoch in "1234"
+    }
+    best = checkpoint.read(folder / "best.pt")
+    assert best["best"] == pytest.approx(max(smaller.values()), rel=1e-4)
+    assert str(best["epoch"]) == max(smaller, key=smaller.get)
+
+
+def test_loss_weights_and_objective_reach_the_loss(train):
+    folder = train("--epochs", 1, "--objective", "lncc-ssim-l1", "--alpha1", 0, "--beta2", 3, "--gamma2", 0.5)
+    row = table(folder / "losses.csv")[0]
+    terms = {name: float(value) for name, value in row.items()}
+    expected = terms["loss/lncc/pet"] + 2 * terms["loss/ssim/mri"] + 3 * terms["loss/ssim/pet"]
+    expected += 2 * terms["loss/l1/mri"] + 0.5 * terms["loss/l1/pet"]
+    assert terms["loss/total"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_options_reach_the_network(train):
+    folder = train(
+        "--epochs", 1, "--variant", "released", "--switch", "R5", "R4", "--amp", "--batch-size", 2, "--val-every", 9
+    )
+    config = checkpoint.read_own(folder / "best.pt")[1]
+    assert config.recipe == "released" and config.switched == ("R5", "R4")
+    model = checkpoint.load_model(folder).model
+    assert model.variant.scrambled_partner and not model.variant.linear_attention
+
+
+def test_published_lists_choose_the_subjects(train, synthetic_cohort, tmp_path):
+    (tmp_path / "train.csv").write_text("synthetic-003,synthetic-001,")
+    (tmp_path / "val.txt").write_text("synthetic-002\n")
+    lists = ("--train-list", tmp_path / "train.csv", "--val-list", tmp_path / "val.txt")
+    folder = train("--epochs", 1, *lists)
+    assert (folder / "train.txt").read_text().split() == ["synthetic-003", "synthetic-001"]
+    assert (folder / "validation.txt").read_text().split() == ["synthetic-002"]
+
+
+def test_the_published_command_runs_on_the_synthetic_cohort(run_script, tmp_path, monkeypatch):
+    """Its flags as published, made small by further ones; the cohort is made on the way."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train_diff, "SYNTHETIC_SUBJECTS", 2)
+    published = "--alpha1 2 --alpha2 1 --beta1 2 --beta2 1 --gamma1 2 --gamma2 1 --gpus 0".split()
+    status, out, err = run_script(train_diff.main, *published, *QUICK, "--epochs", 1, "--name", "published")
+    assert status == 0, err
+    assert "synthetic" in err
+    if not torch.cuda.is_available():
+        assert "make demo" in err
+    assert (tmp_path / "result" / "published" / "best.pt").is_file()
+
+
+def test_published_defaults():
+    config = TrainConfig()
+    assert (config.epochs, config.batch_size, config.lr, config.seed) == (500, 1, 1e-4, 3407)
+    assert (config.size, config.embed_dim, config.variant) == (128, 96, "paper")
+    assert config.objective_options() == {"alpha": (2, 1), "beta": (2, 1), "gamma": (2, 1)}
+    rates = [learning_rate(config, epoch) for epoch in (0, 250, 499)]
+    assert rates == [1e-4, round(1e-4 * 0.5**0.9, 8), round(1e-4 * (1 / 500) ** 0.9, 8)]
+
+
+def test_two_processes_train_one_network(synthetic_cohort, tmp_path):
+    """Data-parallel on two CPU processes: both see a share, weights stay the same in both."""
+    from data.subjects import find_subjects
+    from utils.distributed import launch
+
+    subjects = find_subjects(synthetic_cohort).subjects
+    config = TrainConfig(
+        data=str(synthetic_cohort),
+        size=36,
+        embed_dim=24,
+        epochs=1,
+        workers=0,
+        cache="none",
+        out=str(tmp_path),
+        name="two",
+    )
+    datasets = train_diff.make_datasets(config, (list(subjects[:2]), list(subjects[1:])))
+    train_diff.start_run_folder(config, (list(subjects[:2]), list(subjects[1:])))
+    launch(train_diff.train, [torch.device("cpu")] * 2, config, datasets, None)
+    assert checkpoint.read(tmp_path / "two" / "last.pt")["step"] == 1
+    rows = [row for row in table(tmp_path / "two" / "scores.csv") if row["method"] == "dc2fusion"]
+    assert {row["n"] for row in rows} == {"2"}
+
+
+class TestBadInput:
+    @pytest.fixture(autouse=True)
+    def in_an_empty_folder(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("flags", "names"),
+        [
+            (("--alpha1", "-1"), ("--alpha1", "-1")),
+            (("--beta2", "nan"), ("--beta2", "nan")),
+            (sum(((f"--{n}{i}", 0) for n in ("alpha", "beta", "gamma") for i in (1, 2)), ()), ("all six",)),
+            (("--size", 32), ("--size", "BatchNorm")),
+            (("--size", 8), ("--size", "16")),
+            (("--embed-dim", 50), ("50", "multiple of 24")),
+            (("--switch", "R7"), ("R7", "R1")),
+            (("--fusion", "l9"), ("l9", "l1-norm")),
+            (("--objective", "dice"), ("dice", "lncc-ssim-l1")),
+            (("--variant", "best"), ("--variant", "best")),
+            (("--epochs", 0), ("--epochs", "0")),
+            (("--name", "a/b"), ("--name", "a/b")),
+            (("--train-list", "x.txt"), ("--train-list", "--val-list")),
+            (("--data", "nowhere"), ("nowhere",)),
+            (("--resume", "nowhere"), ("nowhere",)),
+            (("--gpus", "zero"), ("--gpus", "zero")),
+        ],
+    )
+    def test_flags(self, refuses, tmp_path, flags, names):
+        refuses(train_diff.main, *flags, names=names)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_empty_list(self, refuses, synthetic_cohort, tmp_path):
+        (tmp_path / "empty.txt").write_text("\n# nobody\n")
+        (tmp_path / "val.txt").write_text("synthetic-001\n")
+        flags = ("--data", synthetic_cohort, "--train-list", "empty.txt", "--val-list", "val.txt")
+        refuses(train_diff.main, *flags, names=("empty.txt",))
+
+    def test_a_list_with_a_path_in_it(self, refuses, synthetic_cohort, tmp_path):
+        (tmp_path / "t.txt").write_text("../synthetic-002\n")
+        (tmp_path / "v.txt").write_text("synthetic-001\n")
+        flags = ("--data", synthetic_cohort, "--train-list", "t.txt", "--val-list", "v.txt")
+        refuses(train_diff.main, *flags, names=("t.txt", "../synthetic-002"))
+
+    def test_a_broken_volume_stops_before_anything_is_written(self, refuses, synthetic_cohort, tmp_path):
+        data = shutil.copytree(synthetic_cohort, tmp_path / "data")
+        broken = data / "synthetic-002" / "synthetic-002_FDG_MNI152.nii.gz"
+        broken.write_bytes(broken.read_bytes()[:2000])
+        refuses(train_diff.main, "--data", data, *QUICK, "--name", "run", names=(broken.name,))
+        assert not (tmp_path / "result" / "run").exists()
+
+    def test_a_subject_with_one_modality_is_left_out_and_said(self, run_script, synthetic_cohort, tmp_path):
+        data = shutil.copytree(synthetic_cohort, tmp_path / "data")
+        (data / "synthetic-002" / "synthetic-002_FDG_MNI152.nii.gz").unlink()
+        status, out, _ = run_script(train_diff.main, "--data", data, *QUICK, "--epochs", 1, "--name", "run")
+        assert status == 0
+        assert "1 subject left out" in out and "synthetic-002" in out
+
+    def test_a_run_is_never_written_over(self, refuses, synthetic_cohort, tmp_path):
+        (tmp_path / "result" / "mine").mkdir(parents=True)
+        (tmp_path / "result" / "mine" / "best.pt").write_text("precious")
+        refuses(train_diff.main, "--data", synthetic_cohort, "--name", "mine", names=("--name", "mine"))
+        assert (tmp_path / "result" / "mine" / "best.pt").read_text() == "precious"
+
+    def test_resuming_with_a_flag_that_makes_another_run(self, refuses, train):
+        folder = train("--epochs", 1)
+        refuses(train_diff.main, "--resume", folder, "--lr", 0.5, names=("--lr", "0.5"))
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    @pytest.mark.gpu
+    def test_a_device_that_is_not_there(self, refuses, synthetic_cohort):
+        refuses(train_diff.main, "--data", synthetic_cohort, "--gpus", 99, names=("--gpus", "99"))
+
+    def test_a_device_that_is_not_there_while_others_are(self, refuses, synthetic_cohort, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        refuses(train_diff.main, "--data", synthetic_cohort, "--gpus", "1,7", names=("--gpus", "7", "0, 1"))
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(train, monkeypatch, refuses, tmp_path):
+    folder = train("--epochs", 1)
+    good = (folder / "last.pt").read_bytes()
+    original = torch.optim.Adam.step
+
+    def poisoned(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        with torch.no_grad():
+            self.param_groups[0]["params"][-1].fill_(np.inf)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", poisoned)
+    names = ("epoch 2", "step 4", "synthetic-00", "loss/ssim/mri", "last.pt")
+    refuses(train_diff.main, "--resume", folder, "--epochs", 3, names=names)
+    assert (folder / "last.pt").read_bytes() == good

@@ -1,0 +1,143 @@
+"""The one configuration of a training run: from the flags, into the run folder and every checkpoint."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from utils.cli import InputError
+
+# What may change when a run goes on; anything else would make it another run.
+CHANGEABLE = {"data", "epochs", "workers", "cache", "val_every", "gpus", "compile"}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a run. The defaults are the published ones (arXiv 2310.06291 and its code).
+
+    Attributes:
+        data: root of the data set; None for the synthetic cohort.
+        train_list, val_list: files with subject names; None for a 90/10 split by `seed`.
+        recording, run: which of several BIDS candidates to take.
+        embed_dim: E, the width of the first stage.
+        variant: "paper" or "released" network; see `models.variants`.
+        switched: differences between the variants that are switched alone.
+        fusion: fusion strategy, None for the variant's own.
+        recipe: "paper" or "released" preprocessing; see `data.transforms`.
+        objective: see `losses.objective`.
+        alpha1 .. gamma2: weights of its three terms, 1 for the MRI, 2 for the PET.
+        size: voxels a side that the network sees.
+        epochs, batch_size, lr, seed: as usual; the learning rate falls polynomially to 0.
+        amp: bfloat16 autocast; losses stay in float32.
+        compile: run the network through torch.compile.
+        workers: processes that load data.
+        cache: "disk", "memory" or "none", for the deterministic part of the preprocessing.
+        val_every: epochs between validations.
+        gpus: CUDA devices; more than one trains data-parallel.
+        name: the run's folder below `out`.
+    """
+
+    data: str | None = None
+    train_list: str | None = None
+    val_list: str | None = None
+    recording: str | None = None
+    run: str | None = None
+    embed_dim: int = 96
+    variant: str = "paper"
+    switched: tuple[str, ...] = ()
+    fusion: str | None = None
+    recipe: str = "paper"
+    objective: str = "ssim-gradient-intensity"
+    alpha1: float = 2.0
+    alpha2: float = 1.0
+    beta1: float = 2.0
+    beta2: float = 1.0
+    gamma1: float = 2.0
+    gamma2: float = 1.0
+    size: int = 128
+    epochs: int = 500
+    batch_size: int = 1
+    lr: float = 1e-4
+    seed: int = 3407
+    amp: bool = False
+    compile: bool = False
+    workers: int = 2
+    cache: str = "disk"
+    val_every: int = 1
+    gpus: tuple[int, ...] = (0,)
+    name: str = "run"
+    out: str = "result"
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the run writes: configuration, log, scores and checkpoints."""
+        return Path(self.out) / self.name
+
+    def model_options(self) -> dict:
+        """The options of `models.build_model("dc2fusion", ...)`."""
+        return {
+            "embed_dim": self.embed_dim,
+            "variant": self.variant,
+            "switched": self.switched,
+            "fusion": self.fusion,
+        }
+
+    def objective_options(self) -> dict:
+        """The options of `losses.build_objective(name, ...)`: (MRI, PET) pairs of weights."""
+        return {
+            "alpha": (self.alpha1, self.alpha2),
+            "beta": (self.beta1, self.beta2),
+            "gamma": (self.gamma1, self.gamma2),
+        }
+
+    def check(self) -> None:
+        """Refuse values that do not go together.
+
+        Raises:
+            InputError: naming the flag.
+        """
+        if not any(weight for pair in self.objective_options().values() for weight in pair):
+            raise InputError("--alpha1 .. --gamma2", "all six loss weights are 0", "give one above 0")
+        if Path(self.name).name != self.name or self.name in ("", ".", ".."):
+            raise InputError("--name", f"{self.name!r} is no folder name", "leave paths to --out")
+        if self.size < 16:
+            raise InputError("--size", f"{self.size} is below 16 voxels", "give 16 or more")
+        if self.size <= 32 and self.batch_size == 1:
+            problem = f"{self.size} leaves one token on the deepest grid, and BatchNorm needs two"
+            raise InputError("--size", problem, "give a size above 32 or a --batch-size above 1")
+        if bool(self.train_list) != bool(self.val_list):
+            raise InputError("--train-list", "goes with --val-list", "give both or neither")
+
+    def continued(self, given: dict, folder: Path) -> "TrainConfig":
+        """This run's configuration to go on with.
+
+        Args:
+            given: values that the user gave this time.
+            folder: the run's folder, which may have been moved.
+
+        Raises:
+            InputError: a value that would make it another run.
+        """
+        for name, value in given.items():
+            started_with = getattr(self, name)
+            if name not in CHANGEABLE and value != started_with:
+                problem = f"{value}, but the run was started with {started_with}"
+                raise InputError("--" + name.replace("_", "-"), problem, "leave the flag out")
+        lists = {"train_list": str(folder / "train.txt"), "val_list": str(folder / "validation.txt")}
+        changed = {name: value for name, value in given.items() if name in CHANGEABLE}
+        return replace(self, **changed, **lists, out=str(folder.parent), name=folder.name)
+
+    def to_dict(self) -> dict:
+        """Numbers, texts and lists only, so that it fits JSON and a weights-only checkpoint."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "TrainConfig":
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: for keys that are unknown or missing; the message names them.
+        """
+        known = {field.name for field in fields(cls)}
+        if values.keys() != known:
+            odd = sorted(values.keys() ^ known)
+            raise ValueError(f"configuration keys are unknown or missing: {', '.join(odd)}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -1,0 +1,96 @@
+"""Devices, and one process for each when there are several (data-parallel training)."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from utils.cli import InputError, report
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among those that train together; the first one (`is_main`) writes files and bars."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model on this process's device, averaging gradients with the other processes."""
+        model = model.to(self.device)
+        return model if self.world_size == 1 else DistributedDataParallel(model)
+
+    def gather(self, items: list) -> list:
+        """The items of all processes, in the order of their ranks."""
+        if self.world_size == 1:
+            return items
+        parts = [None] * self.world_size
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        if self.world_size == 1:
+            return flag
+        flags = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return bool(flags.item())
+
+
+def choose_devices(gpus: tuple[int, ...]) -> list[torch.device]:
+    """The CUDA devices with these numbers; the CPU where there is no CUDA device at all.
+
+    Raises:
+        InputError: a number that is not there while other devices are.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        return [torch.device("cpu")]
+    absent = [gpu for gpu in gpus if gpu >= count]
+    if absent:
+        there = ", ".join(map(str, range(count)))
+        raise InputError("--gpus", f"no device {absent[0]}", f"choose from {there}")
+    return [torch.device("cuda", gpu) for gpu in gpus]
+
+
+def launch(function: Callable, devices: list[torch.device], *arguments) -> None:
+    """Run `function(process, *arguments)`, in a process of its own for each device if there are several.
+
+    Raises:
+        SystemExit: with the status of the first process that ended in an error it has reported.
+    """
+    if len(devices) == 1:
+        function(Process(0, 1, devices[0]), *arguments)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        meeting_point = (Path(folder) / "store").as_uri()
+        try:
+            multiprocessing.spawn(_worker, (function, devices, meeting_point, arguments), nprocs=len(devices))
+        except multiprocessing.ProcessExitedException as error:
+            raise SystemExit(error.exit_code) from None
+
+
+def _worker(rank: int, function: Callable, devices: list[torch.device], store: str, arguments: tuple) -> None:
+    device = devices[rank]
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=store, rank=rank, world_size=len(devices))
+    try:
+        function(Process(rank, len(devices), device), *arguments)
+    except InputError as error:
+        if rank == 0:
+            report(error)
+        raise SystemExit(2) from None
+    finally:
+        dist.destroy_process_group()

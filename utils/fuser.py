@@ -1,0 +1,99 @@
+"""Fusing one pair of volumes with a trained network, the result on the MRI's own grid."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+from monai.transforms import Compose, CropForegroundd
+
+from data.transforms import KEYS, RECIPES, deterministic, foreground, rescale, to_item, to_native
+from data.volume import Volume
+from metrics import clip_unit
+from utils.checkpoint import TrainedModel
+
+RESOLUTIONS = ("published", "native")
+OVERLAP = 0.5  # of neighbouring windows
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """A fused volume beside its sources; arrays are (X, Y, Z) float32 in RAS+ order on the MRI's grid.
+
+    Attributes:
+        fused: in [0, 1], 0 outside the foreground.
+        mri, pet: the sources on the scale of the network's inputs, clipped to [0, 1].
+        foreground: where the MRI is above 0, cavities filled.
+        clipped: fraction of the network's output that lay outside [0, 1].
+    """
+
+    fused: np.ndarray
+    mri: np.ndarray
+    pet: np.ndarray
+    foreground: np.ndarray
+    clipped: float
+
+
+@torch.no_grad()
+def fuse_pair(
+    trained: TrainedModel,
+    mri: Volume,
+    pet: Volume,
+    device: torch.device,
+    resolution: str = "published",
+    amp: bool = False,
+) -> Fusion:
+    """Fuse a pair.
+
+    Args:
+        trained: the network, already on `device`.
+        mri, pet: one pair on one grid, see `data.volume.read_pair`.
+        resolution: "published" crops, pads and resizes to the size of the training, fuses once and
+            interpolates back. "native" runs the network at the MRI's own voxels, in overlapping windows
+            of the training's size where the head is larger than one.
+        amp: bfloat16 autocast.
+    """
+    if resolution == "published":
+        steps = deterministic(RECIPES[trained.recipe], trained.size, mri.voxel_mm)
+    else:
+        steps = Compose([CropForegroundd(KEYS, source_key="mri", allow_smaller=True)])
+    prepared = steps(to_item(mri, pet))
+    ranges = {key: (float(prepared[key].min()), float(prepared[key].max())) for key in KEYS}
+    scaled = rescale()({key: prepared[key].as_tensor() for key in KEYS})
+    inputs = torch.stack([torch.as_tensor(scaled[key]) for key in KEYS], dim=1)  # 1, 2, D, H, W
+    with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+        output = _run(trained, inputs, device, resolution)
+    output, clipped = clip_unit(output[0].float().cpu())
+    inside = foreground(mri.array)
+    native = to_native(output, prepared, steps)
+    return Fusion(
+        fused=np.where(inside, native.clip(0, 1), 0).astype(np.float32),
+        mri=_scale(mri.array, *ranges["mri"]),
+        pet=_scale(pet.array, *ranges["pet"]),
+        foreground=inside,
+        clipped=clipped,
+    )
+
+
+def _run(trained: TrainedModel, inputs: torch.Tensor, device: torch.device, resolution: str) -> torch.Tensor:
+    """(1, 2, D, H, W) MRI and PET -> (1, 1, D, H, W) fused."""
+    model, sides = trained.model, inputs.shape[2:]
+    if resolution == "published" or max(sides) <= trained.size:
+        return model(*inputs.to(device).split(1, dim=1))
+    # Windows are blended as stream maps: the fusion layer's weights belong to the whole volume.
+    maps = sliding_window_inference(
+        inputs,
+        roi_size=[min(trained.size, side) for side in sides],
+        sw_batch_size=1,
+        predictor=lambda window: model.stream_maps(*window.split(1, dim=1)).float(),
+        overlap=OVERLAP,
+        mode="gaussian",
+        sw_device=device,
+        device="cpu",
+    )
+    return model.fuse_maps(maps[:, :1], maps[:, 1:])
+
+
+def _scale(array: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Bring an array to the network's input scale, on which `low` .. `high` is [0, 1]."""
+    return ((array - low) / max(high - low, np.finfo(np.float32).tiny)).clip(0, 1)

@@ -1,0 +1,262 @@
+"""The training loop: epochs of steps, validation, checkpoints."""
+
+import math
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+from torch.nn.utils import get_total_norm
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from data.dataset import EpochSampler, PairDataset
+from metrics import Scorer
+from models import build_model
+from utils import checkpoint
+from utils.cli import InputError
+from utils.config import TrainConfig
+from utils.distributed import Process
+from utils.pictures import fusion_figure
+from utils.runlog import RunLog
+
+VALIDATION_METRICS = ("psnr", "ssim", "nmi")
+REFERENCES = ("average", "copy-mri")  # every score is read beside these
+PICTURED_SUBJECTS = 2
+DECAY_POWER = 0.9
+
+Scores = dict[str, tuple[float, float, int]]  # score: mean, standard deviation, subjects
+
+
+def learning_rate(config: TrainConfig, epoch: int) -> float:
+    """round(lr (1 - epoch / epochs)^0.9, 8), the released schedule; `epoch` counts from 0."""
+    return round(config.lr * (1 - epoch / config.epochs) ** DECAY_POWER, 8)
+
+
+class Trainer:
+    """Trains a network on pairs and writes the run folder.
+
+    Args:
+        config: the run's configuration.
+        model: the network; it is moved to the process's device.
+        objective: `(fused, mri, pet) -> (total, terms)`, see `losses`.
+        train, validation: the pairs.
+        process: this process and its device.
+        resumed: content of the checkpoint to go on from, see `utils.checkpoint`.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: nn.Module,
+        objective: Callable,
+        train: PairDataset,
+        validation: PairDataset,
+        process: Process,
+        resumed: dict | None = None,
+    ) -> None:
+        self.config = config
+        self.process = process
+        self.objective = objective
+        self.model = model.to(process.device)
+        self.network = torch.compile(self.model) if config.compile else self.model
+        self.runner = process.wrap(self.network)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr)
+        self.sampler = EpochSampler(
+            len(train), config.seed, shuffle=True, rank=process.rank, world_size=process.world_size
+        )
+        self.loader = DataLoader(
+            train,
+            batch_size=config.batch_size,
+            sampler=self.sampler,
+            num_workers=config.workers,
+            persistent_workers=config.workers > 0,
+            pin_memory=process.device.type == "cuda",
+        )
+        self.validation = validation
+        self.epoch, self.step, self.best = 0, 0, -math.inf
+        self.references: dict[str, Scores] | None = None
+        if resumed:
+            self._restore(resumed)
+        self.log = RunLog(config.run_folder, self.epoch, self.step) if process.is_main else None
+
+    def fit(self) -> None:
+        """Train until all epochs are done, saving after each.
+
+        Raises:
+            InputError: the loss turned NaN or infinite; `last.pt` is then the last good state.
+        """
+        epochs = tqdm(
+            range(self.epoch, self.config.epochs),
+            "training",
+            initial=self.epoch,
+            total=self.config.epochs,
+            unit="epoch",
+            disable=None if self.process.is_main else True,
+        )
+        for epoch in epochs:
+            started = time.perf_counter()
+            loss = self.train_epoch(epoch)
+            self.epoch = epoch + 1
+            scores = self.validate() if self._validation_is_due() else None
+            self.save(scores)
+            epochs.set_postfix(loss=f"{loss:.4g}")
+            self._say(loss, scores, time.perf_counter() - started)
+        if self.log:
+            self.log.close()
+
+    def train_epoch(self, epoch: int) -> float:
+        """One pass over the training pairs; returns the mean loss."""
+        self.sampler.epoch = epoch
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, epoch)
+        self.runner.train()
+        steps = self._bar(self.loader, f"epoch {epoch + 1}", "step")
+        history = []
+        started = time.perf_counter()
+        for batch in steps:
+            waited = time.perf_counter() - started
+            values = self.train_step(batch)
+            self.step += 1
+            history.append(values)
+            steps.set_postfix(loss=f"{values['loss/total']:.4g}")
+            values["time/step seconds"] = time.perf_counter() - started
+            values["time/waiting for data seconds"] = waited
+            if self.log:
+                self.log.step(self.step, values)
+            started = time.perf_counter()
+        means = {name: statistics.fmean(values[name] for values in history) for name in history[0]}
+        if self.log:
+            self.log.epoch(epoch + 1, means)
+        return means["loss/total"]
+
+    def train_step(self, batch: dict) -> dict[str, float]:
+        """One update of the weights; returns what is logged of it."""
+        device = self.process.device
+        mri, pet = (batch[key].to(device, non_blocking=True) for key in ("mri", "pet"))
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.amp):
+            fused = self.runner(mri, pet)
+            loss, terms = self.objective(fused, mri, pet)
+        values = {"loss/total": loss.item()} | {f"loss/{k}": v.item() for k, v in terms.items()}
+        self._stop_unless_finite(values, batch["name"])
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        values["gradient norm"] = norm.item()
+        self._stop_unless_finite(values, batch["name"])
+        self.optimizer.step()
+        values["learning rate"] = self.optimizer.param_groups[0]["lr"]
+        values["memory/peak GiB"] = peak_memory_gib(device)
+        return values
+
+    def _stop_unless_finite(self, values: dict[str, float], names: list[str]) -> None:
+        bad = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
+        if self.process.any(bool(bad)):
+            where = f"epoch {self.sampler.epoch + 1}, step {self.step + 1} ({', '.join(names)})"
+            last = self.config.run_folder / checkpoint.LAST
+            kept = f"the last good checkpoint is {last}" if last.exists() else "no epoch was finished"
+            problem = f"training diverged: {', '.join(bad) or 'in another process'}; {kept}"
+            raise InputError(where, problem, "lower --lr or look at these subjects")
+
+    @torch.no_grad()
+    def validate(self) -> Scores:
+        """Score the network on the validation pairs, beside the average and a copy of the MRI."""
+        self.model.eval()
+        methods = {"dc2fusion": self._fuse}
+        if self.references is None:
+            methods |= {name: build_model(name) for name in REFERENCES}
+        rows = []
+        indices = range(self.process.rank, len(self.validation), self.process.world_size)
+        for index in self._bar(indices, "validation", "subject"):
+            item = self.validation[self.epoch, index]
+            mri, pet = (item[key][None].to(self.process.device) for key in ("mri", "pet"))
+            scorer = Scorer(mri[0, 0], pet[0, 0], names=VALIDATION_METRICS)
+            fused = {name: method(mri, pet)[0, 0].float() for name, method in methods.items()}
+            rows += [(name, scorer(volume)) for name, volume in fused.items()]
+            if self.log and index < PICTURED_SUBJECTS:
+                volumes = [v.cpu().numpy() for v in (mri[0, 0], pet[0, 0], fused["dc2fusion"])]
+                figure = fusion_figure(*volumes, title=f"{item['name']}, epoch {self.epoch}")
+                self.log.figure(f"fusion/{item['name']}", figure, self.epoch)
+        rows = self.process.gather(rows)
+        scores = {name: summarise([row for n, row in rows if n == name]) for name in methods}
+        if self.references is None:
+            self.references = {name: scores[name] for name in REFERENCES}
+        if self.log:
+            for name, values in (self.references | {"dc2fusion": scores["dc2fusion"]}).items():
+                self.log.scores(self.epoch, name, values)
+        return scores["dc2fusion"]
+
+    def _fuse(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(self.process.device.type, torch.bfloat16, enabled=self.config.amp):
+            return self.network(mri, pet)
+
+    def _bar(self, items: Iterable, title: str, unit: str) -> tqdm:
+        """A progress bar below the bar of epochs; none without a terminal."""
+        return tqdm(items, title, unit=unit, leave=False, disable=None if self.process.is_main else True)
+
+    def _validation_is_due(self) -> bool:
+        return self.epoch % self.config.val_every == 0 or self.epoch == self.config.epochs
+
+    def save(self, scores: Scores | None) -> None:
+        """Write `last.pt`, and `best.pt` where this epoch's validation is the best so far.
+
+        Best is the larger smaller one of the mean SSIMs to MRI and PET: a copy of one source, perfect
+        for that source, is poor for the other.
+        """
+        score = min(scores["ssim_mri"][0], scores["ssim_pet"][0]) if scores else -math.inf
+        is_best = score > self.best
+        self.best = max(score, self.best)
+        if not self.process.is_main:
+            return
+        last = self.config.run_folder / checkpoint.LAST
+        content = {
+            "config": self.config.to_dict(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "best": self.best,
+            "rng": checkpoint.rng_states(),
+        }
+        checkpoint.save(last, content)
+        if is_best:
+            checkpoint.keep_as(last, self.config.run_folder / checkpoint.BEST)
+
+    def _restore(self, content: dict) -> None:
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.epoch, self.step, self.best = content["epoch"], content["step"], content["best"]
+        checkpoint.restore_rng(content["rng"])
+
+    def _say(self, loss: float, scores: Scores | None, seconds: float) -> None:
+        """One line an epoch that stays readable in a log file."""
+        if not self.process.is_main:
+            return
+        line = f"epoch {self.epoch}/{self.config.epochs}  loss {loss:.4g}  {seconds:.1f} s"
+        if scores:
+            for metric in VALIDATION_METRICS:
+                mri, pet = (scores[f"{metric}_{source}"][0] for source in ("mri", "pet"))
+                line += f"  {metric.upper()} {mri:.3f}/{pet:.3f}"
+        tqdm.write(line, file=sys.stdout)
+
+
+def summarise(rows: list[dict[str, float]]) -> Scores:
+    """Mean, population standard deviation and number of subjects of each score; NaN rows do not count."""
+    summary = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows if not math.isnan(row[name])]
+        finite = all(map(math.isfinite, values))
+        mean = statistics.fmean(values) if values else math.nan
+        sd = statistics.pstdev(values) if values and finite else math.nan
+        summary[name] = (mean, sd, len(values))
+    return summary
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Largest memory so far in GiB: allocated on a CUDA device, resident of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
