@@ -127,8 +127,7 @@ def fuse(job: Job, trained, device, args: argparse.Namespace) -> None:
     picture = job.output.with_name(job.output.name.removesuffix(".gz").removesuffix(".nii") + ".png")
     save_fusion_picture(picture, fusion.mri, fusion.pet, fusion.fused, mri.voxel_mm, title=job.subject)
     print(f"\n{job.subject}: wrote {job.output} and {picture}")
-    if fusion.clipped > 0.001:
-        notice(f"{job.subject}: {fusion.clipped:.1%} of the network's output lay outside [0, 1] and was clipped")
+    print(f"of the network's output, {fusion.clipped:.1%} lay outside [0, 1] and was clipped")
     print_scores(fusion)
 
 

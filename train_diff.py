@@ -29,6 +29,7 @@ from utils.cli import (
     run,
 )
 from utils.config import TrainConfig
+from utils.files import replacing
 
 SYNTHETIC = Path("synthetic")  # where the synthetic cohort is made
 SYNTHETIC_SUBJECTS = 8
@@ -103,34 +104,14 @@ def choose_subjects(config: TrainConfig) -> tuple[list, list]:
     return lists[0], lists[1]
 
 
-def make_datasets(config: TrainConfig, subjects: tuple[list, list]) -> tuple:
-    """Training and validation pairs, every file of them read and checked.
-
-    Raises:
-        InputError: for a bad file.
-    """
-    from data.dataset import PairDataset
-
-    options = {
-        "recipe": config.recipe,
-        "size": config.size,
-        "seed": config.seed,
-        "cache": config.cache,
-        "cache_folder": Path(config.out) / "cache",
-    }
-    datasets = [PairDataset(pairs, augment=i == 0, **options) for i, pairs in enumerate(subjects)]
-    for dataset, title in zip(datasets, ("training pairs", "validation pairs"), strict=True):
-        dataset.prepare(title)
-    return tuple(datasets)
-
-
 def start_run_folder(config: TrainConfig, subjects: tuple[list, list]) -> None:
     """Write the configuration and the lists of subjects before the first step."""
     from data.splits import write_split
 
     write_split(config.run_folder, *subjects)
     about = config.to_dict() | {"started": time.strftime("%Y-%m-%d %H:%M:%S"), "python": platform.python_version()}
-    (config.run_folder / "config.json").write_text(json.dumps(about, indent=2) + "\n")
+    with replacing(config.run_folder / "config.json") as part:
+        part.write_text(json.dumps(about, indent=2) + "\n")
 
 
 def train(process, config: TrainConfig, datasets: tuple, resumed: dict | None) -> None:
@@ -160,13 +141,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"all {config.epochs} epochs of {config.run_folder} are done; train on with a larger --epochs")
         return
 
+    from data.dataset import prepared_datasets
     from utils.distributed import choose_devices, launch
 
     devices = choose_devices(config.gpus)
     if devices[0].type == "cpu":
         notice("no GPU: training on the CPU; `make demo` is the quick way to see a result")
     subjects = choose_subjects(config)
-    datasets = make_datasets(config, subjects)
+    datasets = prepared_datasets(*subjects, **config.data_options())
     if not resumed:
         start_run_folder(config, subjects)
     print(f"{len(subjects[0])} training and {len(subjects[1])} validation pairs; writing to {config.run_folder}")

@@ -33,6 +33,7 @@ from data.transforms import (
 )
 from data.volume import read_pair
 from utils.cli import InputError, notice
+from utils.files import replacing
 
 CACHES = ("disk", "memory", "none")
 CACHE_VERSION = 1  # raise it when the deterministic part of the preprocessing changes
@@ -132,7 +133,9 @@ class PairDataset(Dataset):
             return self._read(subject)
         path = self.cache_folder / f"{subject.name}-{self._cache_key(subject)}.npy"
         if not path.exists():
-            _save_atomically(path, self._read(subject))
+            pair = self._read(subject)
+            with replacing(path, "free space or pass --cache memory") as part, open(part, "wb") as file:
+                np.save(file, pair)
         return np.load(path, mmap_mode="r")
 
     def _read(self, subject: Subject) -> np.ndarray:
@@ -156,19 +159,21 @@ class PairDataset(Dataset):
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
 
-def _save_atomically(path: Path, array: np.ndarray) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            np.save(file, array)
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(
-            path.parent, f"the cache cannot be written ({error.strerror})", "free space or pass --cache memory"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
+def prepared_datasets(
+    train: Sequence[Subject], validation: Sequence[Subject], **options
+) -> tuple[PairDataset, PairDataset]:
+    """Training pairs, augmented, and validation pairs, not augmented; every file read and checked.
+
+    Args:
+        options: of `PairDataset`.
+
+    Raises:
+        InputError: for a bad file.
+    """
+    datasets = PairDataset(train, augment=True, **options), PairDataset(validation, **options)
+    for dataset, title in zip(datasets, ("training pairs", "validation pairs"), strict=True):
+        dataset.prepare(title)
+    return datasets
 
 
 class EpochSampler(Sampler):

@@ -16,7 +16,6 @@ forwards, the left half backwards.
 
 import gzip
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from utils.cli import InputError, Parser, non_negative_int, positive_float, positive_int, run
+from utils.files import replacing
 
 VERSION = 1  # of the generator: raise it when the same seed gives other files
 FIELD_MM = (182.0, 218.0, 182.0)  # field of view, as the MNI152 templates
@@ -532,18 +532,15 @@ def write_cohort(
     if _is_complete(root, names, about):
         return names
     found = {}
-    try:
-        for index, name in enumerate(progress(names)):
-            subject = make_subject(subject_seed(seed, index), voxel_mm)
-            for kind, array in (("mri", subject.mri), ("FDG", subject.pet)):
-                path = root / name / f"{name}_{kind}_MNI152.nii.gz"
-                _write_atomically(path, _nifti_bytes(array, subject.affine))
-            found[name] = {"hypometabolic": subject.hypometabolic}
-        text = json.dumps(about | {"subjects": found}, indent=2) + "\n"
-        _write_atomically(root / "cohort.json", text.encode())
-    except OSError as error:
-        remedy = "give a folder that can be written to"
-        raise InputError(root, f"cannot write the synthetic cohort ({error})", remedy) from error
+    remedy = "give a folder that can be written to"
+    for index, name in enumerate(progress(names)):
+        subject = make_subject(subject_seed(seed, index), voxel_mm)
+        for kind, array in (("mri", subject.mri), ("FDG", subject.pet)):
+            with replacing(root / name / f"{name}_{kind}_MNI152.nii.gz", remedy) as part:
+                part.write_bytes(_nifti_bytes(array, subject.affine))
+        found[name] = {"hypometabolic": subject.hypometabolic}
+    with replacing(root / "cohort.json", remedy) as part:
+        part.write_text(json.dumps(about | {"subjects": found}, indent=2) + "\n")
     return names
 
 
@@ -575,16 +572,6 @@ def _nifti_bytes(array: np.ndarray, affine: np.ndarray) -> bytes:
     image.set_sform(affine, code="mni")
     image.set_qform(affine, code="mni")
     return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from data.subjects import Cohort, Subject, name_problem, natural_key, read_text
 from utils.cli import InputError
+from utils.files import replacing
 
 TRAIN_FILE, VALIDATION_FILE = "train.txt", "validation.txt"
 _NAMED_AT_MOST = 5
@@ -115,18 +116,8 @@ def write_split(folder: str | os.PathLike, train: Sequence[Subject], validation:
     """
     folder = Path(folder)
     for name, subjects in ((TRAIN_FILE, train), (VALIDATION_FILE, validation)):
-        path = folder / name
-        temporary = path.with_name(f".{name}.{os.getpid()}")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                temporary.write_text("".join(f"{subject.name}\n" for subject in subjects), "utf-8")
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except OSError as error:
-            problem = f"cannot be written ({error.strerror or error})"
-            raise InputError(path, problem, "choose another folder") from error
+        with replacing(folder / name, "choose another folder") as part:
+            part.write_text("".join(f"{subject.name}\n" for subject in subjects), "utf-8")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -32,6 +32,7 @@ from nibabel.spatialimages import HeaderDataError
 from scipy import ndimage
 
 from utils.cli import InputError, notice
+from utils.files import replacing
 
 # Two grids are one when no corner of their boxes differs by more than this part of the smallest
 # voxel side: header fields are float32, and a rotation stored as a quaternion keeps 3e-4 rad.
@@ -219,23 +220,14 @@ def write_like(path: str | os.PathLike, array: np.ndarray, reference: Volume) ->
         ValueError: `array` has another shape than the reference or is not finite.
     """
     path = Path(path)
-    suffix = _suffix(path, "name the output .nii or .nii.gz")
+    _suffix(path, "name the output .nii or .nii.gz")
     if array.shape != reference.array.shape:
         raise ValueError(f"array of shape {array.shape} for a grid of {reference.array.shape}")
     if not np.isfinite(array).all():
         raise ValueError("array to be written holds NaN or infinity")
     image = _stored_image(array, reference)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            nib.save(image, temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(path, f"cannot be written ({reason})", "choose another place") from error
+    with replacing(path) as part:
+        nib.save(image, part)
 
 
 # Reading: bytes to header, header to affine, bytes to values -------------------------------------

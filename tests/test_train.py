@@ -187,6 +187,7 @@ def test_published_defaults():
 
 def test_two_processes_train_one_network(synthetic_cohort, tmp_path):
     """Data-parallel on two CPU processes: both see a share, weights stay the same in both."""
+    from data.dataset import prepared_datasets
     from data.subjects import find_subjects
     from utils.distributed import launch
 
@@ -201,8 +202,9 @@ def test_two_processes_train_one_network(synthetic_cohort, tmp_path):
         out=str(tmp_path),
         name="two",
     )
-    datasets = train_diff.make_datasets(config, (list(subjects[:2]), list(subjects[1:])))
-    train_diff.start_run_folder(config, (list(subjects[:2]), list(subjects[1:])))
+    parts = subjects[:2], subjects[1:]
+    datasets = prepared_datasets(*parts, **config.data_options())
+    train_diff.start_run_folder(config, parts)
     launch(train_diff.train, [torch.device("cpu")] * 2, config, datasets, None)
     assert checkpoint.read(tmp_path / "two" / "last.pt")["step"] == 1
     rows = [row for row in table(tmp_path / "two" / "scores.csv") if row["method"] == "dc2fusion"]

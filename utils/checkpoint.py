@@ -30,6 +30,7 @@ from models import build_model
 from models.released import is_released, load_released
 from utils.cli import InputError
 from utils.config import TrainConfig
+from utils.files import replacing
 
 FORMAT = "dc2fusion-1"
 LAST, BEST = "last.pt", "best.pt"
@@ -66,27 +67,20 @@ def save(path: Path, content: dict) -> None:
         "monai": str(monai.__version__),
         "python": platform.python_version(),
     }
-    part = path.with_name(f".{path.name}.part")
-    try:
-        torch.save({"format": FORMAT, "versions": versions, **content}, part)
-        os.replace(part, path)
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "write" not in str(error):
-            raise
-        raise InputError(path, f"cannot be written ({error})", "free space and --resume") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path, "free space, then --resume") as part:
+        try:
+            torch.save({"format": FORMAT, "versions": versions, **content}, part)
+        except RuntimeError as error:  # how torch reports a full disk
+            raise OSError(str(error)) from error
 
 
 def keep_as(source: Path, target: Path) -> None:
     """Make `target` the same checkpoint as `source`, in one step and where possible without a copy."""
-    part = target.with_name(f".{target.name}.part")
-    part.unlink(missing_ok=True)
-    try:
-        os.link(source, part)  # `save` never writes into a file that is there, so the link stays as it is
-    except OSError:
-        shutil.copyfile(source, part)
-    os.replace(part, target)
+    with replacing(target, "free space, then --resume") as part:
+        try:
+            os.link(source, part)  # `save` never writes into a file that is there, so the link stays as it is
+        except OSError:
+            shutil.copyfile(source, part)
 
 
 def read(path: Path) -> dict:

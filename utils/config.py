@@ -80,6 +80,16 @@ class TrainConfig:
             "fusion": self.fusion,
         }
 
+    def data_options(self) -> dict:
+        """The options of `data.dataset.prepared_datasets(train, validation, ...)`."""
+        return {
+            "recipe": self.recipe,
+            "size": self.size,
+            "seed": self.seed,
+            "cache": self.cache,
+            "cache_folder": Path(self.out) / "cache",
+        }
+
     def objective_options(self) -> dict:
         """The options of `losses.build_objective(name, ...)`: (MRI, PET) pairs of weights."""
         return {

@@ -4,7 +4,6 @@ Figures are plain `Figure` objects on the Agg canvas: nothing is registered with
 be made in any thread, need no display, and are freed like any other object.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from utils.cli import InputError
+from utils.files import replacing
 
 COLUMNS = ("MRI", "PET", "fused", "PET on MRI")
 # plane -> (axis it is cut along, letter at the image's left, letter at its right)
@@ -92,17 +91,8 @@ def save_fusion_picture(
     """
     path = Path(path)
     figure = fusion_figure(mri, pet, fused, voxel_mm, title, position)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            figure.savefig(part, format="png", dpi=dpi, facecolor=figure.get_facecolor())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        problem = f"cannot be written ({error.strerror})"
-        raise InputError(path, problem, "give another path") from error
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=dpi, facecolor=figure.get_facecolor())
     return path
 
 

@@ -277,7 +277,7 @@ def test_an_interrupted_write_leaves_no_part_and_no_record(tmp_path, monkeypatch
             raise OSError(28, "No space left on device")
         replace(source, target)
 
-    monkeypatch.setattr("data.phantom.os.replace", fail_later)
+    monkeypatch.setattr("utils.files.os.replace", fail_later)
     with pytest.raises(InputError, match="No space left"):
         write_cohort(tmp_path, subjects=1, seed=7, voxel_mm=8.0)
     assert list(contents(tmp_path)) == ["synthetic-001/synthetic-001_mri_MNI152.nii.gz"]
