@@ -6,7 +6,6 @@ On your own data, four GPUs, a run called adni:
     python train_diff.py --data /data/adni --gpus 0,1,2,3 --name adni
 Going on after an interruption:
     python train_diff.py --resume result/adni
-Watching: tensorboard --logdir result
 """
 
 import argparse
@@ -78,6 +77,9 @@ def build_parser() -> Parser:
     output.add_argument("--name", help="the run's folder below --out (run-<date>-<time>)")
     output.add_argument("--out", help=f"({default.out})")
     output.add_argument("--val-every", type=positive_int, help=f"epochs between validations ({default.val_every})")
+    output.add_argument(
+        "--best-by", choices=("ssim-min", "released"), help=f"what best.pt is best by ({default.best_by})"
+    )
     output.add_argument("--resume", metavar="RUN", help="go on with this run folder or checkpoint")
     return parser
 
@@ -160,7 +162,7 @@ def new_run(given: dict) -> TrainConfig:
     """The configuration of a new run, checked before any work is done.
 
     Raises:
-        InputError: values that do not go together or that no model or objective has, or a run of that name.
+        InputError: values that do not go together, or that no model or objective has.
     """
     import torch
 
@@ -177,8 +179,6 @@ def new_run(given: dict) -> TrainConfig:
         build_objective(config.objective, **config.objective_options())
     except ValueError as error:
         raise InputError("command line", str(error), "see train_diff.py --help") from error
-    if config.run_folder.is_dir() and any(config.run_folder.iterdir()):
-        raise InputError("--name", f"{config.run_folder} is not empty", "choose another name or --resume it")
     return config
 
 

@@ -244,6 +244,14 @@ class TestBadInput:
         refuses(infer_sigleImage.main, *flags, tmp_path / "linear.pt", names=("linear.pt",))
         assert not (tmp_path / "f.nii").exists()
 
+    def test_a_network_whose_output_is_not_finite(self, refuses, pair, run_folder, tmp_path):
+        content = checkpoint.read(run_folder / "last.pt")
+        content["model"]["head.to_maps.bias"].fill_(torch.nan)
+        torch.save(content, tmp_path / "nan.pt")
+        flags = ("--mri", pair[0], "--pet", pair[1], "--output", tmp_path / "out" / "f.nii")
+        refuses(infer_sigleImage.main, *flags, "--checkpoint", tmp_path / "nan.pt", names=("nan.pt", "NaN"))
+        assert not (tmp_path / "out").exists()
+
     @pytest.mark.parametrize(
         ("flags", "names"),
         [

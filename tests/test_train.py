@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_diff
+from data.dataset import PairDataset, prepared_datasets
+from data.subjects import find_subjects
 from losses import OBJECTIVES
+from metrics import score as score_volume
 from utils import checkpoint
 from utils.config import TrainConfig
 from utils.trainer import learning_rate
@@ -135,6 +139,22 @@ def test_best_is_chosen_by_the_smaller_mean_ssim(train):
     assert str(best["epoch"]) == max(smaller, key=smaller.get)
 
 
+def test_best_can_be_chosen_by_the_released_score(train, synthetic_cohort, monkeypatch):
+    monkeypatch.setattr(sys.modules["metrics.score"], "PUBLISHED_SLICE", 34)  # the middle of this small volume
+    folder = train("--epochs", 1, "--size", 68, "--best-by", "released")
+    released = {row["method"]: float(row["mean"]) for row in table(folder / "scores.csv") if row["score"] == "released"}
+    assert checkpoint.read(folder / "best.pt")["best"] == pytest.approx(released["dc2fusion"], rel=1e-4)
+    assert released["copy-mri"] == math.inf  # a copy wins it, which is why it is not the default
+    item = PairDataset(
+        [s for s in find_subjects(synthetic_cohort).subjects if s.name in (folder / "validation.txt").read_text()],
+        size=68,
+    )[0, 0]
+    mri, pet = item["mri"][0], item["pet"][0]
+    terms = score_volume((mri + pet) / 2, mri, pet, protocol="published")
+    expected = 0.1 * terms["psnr"] + terms["ssim"] + terms["nmi"] + terms["mi"] + terms["fsim"]
+    assert released["average"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_loss_weights_and_objective_reach_the_loss(train):
     folder = train("--epochs", 1, "--objective", "lncc-ssim-l1", "--alpha1", 0, "--beta2", 3, "--gamma2", 0.5)
     row = table(folder / "losses.csv")[0]
@@ -187,8 +207,6 @@ def test_published_defaults():
 
 def test_two_processes_train_one_network(synthetic_cohort, tmp_path):
     """Data-parallel on two CPU processes: both see a share, weights stay the same in both."""
-    from data.dataset import prepared_datasets
-    from data.subjects import find_subjects
     from utils.distributed import launch
 
     subjects = find_subjects(synthetic_cohort).subjects
@@ -224,6 +242,7 @@ class TestBadInput:
             (sum(((f"--{n}{i}", 0) for n in ("alpha", "beta", "gamma") for i in (1, 2)), ()), ("all six",)),
             (("--size", 32), ("--size", "BatchNorm")),
             (("--size", 8), ("--size", "16")),
+            (("--size", 64, "--best-by", "released"), ("--best-by", "slice 64")),
             (("--embed-dim", 50), ("50", "multiple of 24")),
             (("--switch", "R7"), ("R7", "R1")),
             (("--fusion", "l9"), ("l9", "l1-norm")),
@@ -301,4 +320,15 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(trai
     monkeypatch.setattr(torch.optim.Adam, "step", poisoned)
     names = ("epoch 2", "step 4", "synthetic-00", "loss/ssim/mri", "last.pt")
     refuses(train_diff.main, "--resume", folder, "--epochs", 3, names=names)
+    assert (folder / "last.pt").read_bytes() == good
+
+
+def test_a_network_that_gives_nan_in_validation_stops_before_it_is_saved(train, monkeypatch, refuses):
+    folder = train("--epochs", 1)
+    good = (folder / "last.pt").read_bytes()
+
+    from utils.trainer import Trainer
+
+    monkeypatch.setattr(Trainer, "_fuse", lambda self, mri, pet: mri / 0)
+    refuses(train_diff.main, "--resume", folder, "--epochs", 2, names=("epoch 2", "synthetic-00", "NaN", "last.pt"))
     assert (folder / "last.pt").read_bytes() == good

@@ -31,6 +31,7 @@ class TrainConfig:
         workers: processes that load data.
         cache: "disk", "memory" or "none", for the deterministic part of the preprocessing.
         val_every: epochs between validations.
+        best_by: the validation score that chooses `best.pt`, see `utils.trainer.BEST_BY`.
         gpus: CUDA devices; more than one trains data-parallel.
         name: the run's folder below `out`.
     """
@@ -62,6 +63,7 @@ class TrainConfig:
     workers: int = 2
     cache: str = "disk"
     val_every: int = 1
+    best_by: str = "ssim-min"
     gpus: tuple[int, ...] = (0,)
     name: str = "run"
     out: str = "result"
@@ -99,7 +101,7 @@ class TrainConfig:
         }
 
     def check(self) -> None:
-        """Refuse values that do not go together.
+        """Refuse, before a run begins, values that do not go together and a folder that holds a run.
 
         Raises:
             InputError: naming the flag.
@@ -113,8 +115,13 @@ class TrainConfig:
         if self.size <= 32 and self.batch_size == 1:
             problem = f"{self.size} leaves one token on the deepest grid, and BatchNorm needs two"
             raise InputError("--size", problem, "give a size above 32 or a --batch-size above 1")
+        if self.best_by == "released" and self.size <= 64:
+            problem = f"the released score reads slice 64, and --size is {self.size}"
+            raise InputError("--best-by", problem, "give a size above 64, 128 as published")
         if bool(self.train_list) != bool(self.val_list):
             raise InputError("--train-list", "goes with --val-list", "give both or neither")
+        if self.run_folder.is_dir() and any(self.run_folder.iterdir()):
+            raise InputError("--name", f"{self.run_folder} is not empty", "choose another name or --resume it")
 
     def continued(self, given: dict, folder: Path) -> "TrainConfig":
         """This run's configuration to go on with.

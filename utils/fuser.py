@@ -11,6 +11,7 @@ from data.transforms import KEYS, RECIPES, deterministic, foreground, rescale, t
 from data.volume import Volume
 from metrics import clip_unit
 from utils.checkpoint import TrainedModel
+from utils.cli import InputError
 
 RESOLUTIONS = ("published", "native")
 OVERLAP = 0.5  # of neighbouring windows
@@ -52,6 +53,9 @@ def fuse_pair(
             interpolates back. "native" runs the network at the MRI's own voxels, in overlapping windows
             of the training's size where the head is larger than one.
         amp: bfloat16 autocast.
+
+    Raises:
+        InputError: the network's output is NaN or infinite.
     """
     if resolution == "published":
         steps = deterministic(RECIPES[trained.recipe], trained.size, mri.voxel_mm)
@@ -63,7 +67,11 @@ def fuse_pair(
     inputs = torch.stack([torch.as_tensor(scaled[key]) for key in KEYS], dim=1)  # 1, 2, D, H, W
     with torch.autocast(device.type, torch.bfloat16, enabled=amp):
         output = _run(trained, inputs, device, resolution)
-    output, clipped = clip_unit(output[0].float().cpu())
+    output = output[0].float().cpu()
+    if not output.isfinite().all():
+        problem = f"the network's output for {mri.path} is NaN or infinite"
+        raise InputError(trained.source, problem, "give a checkpoint whose training was stable")
+    output, clipped = clip_unit(output)
     inside = foreground(mri.array)
     native = to_native(output, prepared, steps)
     return Fusion(

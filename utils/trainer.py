@@ -28,7 +28,16 @@ REFERENCES = ("average", "copy-mri")  # every score is read beside these
 PICTURED_SUBJECTS = 2
 DECAY_POWER = 0.9
 
+RELEASED_SCORE = {"psnr": 0.1, "ssim": 1, "nmi": 1, "mi": 1, "fsim": 1}  # of the published protocol
+
 Scores = dict[str, tuple[float, float, int]]  # score: mean, standard deviation, subjects
+
+# What chooses `best.pt`. The smaller one of the two sources' mean SSIM cannot be won by a copy of one source,
+# which is perfect for that source and poor for the other; the released sum can.
+BEST_BY: dict[str, Callable[[Scores], float]] = {
+    "ssim-min": lambda scores: min(scores["ssim_mri"][0], scores["ssim_pet"][0]),
+    "released": lambda scores: scores["released"][0],
+}
 
 
 def learning_rate(config: TrainConfig, epoch: int) -> float:
@@ -156,10 +165,12 @@ class Trainer:
         bad = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
         if self.process.any(bool(bad)):
             where = f"epoch {self.sampler.epoch + 1}, step {self.step + 1} ({', '.join(names)})"
-            last = self.config.run_folder / checkpoint.LAST
-            kept = f"the last good checkpoint is {last}" if last.exists() else "no epoch was finished"
-            problem = f"training diverged: {', '.join(bad) or 'in another process'}; {kept}"
-            raise InputError(where, problem, "lower --lr or look at these subjects")
+            raise self._diverged(where, ", ".join(bad) or "in another process")
+
+    def _diverged(self, where: str, what: str) -> InputError:
+        last = self.config.run_folder / checkpoint.LAST
+        kept = f"the last good checkpoint is {last}" if last.exists() else "no epoch was finished"
+        return InputError(where, f"training diverged: {what}; {kept}", "lower --lr or look at these subjects")
 
     @torch.no_grad()
     def validate(self) -> Scores:
@@ -173,8 +184,11 @@ class Trainer:
         for index in self._bar(indices, "validation", "subject"):
             item = self.validation[self.epoch, index]
             mri, pet = (item[key][None].to(self.process.device) for key in ("mri", "pet"))
-            scorer = Scorer(mri[0, 0], pet[0, 0], names=VALIDATION_METRICS)
+            scorer = self._scorer(mri[0, 0], pet[0, 0])
             fused = {name: method(mri, pet)[0, 0].float() for name, method in methods.items()}
+            if not fused["dc2fusion"].isfinite().all():
+                where = f"validation after epoch {self.epoch} ({item['name']})"
+                raise self._diverged(where, "the network's output is NaN or infinite")
             rows += [(name, scorer(volume)) for name, volume in fused.items()]
             if self.log and index < PICTURED_SUBJECTS:
                 volumes = [v.cpu().numpy() for v in (mri[0, 0], pet[0, 0], fused["dc2fusion"])]
@@ -189,6 +203,20 @@ class Trainer:
                 self.log.scores(self.epoch, name, values)
         return scores["dc2fusion"]
 
+    def _scorer(self, mri: torch.Tensor, pet: torch.Tensor) -> Callable[[torch.Tensor], dict[str, float]]:
+        """Scores of a fused volume against these sources, with the released sum where it chooses the best."""
+        volume = Scorer(mri, pet, names=VALIDATION_METRICS)
+        if self.config.best_by != "released":
+            return volume
+        published = Scorer(mri, pet, protocol="published")
+
+        def score(fused: torch.Tensor) -> dict[str, float]:
+            terms = published(fused)
+            released = sum(weight * terms[name] for name, weight in RELEASED_SCORE.items())
+            return volume(fused) | {"released": released}
+
+        return score
+
     def _fuse(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self.process.device.type, torch.bfloat16, enabled=self.config.amp):
             return self.network(mri, pet)
@@ -201,14 +229,11 @@ class Trainer:
         return self.epoch % self.config.val_every == 0 or self.epoch == self.config.epochs
 
     def save(self, scores: Scores | None) -> None:
-        """Write `last.pt`, and `best.pt` where this epoch's validation is the best so far.
-
-        Best is the larger smaller one of the mean SSIMs to MRI and PET: a copy of one source, perfect
-        for that source, is poor for the other.
-        """
-        score = min(scores["ssim_mri"][0], scores["ssim_pet"][0]) if scores else -math.inf
-        is_best = score > self.best
-        self.best = max(score, self.best)
+        """Write `last.pt`, and `best.pt` where this epoch's validation is the best so far."""
+        score = BEST_BY[self.config.best_by](scores) if scores else -math.inf
+        best = self.config.run_folder / checkpoint.BEST
+        is_best = score > self.best or (bool(scores) and not best.exists())  # a score may be NaN
+        self.best = max(self.best, score)  # in this order NaN is never kept
         if not self.process.is_main:
             return
         last = self.config.run_folder / checkpoint.LAST
@@ -223,7 +248,7 @@ class Trainer:
         }
         checkpoint.save(last, content)
         if is_best:
-            checkpoint.keep_as(last, self.config.run_folder / checkpoint.BEST)
+            checkpoint.keep_as(last, best)
 
     def _restore(self, content: dict) -> None:
         self.optimizer.load_state_dict(content["optimizer"])
