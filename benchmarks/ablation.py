@@ -9,6 +9,7 @@ training was stable (it ended, and the last losses are below the first).
 
 import argparse
 import csv
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ def train(name: str, flags: list[str], args: argparse.Namespace) -> Path:
     if not (folder / "done").exists():
         command = [sys.executable, "train_diff.py", "--data", str(args.data.resolve()), *args.flags, *flags]
         command += ["--out", str(args.out.resolve()), "--name", folder.name, "--val-every", "1000000"]
-        subprocess.run(["rm", "-rf", str(folder)], check=True)
+        shutil.rmtree(folder, ignore_errors=True)  # of an interrupted attempt
         status = subprocess.run(command, cwd=ROOT, check=False).returncode
         (folder / "done").write_text(str(status))
     return folder
