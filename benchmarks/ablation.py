@@ -2,9 +2,9 @@
 
     python -m benchmarks.ablation --data ROOT --out result/ablation -- --size 64 --embed-dim 24 --lr 1e-3 --epochs 150
 
-What follows `--` goes to train_diff.py for every run. Runs that are finished are not trained again. Prints the
-table of docs/model.md: the mean loss of the last ten epochs, PSNR and SSIM on the validation pairs, and whether
-training was stable (it ended, and the last losses are below the first).
+What follows `--` goes to train_diff.py for every run. Runs that are finished are not trained again. Prints the table of
+docs/model.md: the mean loss of the first epoch and of the last ten, PSNR and SSIM on the validation pairs, and whether
+training was stable: it ended, and its last losses are below the paper run's first, that of an untrained network.
 """
 
 import argparse
@@ -37,12 +37,17 @@ def train(name: str, flags: list[str], args: argparse.Namespace) -> Path:
     return folder
 
 
-def row(name: str, folder: Path) -> str:
-    """A line of the table."""
+def read_losses(folder: Path) -> list[float]:
+    """The mean total loss of each epoch."""
     with open(folder / "losses.csv", newline="") as file:
-        losses = [float(line["loss/total"]) for line in csv.DictReader(file)]
+        return [float(line["loss/total"]) for line in csv.DictReader(file)]
+
+
+def row(name: str, folder: Path, untrained_loss: float) -> str:
+    """A line of the table; `untrained_loss` is what a stable run must end below."""
+    losses = read_losses(folder)
     last = sum(losses[-LAST_EPOCHS:]) / len(losses[-LAST_EPOCHS:])
-    stable = (folder / "done").read_text() == "0" and last < losses[0]
+    stable = (folder / "done").read_text() == "0" and last < untrained_loss
     scores = {}
     if (folder / "scores.csv").exists():
         with open(folder / "scores.csv", newline="") as file:
@@ -61,10 +66,11 @@ def main() -> None:
     parser.add_argument("flags", nargs="*", help="for train_diff.py, after --")
     args = parser.parse_args()
     folders = {name: train(name, flags, args) for name, flags in RUNS.items()}
-    print("| run | first loss | last loss | PSNR MRI | PSNR PET | SSIM MRI | SSIM PET | stable |")
+    print("| run | first loss | last losses | PSNR MRI | PSNR PET | SSIM MRI | SSIM PET | stable |")
     print("|---|---|---|---|---|---|---|---|")
+    untrained_loss = read_losses(folders["paper"])[0]
     for name, folder in folders.items():
-        print(row(name, folder))
+        print(row(name, folder, untrained_loss))
 
 
 if __name__ == "__main__":

@@ -39,10 +39,10 @@ def test_ablation_row(tmp_path):
     (tmp_path / "done").write_text("0")
     rows = [f"2,dc2fusion,{m}_{s},{v},0,1" for m, v in (("psnr", 20), ("ssim", 0.5)) for s in ("mri", "pet")]
     (tmp_path / "scores.csv").write_text("\n".join(["epoch,method,score,mean,sd,n", "2,average,psnr_mri,9,0,1", *rows]))
-    assert ablation.row("paper", tmp_path) == "| paper | 3 | 2.5 | 20 | 20 | 0.5 | 0.5 | yes |"
+    assert ablation.row("paper", tmp_path, 3) == "| paper | 3 | 2.5 | 20 | 20 | 0.5 | 0.5 | yes |"
 
 
 def test_ablation_row_of_a_run_that_diverged(tmp_path):
     (tmp_path / "losses.csv").write_text("epoch,loss/total\n1,3\n2,900\n")
     (tmp_path / "done").write_text("2")
-    assert ablation.row("released", tmp_path) == "| released | 3 | 451.5 | - | - | - | - | no |"
+    assert ablation.row("released", tmp_path, 3) == "| released | 3 | 451.5 | - | - | - | - | no |"
