@@ -105,6 +105,15 @@ def rescale() -> ScaleIntensityd:
     return ScaleIntensityd(KEYS, minv=0.0, maxv=1.0)
 
 
+def scale_like(array: np.ndarray, prepared: torch.Tensor) -> np.ndarray:
+    """Bring an array to the scale on which `rescale` puts `prepared`, clipped to [0, 1].
+
+    A volume at its own resolution has higher peaks than after the resize; this keeps both on one scale.
+    """
+    low, high = float(prepared.min()), float(prepared.max())
+    return ((array - low) / max(high - low, np.finfo(np.float32).tiny)).clip(0, 1).astype(np.float32)
+
+
 def to_native(fused: torch.Tensor, prepared: Item, steps: Compose) -> np.ndarray:
     """Take a fused volume back through the inverse of the deterministic transforms.
 

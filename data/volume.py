@@ -384,7 +384,7 @@ def _read_affine(path: Path, header: nib.Nifti1Header) -> np.ndarray:
 def _compare_forms(path: Path, header: nib.Nifti1Header, sform: np.ndarray) -> None:
     """Say so when the qform, which other programs may prefer, lies elsewhere than the sform."""
     try:
-        apart = _corner_distance(header.get_data_shape()[:3], sform, header.get_qform())
+        apart = corner_distance(header.get_data_shape()[:3], sform, header.get_qform())
     except ValueError:  # a quaternion longer than 1
         apart = math.nan
     if not apart <= FORMS_TOLERANCE_MM:
@@ -446,7 +446,7 @@ def _count_negative(volume: Volume, role: str) -> int:
 def _onto_mri(pet: Volume, mri: Volume) -> Volume:
     """The PET on the MRI's grid: as it is when it lies there already, else resampled."""
     shapes_agree = pet.array.shape == mri.array.shape
-    apart = _corner_distance(mri.array.shape, mri.affine, pet.affine) if shapes_agree else math.inf
+    apart = corner_distance(mri.array.shape, mri.affine, pet.affine) if shapes_agree else math.inf
     if apart <= GRID_TOLERANCE * min(mri.voxel_mm):
         return _on_grid_of(mri, pet.array, pet)
     covered = _covered(mri, pet)
@@ -495,8 +495,8 @@ def _corners(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
     return indices @ affine[:3, :3].T + affine[:3, 3]
 
 
-def _corner_distance(shape: tuple[int, ...], first: np.ndarray, second: np.ndarray) -> float:
-    """Largest distance in mm between the same corner under two affines."""
+def corner_distance(shape: tuple[int, ...], first: np.ndarray, second: np.ndarray) -> float:
+    """Largest distance in mm between the same corner of a grid of `shape` under two (4, 4) affines."""
     apart = _corners(shape, first) - _corners(shape, second)
     return float(np.linalg.norm(apart, axis=1).max())
 

@@ -148,13 +148,12 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> "TrainConfig":
-        """The inverse of `to_dict`.
+        """The inverse of `to_dict`. A key that is missing, from before it existed, takes its default.
 
         Raises:
-            ValueError: for keys that are unknown or missing; the message names them.
+            ValueError: for keys that are unknown; the message names them.
         """
-        known = {field.name for field in fields(cls)}
-        if values.keys() != known:
-            odd = sorted(values.keys() ^ known)
-            raise ValueError(f"configuration keys are unknown or missing: {', '.join(odd)}")
+        unknown = sorted(values.keys() - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"configuration keys are unknown: {', '.join(unknown)}")
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -7,7 +7,7 @@ import torch
 from monai.inferers import sliding_window_inference
 from monai.transforms import Compose, CropForegroundd
 
-from data.transforms import KEYS, RECIPES, deterministic, foreground, rescale, to_item, to_native
+from data.transforms import KEYS, RECIPES, deterministic, foreground, rescale, scale_like, to_item, to_native
 from data.volume import Volume
 from metrics import clip_unit
 from utils.checkpoint import TrainedModel
@@ -62,7 +62,6 @@ def fuse_pair(
     else:
         steps = Compose([CropForegroundd(KEYS, source_key="mri", allow_smaller=True)])
     prepared = steps(to_item(mri, pet))
-    ranges = {key: (float(prepared[key].min()), float(prepared[key].max())) for key in KEYS}
     scaled = rescale()({key: prepared[key].as_tensor() for key in KEYS})
     inputs = torch.stack([torch.as_tensor(scaled[key]) for key in KEYS], dim=1)  # 1, 2, D, H, W
     with torch.autocast(device.type, torch.bfloat16, enabled=amp):
@@ -76,8 +75,8 @@ def fuse_pair(
     native = to_native(output, prepared, steps)
     return Fusion(
         fused=np.where(inside, native.clip(0, 1), 0).astype(np.float32),
-        mri=_scale(mri.array, *ranges["mri"]),
-        pet=_scale(pet.array, *ranges["pet"]),
+        mri=scale_like(mri.array, prepared["mri"]),
+        pet=scale_like(pet.array, prepared["pet"]),
         foreground=inside,
         clipped=clipped,
     )
@@ -100,8 +99,3 @@ def _run(trained: TrainedModel, inputs: torch.Tensor, device: torch.device, reso
         device="cpu",
     )
     return model.fuse_maps(maps[:, :1], maps[:, 1:])
-
-
-def _scale(array: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Bring an array to the network's input scale, on which `low` .. `high` is [0, 1]."""
-    return ((array - low) / max(high - low, np.finfo(np.float32).tiny)).clip(0, 1)

@@ -90,9 +90,7 @@ def save_fusion_picture(
         ValueError: as `fusion_figure`.
     """
     path = Path(path)
-    figure = fusion_figure(mri, pet, fused, voxel_mm, title, position)
-    with replacing(path) as part:
-        figure.savefig(part, format="png", dpi=dpi, facecolor=figure.get_facecolor())
+    save_figure(path, fusion_figure(mri, pet, fused, voxel_mm, title, position), dpi)
     return path
 
 
@@ -195,3 +193,101 @@ def _captions(figure: Figure, where: str, title: str | None) -> None:
     figure.colorbar(scale, cax=bar, orientation="horizontal", ticks=[0, 0.5, 1])
     bar.tick_params(colors="0.8", labelsize=7, length=2, pad=1)
     figure.text((3 * cell + 0.2) / width, 0.315 / height, "PET", ha="right", **small)
+
+
+# Many subjects, many methods -----------------------------------------------------------------------
+
+GRID_INCHES = 1.6  # the longest side of a subject's head on paper
+SIDE_INCHES = 0.32  # margin for the subjects' names
+
+Planes = dict[str, np.ndarray]  # plane -> (rows, columns), first row at the top
+
+
+def planes_through_centre(mri: np.ndarray, volumes: dict[str, np.ndarray]) -> dict[str, Planes]:
+    """Three planes of each volume through the centre of the MRI's foreground, cut to its bounding box.
+
+    Args:
+        mri: (X, Y, Z) in RAS+ order, foreground above 0.
+        volumes: {name: volume of the same shape}.
+    """
+    position = _foreground_centre(mri)
+    filled = [np.flatnonzero((mri > 0).any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    box = [(index[0], index[-1] + 1) if index.size else (0, n) for index, n in zip(filled, mri.shape, strict=True)]
+    position = [int(np.clip(p - low, 0, high - low - 1)) for p, (low, high) in zip(position, box, strict=True)]
+    cut = tuple(slice(*ends) for ends in box)
+    return {name: {plane: plane_image(v[cut], plane, position) for plane in PLANES} for name, v in volumes.items()}
+
+
+def comparison_figure(
+    subjects: dict[str, dict[str, Planes]], columns: dict[str, str], voxel_mm: dict[str, Sequence[float]]
+) -> Figure:
+    """Subjects x methods: three planes of each subject (rows) for each volume (columns), one grey window.
+
+    Radiological convention as in `fusion_figure`. The planes of one subject share a scale in mm.
+
+    Args:
+        subjects: {subject: {volume: its planes}}; a volume that is missing leaves its place empty.
+        columns: {volume: title above its column}.
+        voxel_mm: {subject: voxel edge lengths along X, Y, Z in mm}.
+    """
+    sizes = {name: _plane_inches(next(iter(planes.values())), voxel_mm[name]) for name, planes in subjects.items()}
+    cell = max(width for planes in sizes.values() for _, width in planes.values())
+    width = SIDE_INCHES + len(columns) * (cell + GAP_INCHES) + GAP_INCHES
+    rows = sum(h + GAP_INCHES for planes in sizes.values() for h, _ in planes.values())
+    gaps = 3 * GAP_INCHES * len(subjects)
+    height = HEADER_INCHES * 1.2 + rows + gaps + 0.25
+    figure = Figure(figsize=(width, height), facecolor="black")
+    FigureCanvasAgg(figure)
+    lefts = [SIDE_INCHES + i * (cell + GAP_INCHES) for i in range(len(columns))]
+    for left, title in zip(lefts, columns.values(), strict=True):
+        look = {"color": "white", "fontsize": 9, "ha": "center", "va": "center"}
+        figure.text((left + cell / 2) / width, 1 - 0.6 * HEADER_INCHES / height, title, **look)
+    top = height - HEADER_INCHES * 1.2
+    for name, planes in subjects.items():
+        start = top
+        for plane, (panel_height, panel_width) in sizes[name].items():
+            top -= panel_height
+            for left, key in zip(lefts, columns, strict=True):
+                place = left + (cell - panel_width) / 2
+                box = place / width, top / height, panel_width / width, panel_height / height
+                _draw_grey(figure, box, planes.get(key, {}).get(plane), f"{name} {plane} {key}")
+            # In the corners of the first cell, which is wider than a narrow head.
+            for letter, x, side in zip(PLANES[plane][1:], (lefts[0], lefts[0] + cell), ("left", "right"), strict=True):
+                place = x / width, (top + panel_height) / height
+                figure.text(*place, letter, color="white", fontsize=8, ha=side, va="top")
+            top -= GAP_INCHES
+        look = {"color": "white", "fontsize": 10, "rotation": 90, "ha": "center", "va": "center"}
+        figure.text(0.5 * SIDE_INCHES / width, (start + top) / 2 / height, name, **look)
+        top -= 3 * GAP_INCHES
+    text = "one grey window [0, 1] for all · radiological convention · planes through the centre of the MRI"
+    figure.text(SIDE_INCHES / width, 0.12 / height, text, color="0.8", fontsize=8, va="center")
+    return figure
+
+
+def _plane_inches(planes: Planes, voxel_mm: Sequence[float]) -> dict[str, tuple[float, float]]:
+    """{plane: (height, width) on paper}, the longest side of all being GRID_INCHES."""
+    sizes = {}
+    for plane, image in planes.items():
+        across, up = (voxel_mm[axis] for axis in range(3) if axis != PLANES[plane][0])
+        sizes[plane] = image.shape[0] * up, image.shape[1] * across
+    scale = GRID_INCHES / max(side for size in sizes.values() for side in size)
+    return {plane: (height * scale, width * scale) for plane, (height, width) in sizes.items()}
+
+
+def _draw_grey(figure: Figure, box: tuple, image: np.ndarray | None, label: str) -> None:
+    axes = figure.add_axes(box, label=label)
+    axes.set_axis_off()
+    if image is None:
+        axes.text(0.5, 0.5, "not there", color="0.5", fontsize=8, ha="center", va="center")
+        return
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="bilinear")
+
+
+def save_figure(path: Path, figure: Figure, dpi: int = 110) -> None:
+    """Write a figure as a PNG, beside its place first and then renamed into it.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with replacing(path, "give another path") as part:
+        figure.savefig(part, format="png", dpi=dpi, facecolor=figure.get_facecolor())

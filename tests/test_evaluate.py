@@ -1,0 +1,424 @@
+"""evaluate.py at its boundary: methods and subjects in, scores, tables and pictures out."""
+
+import csv
+import importlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from matplotlib import image as png
+
+import evaluate
+import metrics
+from data.dataset import PairDataset
+from data.subjects import find_subjects
+from data.volume import read_pair
+from models import build_model
+from utils import checkpoint, evaluation
+from utils.config import TrainConfig
+from utils.scorebook import ScoreBook
+
+SIZE = 40
+NAMES = ("psnr", "ssim", "nmi")
+BAD = ("synthetic-003", "maximum")  # where a method is made to fail
+TRIVIAL = ("copy-mri", "average", "mix", "mix-9-1", "maximum")
+QUICK = ("--size", SIZE, "--metrics", *NAMES)
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A run folder with an untrained network of 40^3."""
+    return write_checkpoint(tmp_path / "run", 0)
+
+
+def write_checkpoint(folder, seed):
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(seed)
+    config = TrainConfig(embed_dim=24, size=SIZE)
+    model = build_model("dc2fusion", **config.model_options())
+    state = {"config": config.to_dict(), "model": model.state_dict(), "optimizer": {}, "rng": checkpoint.rng_states()}
+    checkpoint.save(folder / "last.pt", {**state, "epoch": 1, "step": 1, "best": 0.1})
+    return folder
+
+
+@pytest.fixture
+def score(run_script, synthetic_cohort, monkeypatch, tmp_path):
+    """Function (*flags, data=, out=) -> (status, stdout, stderr) of evaluate.py on the synthetic cohort."""
+
+    def call(*flags, data=synthetic_cohort, out=tmp_path / "out", pictures=False):
+        with monkeypatch.context() as patched:
+            if not pictures:  # they take most of the time
+                patched.setattr("utils.plots.save_box_plots", lambda *_: None)
+                patched.setattr("utils.plots.save_pages", lambda *_: None)
+            return run(*flags, data=data, out=out)
+
+    def run(*flags, data, out):
+        return run_script(evaluate.main, "--data", data, "--out", out, *(flags or QUICK))
+
+    return call
+
+
+@pytest.fixture
+def scored_volumes(monkeypatch):
+    """A list that grows by one for each volume that is scored."""
+    calls, real = [], evaluation._scores
+    monkeypatch.setattr(evaluation, "_scores", lambda *args: calls.append(1) or real(*args))
+    return calls
+
+
+def read_scores(out):
+    """{(protocol, method, subject, metric, source): value} of scores.csv."""
+    with open(out / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = {tuple(row.values())[:-1]: float(row["value"]) for row in rows}
+    assert len(table) == len(rows), "a row twice"
+    return table
+
+
+def copy_of(cohort, folder):
+    return shutil.copytree(cohort, folder)
+
+
+def sources(subject):
+    """MRI and PET on the network's grid, as training sees them."""
+    item = PairDataset([subject], size=SIZE)[0, 0]
+    return item["mri"][0], item["pet"][0]
+
+
+# Scores ------------------------------------------------------------------------------------------
+
+
+def test_every_row_has_the_scores_of_its_fusion(score, synthetic_cohort, run_folder, tmp_path):
+    status, out, err = score(*QUICK, "--methods", f"dc2fusion={run_folder}")
+    assert status == 0, err
+    table = read_scores(tmp_path / "out")
+    subjects = find_subjects(synthetic_cohort).subjects
+    assert {key[2] for key in table} == {subject.name for subject in subjects}
+    assert {key[1] for key in table} == {"dc2fusion", *TRIVIAL}
+    mri, pet = sources(subjects[0])
+    with torch.no_grad():
+        network = checkpoint.load_model(run_folder).model(mri[None, None], pet[None, None])[0, 0]
+    fusions = {
+        "dc2fusion": network,
+        "average": (mri + pet) / 2,
+        "mix": (2 * mri + pet) / 3,
+        "mix-9-1": 0.9 * mri + 0.1 * pet,
+        "maximum": torch.maximum(mri, pet),
+    }
+    for method, fused in fusions.items():
+        expected = metrics.score(fused, mri, pet, names=NAMES)
+        for name in NAMES:
+            for key, source in ((name, "mean"), (f"{name}_mri", "mri"), (f"{name}_pet", "pet"), (f"{name}_min", "min")):
+                got = table["volume", method, subjects[0].name, name, source]
+                assert got == pytest.approx(expected[key], rel=1e-6), (method, key)
+    assert np.isinf(table["volume", "copy-mri", subjects[0].name, "psnr", "mri"])
+
+
+@pytest.mark.parametrize("grid", evaluation.GRIDS)
+def test_the_published_protocol_is_scored_beside_it_on_its_own_grid(
+    score, synthetic_cohort, monkeypatch, tmp_path, grid
+):
+    monkeypatch.setattr(evaluation, "PUBLISHED_SIZE", SIZE)
+    monkeypatch.setattr(importlib.import_module("metrics.score"), "PUBLISHED_SLICE", SIZE // 2)
+    status, _, err = score(*QUICK, "--grid", grid)
+    assert status == 0, err
+    table = read_scores(tmp_path / "out")
+    subject = find_subjects(synthetic_cohort).subjects[1]
+    mri, pet = (volume[:, :, SIZE // 2].double() for volume in sources(subject))
+    error = ((mri - (mri + pet) / 2) ** 2).mean()
+    got = table["published", "average", subject.name, "psnr", "mri"]
+    assert got == pytest.approx(-10 * torch.log10(error).item(), abs=1e-4)
+    assert ("volume", "average", subject.name, "psnr", "mri") in table
+    assert "## Protocol: published" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_another_size_leaves_the_published_protocol_out_and_says_so(score, tmp_path):
+    status, _, err = score(*QUICK)
+    assert status == 0 and "published protocol needs 128" in err
+    assert {key[0] for key in read_scores(tmp_path / "out")} == {"volume"}
+
+
+def test_a_copy_of_the_mri_does_not_win_the_score_that_chooses_the_checkpoint(score, tmp_path):
+    score(*QUICK)
+    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
+    start = lines.index("### The score that chooses best.pt")
+    cells = [line.split("|") for line in lines[start + 4 : start + 9]]
+    chosen = {row[1].strip(): float(row[2]) for row in cells}
+    assert chosen.keys() == {"copy of the MRI", "average", "mix 2:1", "mix 0.9/0.1", "maximum"}
+    assert chosen["copy of the MRI"] < chosen["average"]
+    ssim = next(line for line in lines if line.startswith("| copy of the MRI ‡"))
+    assert "**" not in ssim and "<u>" not in ssim
+
+
+def test_scores_without_a_value_are_counted(score, tmp_path):
+    """A window of VIF does not fit into 40 voxels: NaN in every row, said with its number."""
+    status, _, err = score("--size", SIZE, "--metrics", "vif", "--no-trivial", "--methods", "average")
+    assert status == 0, err
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "– (n=0)" in text and "VIF (3 of 3)" in text
+
+
+def test_sessions_of_one_participant_are_averaged_first(tmp_path):
+    book = ScoreBook(tmp_path / "book", {})
+    for subject, value in (("a_1", 1.0), ("a_2", 3.0), ("b", 5.0)):
+        book.add(subject, {("volume", "m"): {"sd": value}}, {"m": []})
+    got = book.values("volume", ["m"], {"a": ["a_1", "a_2"], "b": ["b"]})
+    assert got == {"m": {"sd": [2.0, 5.0]}}
+
+
+def test_the_page_on_the_protocol_defines_every_metric():
+    text = (Path(evaluate.__file__).parent / "docs" / "reproduce.md").read_text()
+    defined = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert set(metrics.METRICS) <= set(defined)
+
+
+# Results of other programs -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def fused_elsewhere(synthetic_cohort, tmp_path):
+    """A folder with the average of each pair on its MRI's own grid, stored as LAS."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    for subject in find_subjects(synthetic_cohort).subjects:
+        settings = evaluation.Settings(size=SIZE)
+        mri, pet = evaluation.Case(subject, settings).sources("native")
+        image = nib.Nifti1Image(((mri + pet) / 2).numpy(), read_pair(subject.mri, subject.pet)[0].affine)
+        flip = nib.orientations.axcodes2ornt("LAS")
+        change = nib.orientations.ornt_transform(nib.io_orientation(image.affine), flip)
+        nib.save(image.as_reoriented(change), folder / f"{subject.name}_fused.nii.gz")
+    return folder
+
+
+def test_volumes_fused_elsewhere_score_like_the_same_fusion_here(score, fused_elsewhere, tmp_path):
+    status, _, err = score(*QUICK, "--grid", "native", "--fused", f"mine={fused_elsewhere}", out=tmp_path / "native")
+    assert status == 0, err
+    table = read_scores(tmp_path / "native")
+    for key, value in table.items():
+        if key[1] == "mine":
+            assert value == pytest.approx(table[(key[0], "average", *key[2:])], rel=1e-5, abs=1e-6), key
+    status, _, err = score(*QUICK, "--fused", f"mine={fused_elsewhere}", out=tmp_path / "network")
+    assert status == 0, err
+    table = read_scores(tmp_path / "network")
+    ssim = [(v, table[(k[0], "average", *k[2:])]) for k, v in table.items() if k[1] == "mine" and k[3] == "ssim"]
+    assert ssim and all(mine == pytest.approx(average, abs=0.005) for mine, average in ssim)
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda path, image: path.unlink(), "no volume of synthetic-002"),
+        (lambda path, image: shutil.copy(path, path.with_name("synthetic-002-b.nii.gz")), "2 volumes of synthetic-002"),
+        (lambda path, image: save(path, image.get_fdata()[:-1], image.affine), "its MRI has"),
+        (lambda path, image: save(path, image.get_fdata(), image.affine + moved(3)), "mm from the grid of its MRI"),
+        (lambda path, image: save(path, image.get_fdata() * 255, image.affine), "scale of the sources"),
+        (lambda path, image: path.write_bytes(path.read_bytes()[:200]), "synthetic-002_fused.nii.gz"),
+    ],
+    ids=["missing", "twice", "shape", "moved", "0..255", "truncated"],
+)
+def test_one_bad_volume_leaves_its_subject_out(score, fused_elsewhere, tmp_path, damage, problem):
+    path = fused_elsewhere / "synthetic-002_fused.nii.gz"
+    damage(path, nib.load(path))
+    status, out, err = score(*QUICK, "--fused", f"mine={fused_elsewhere}")
+    assert status == 2
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "synthetic-002" in errors[0] and problem in errors[0]
+    assert "1 of 3 subjects were left out: synthetic-002" in err
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "n = 2 participants" in text and "| mine |" in text
+
+
+def save(path, array, affine):
+    nib.save(nib.Nifti1Image(array.astype(np.float32), affine), path)
+
+
+def moved(mm):
+    shift = np.zeros((4, 4))
+    shift[2, 3] = mm
+    return shift
+
+
+def test_a_file_belongs_to_the_longest_name_that_it_begins_with(tmp_path):
+    for name in ("s1_fused.nii", "s10_fused.nii.gz", "s1_ses-2_fused.nii", "notes.txt"):
+        (tmp_path / name).touch()
+    names = ("s1", "s10", "s1_ses-2")
+    method = evaluation.folder_method(f"mine={tmp_path}", names)
+    found = [method.fused_file(name).name for name in names]
+    assert found == ["s1_fused.nii", "s10_fused.nii.gz", "s1_ses-2_fused.nii"]
+
+
+# Going on ----------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(score, scored_volumes, monkeypatch, tmp_path):
+    score(*QUICK, out=tmp_path / "whole")
+    whole = len(scored_volumes)
+    assert whole == 3 * len(TRIVIAL)
+    real = evaluation.Case
+
+    def second_time_ctrl_c(subject, settings):
+        if subject.name == "synthetic-002":
+            raise KeyboardInterrupt
+        return real(subject, settings)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluation, "Case", second_time_ctrl_c)
+        status, _, err = score(*QUICK)
+    assert status == 130 and "Traceback" not in err
+    assert {key[2] for key in read_scores(tmp_path / "out")} == {"synthetic-001"}
+    del scored_volumes[:]
+    status, out, _ = score(*QUICK)
+    assert status == 0 and len(scored_volumes) == whole - len(TRIVIAL)
+    assert "5 of 15 volumes are scored already" in out
+    assert (tmp_path / "out" / "scores.csv").read_text() == (tmp_path / "whole" / "scores.csv").read_text()
+    assert (tmp_path / "out" / "table.md").read_text() == (tmp_path / "whole" / "table.md").read_text()
+    assert not [p.name for p in (tmp_path / "out").rglob(".*")], "half-written files left behind"
+
+
+def test_a_new_method_is_added_and_overwrite_scores_anew(score, scored_volumes):
+    score(*QUICK, "--no-trivial", "--methods", "average")
+    del scored_volumes[:]
+    score(*QUICK, "--no-trivial", "--methods", "average", "maximum")
+    assert len(scored_volumes) == 3
+    score(*QUICK, "--no-trivial", "--methods", "average", "maximum", "--overwrite")
+    assert len(scored_volumes) == 3 + 6
+
+
+def test_a_changed_checkpoint_is_scored_again_with_a_notice(score, run_folder, scored_volumes, tmp_path):
+    flags = (*QUICK, "--methods", f"dc2fusion={run_folder}")
+    score(*flags)
+    before = read_scores(tmp_path / "out")
+    write_checkpoint(run_folder, 1)
+    del scored_volumes[:]
+    status, _, err = score(*flags)
+    assert status == 0 and len(scored_volumes) == 3
+    assert "notice: dc2fusion: its files are not those of the scores of 3 subjects" in err
+    after = read_scores(tmp_path / "out")
+    changed = {key[1] for key in before if before[key] != after[key] and not np.isnan(before[key])}
+    assert changed == {"dc2fusion"} and before.keys() == after.keys()
+
+
+def test_a_checkpoint_read_as_another_variant_is_another_method(synthetic_cohort, run_folder):
+    subject = find_subjects(synthetic_cohort).subjects[0]
+    readings = [evaluation.Method("net", checkpoint=run_folder / "last.pt", variant=v) for v in ("paper", "released")]
+    assert readings[0].stamp(subject) == readings[0].stamp(subject) != readings[1].stamp(subject)
+
+
+def test_a_changed_subject_is_scored_again(score, synthetic_cohort, scored_volumes, tmp_path):
+    data = copy_of(synthetic_cohort, tmp_path / "data")
+    score(*QUICK, data=data)
+    pet = find_subjects(data).subjects[2].pet
+    os.utime(pet, (1, 1))
+    del scored_volumes[:]
+    score(*QUICK, data=data)
+    assert len(scored_volumes) == len(TRIVIAL)
+
+
+def test_scores_of_other_settings_are_not_mixed(score, refuses, synthetic_cohort, tmp_path):
+    score(*QUICK)
+    kept = (tmp_path / "out" / "scores.csv").read_text()
+    base = ("--data", synthetic_cohort, "--out", tmp_path / "out")
+    refuses(evaluate.main, *base, "--size", 48, "--metrics", *NAMES, names=(tmp_path / "out", "size 40, not 48"))
+    refuses(evaluate.main, *base, *QUICK, "--mask", "head", names=("mask none, not head",))
+    refuses(evaluate.main, *base, "--size", SIZE, "--metrics", "cc", names=("metrics psnr ssim nmi, not cc",))
+    assert (tmp_path / "out" / "scores.csv").read_text() == kept
+    (tmp_path / "out" / "scores.json").write_text("{}")
+    refuses(evaluate.main, *base, *QUICK, names=("scores.json", "--overwrite"))
+    status, _, _ = score("--size", 48, "--metrics", *NAMES, "--overwrite")
+    assert status == 0
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["settings"]["size"] == 48
+
+
+# Bad input ---------------------------------------------------------------------------------------
+
+
+def test_one_bad_subject_is_left_out(score, synthetic_cohort, tmp_path):
+    data = copy_of(synthetic_cohort, tmp_path / "data")
+    mri = find_subjects(data).subjects[0].mri
+    mri.write_bytes(mri.read_bytes()[:1000])
+    status, _, err = score(*QUICK, data=data)
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert status == 2 and len(errors) == 1 and errors[0].startswith("error: synthetic-001: ")
+    assert {key[2] for key in read_scores(tmp_path / "out")} == {"synthetic-002", "synthetic-003"}
+    assert "n = 2 participants" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_a_method_that_fails_on_one_subject_leaves_it_out_of_every_row(score, monkeypatch, tmp_path):
+    real = evaluation.Case.fuse
+
+    def nan_once(self, method, grids, device):
+        fused = real(self, method, grids, device)
+        return {g: v * float("nan") for g, v in fused.items()} if (self.name, method.label) == BAD else fused
+
+    monkeypatch.setattr(evaluation.Case, "fuse", nan_once)
+    status, _, err = score(*QUICK)
+    assert status == 2
+    assert "error: synthetic-003: maximum: fused" in err and "NaN" in err
+    assert "n = 2 participants" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_a_list_chooses_the_subjects(score, tmp_path):
+    (tmp_path / "test.txt").write_text("synthetic-003\nsynthetic-001\n")
+    status, _, _ = score(*QUICK, "--list", tmp_path / "test.txt")
+    assert status == 0
+    assert {key[2] for key in read_scores(tmp_path / "out")} == {"synthetic-001", "synthetic-003"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (("--methods", "dc2fusion"), ("--methods", "checkpoint")),
+        (("--methods", "swinfuze"), ("--methods", "swinfuze", "average")),
+        (("--methods", "average=run"), ("--methods", "average")),
+        (("--methods", "MRI=run"), ("--methods", "MRI")),
+        (("--methods", "a/b=run"), ("--methods", "a/b")),
+        (("--methods", "mine=nowhere"), ("nowhere", "no such checkpoint")),
+        (("--methods", "average", "average"), ("average", "twice")),
+        (("--fused", "mine"), ("--fused", "LABEL=FOLDER")),
+        (("--fused", "mine=nowhere"), ("nowhere", "no such folder")),
+        (("--fused", "mine=."), ("no volume of any of the 3 subjects",)),
+        (("--fused", "average=."), ("--fused", "average")),
+        (("--metrics", "psnr", "lpips"), ("--metrics", "lpips", "ssim")),
+        (("--protocol", "published"), ("--size", "128")),
+        (("--protocol", "both"), ("--size", "128")),
+        (("--no-trivial",), ("--no-trivial",)),
+        (("--mask", "brain"), ("--mask",)),
+        (("--list", "nowhere.txt"), ("nowhere.txt",)),
+    ],
+)
+def test_bad_flags_are_refused_before_any_work(refuses, synthetic_cohort, tmp_path, monkeypatch, flags, names):
+    monkeypatch.chdir(tmp_path)
+    refuses(evaluate.main, "--data", synthetic_cohort, "--size", SIZE, "--out", "out", *flags, names=names)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file_is_refused(refuses, synthetic_cohort, tmp_path):
+    (tmp_path / "out").touch()
+    refuses(evaluate.main, "--data", synthetic_cohort, *QUICK, "--out", tmp_path / "out", names=("is a file",))
+
+
+# Pictures ----------------------------------------------------------------------------------------
+
+
+def test_pictures_show_every_subject_and_method_in_one_window(score, synthetic_cohort, tmp_path):
+    flags = ("--size", SIZE, "--metrics", "psnr")
+    score(*flags, "--no-trivial", "--methods", "average")  # a page has what earlier runs scored, too
+    status, _, err = score(*flags, pictures=True)
+    assert status == 0, err
+    out = tmp_path / "out"
+    boxes = sorted(path.name for path in (out / "boxplots").iterdir())
+    assert boxes == ["volume_clipped.png", "volume_psnr.png", "volume_psnr_pooled.png"]
+    page = png.imread(out / "pictures-01.png")
+    assert min(page.shape[:2]) > 800
+    assert not list(out.glob("pictures-02.png"))
+    subject = find_subjects(synthetic_cohort).subjects[0]
+    with np.load(out / "slices" / f"{subject.name}.npz") as planes:
+        mri, pet = planes["axial/MRI"].astype(float), planes["axial/PET"].astype(float)
+        assert {key.split("/")[1] for key in planes if "/" in key} == {"MRI", "PET", *TRIVIAL}
+        assert planes["axial/average"] == pytest.approx((mri + pet) / 2, abs=1)
+        assert planes["axial/maximum"] == pytest.approx(np.maximum(mri, pet), abs=1)
