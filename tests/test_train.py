@@ -116,6 +116,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train, run_script, monkeypatc
         assert all(torch.equal(state[key], reference[key]) for key in reference)
     assert (ours["epoch"], ours["step"], ours["best"]) == (expected["epoch"], expected["step"], expected["best"])
     assert (stopped / "scores.csv").read_text() == (whole / "scores.csv").read_text()
+    events = [EventAccumulator(str(folder / "log" / "training")).Reload() for folder in (stopped, whole)]
+    curves = [[(e.step, e.value) for e in run.Scalars("loss/total")] for run in events]
+    assert curves[0] == curves[1] and len(curves[0]) == 6
 
 
 def test_resuming_a_finished_run_says_so_and_more_epochs_train_on(train, run_script):

@@ -24,8 +24,9 @@ class RunLog:
 
     def __init__(self, folder: Path, epoch: int = 0, step: int = 0) -> None:
         self.folder = folder
-        self._purge_step = step if epoch else None
-        self._purge_epoch = epoch if epoch else None
+        # TensorBoard drops what is at this step or later, left by an epoch that was not finished.
+        self._purge_step = step + 1 if epoch else None
+        self._purge_epoch = epoch + 1 if epoch else None
         self._writers: dict[str, SummaryWriter] = {}
         self.scores_file = folder / "scores.csv"
         self.losses_file = folder / "losses.csv"
