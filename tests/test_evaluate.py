@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import image as png
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 import evaluate
 import metrics
@@ -153,6 +154,21 @@ def test_a_copy_of_the_mri_does_not_win_the_score_that_chooses_the_checkpoint(sc
     assert chosen["copy of the MRI"] < chosen["average"]
     ssim = next(line for line in lines if line.startswith("| copy of the MRI ‡"))
     assert "**" not in ssim and "<u>" not in ssim
+
+
+@pytest.mark.parametrize("codes", ["LAS", "PSR"])
+def test_stored_orientation_does_not_change_a_score(score, synthetic_cohort, tmp_path, codes):
+    data = copy_of(synthetic_cohort, tmp_path / "data")
+    for path in data.rglob("*.nii.gz"):
+        image = nib.load(path)
+        change = ornt_transform(io_orientation(image.affine), axcodes2ornt(codes))
+        nib.save(image.as_reoriented(change), path)
+    flags = ("--size", SIZE, "--metrics", "psnr", "ssim", "nmi", "qabf")  # in 3-D and on axial slices
+    score(*flags)
+    score(*flags, data=data, out=tmp_path / "turned")
+    upright, turned = read_scores(tmp_path / "out"), read_scores(tmp_path / "turned")
+    assert upright.keys() == turned.keys()
+    assert turned == pytest.approx(upright, abs=1e-6)
 
 
 def test_scores_without_a_value_are_counted(score, tmp_path):
