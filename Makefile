@@ -31,7 +31,7 @@ demo: $(VENV)/.installed
 	else \
 	  rm -rf result/demo; \
 	  $(RUN) train_diff.py --data demo/data --train-list demo/train.txt --val-list demo/validation.txt \
-	    --size 64 --embed-dim 24 --lr 1e-3 --epochs 75 --val-every 5 --cache memory --workers 0 --name demo; \
+	    --size 64 --embed-dim 24 --lr 1e-3 --epochs 60 --val-every 5 --cache memory --workers 0 --name demo; \
 	fi
 	@$(RUN) infer_sigleImage.py --checkpoint result/demo --overwrite --output demo/$(SUBJECT)_fused.nii.gz \
 	  --mri demo/data/$(SUBJECT)/$(SUBJECT)_mri_MNI152.nii.gz --pet demo/data/$(SUBJECT)/$(SUBJECT)_FDG_MNI152.nii.gz

@@ -57,6 +57,8 @@ def choose_protocols(args: argparse.Namespace) -> list[str]:
     """
     from utils.evaluation import PUBLISHED_SIZE
 
+    if args.size < 16:
+        raise InputError("--size", f"{args.size} is below 16 voxels", "give 16 or more")
     if args.size == PUBLISHED_SIZE:
         return [args.protocol] if args.protocol in ("volume", "published") else ["published", "volume"]
     if args.protocol in ("published", "both"):

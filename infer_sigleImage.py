@@ -18,7 +18,6 @@ from utils.cli import InputError, Parser, device_numbers, notice, positive_int, 
 RESULT = Path("result")
 HELD_OUT = Path("synthetic-held-out")
 HELD_OUT_SEED = 20231015  # another than the training cohort's
-SCORES = ("psnr", "ssim", "nmi")
 
 
 def build_parser() -> Parser:
@@ -61,6 +60,11 @@ class Job:
     mri: Path
     pet: Path
     output: Path
+
+    @property
+    def picture(self) -> Path:
+        """The PNG beside the output."""
+        return self.output.with_name(self.output.name.removesuffix(".gz").removesuffix(".nii") + ".png")
 
 
 def find_jobs(args: argparse.Namespace) -> list[Job]:
@@ -118,34 +122,16 @@ def newest_run() -> Path:
 def fuse(job: Job, trained, device, args: argparse.Namespace) -> None:
     """Read, fuse, write, picture and score one pair."""
     from data.volume import read_pair, write_like
-    from utils.fuser import fuse_pair
+    from utils.fuser import fuse_pair, score_table
     from utils.pictures import save_fusion_picture
 
     mri, pet = read_pair(job.mri, job.pet)
     fusion = fuse_pair(trained, mri, pet, device, args.resolution, args.amp)
     write_like(job.output, fusion.fused, mri)
-    picture = job.output.with_name(job.output.name.removesuffix(".gz").removesuffix(".nii") + ".png")
-    save_fusion_picture(picture, fusion.mri, fusion.pet, fusion.fused, mri.voxel_mm, title=job.subject)
-    print(f"\n{job.subject}: wrote {job.output} and {picture}")
+    save_fusion_picture(job.picture, fusion.mri, fusion.pet, fusion.fused, mri.voxel_mm, title=job.subject)
+    print(f"\n{job.subject}: wrote {job.output} and {job.picture}")
     print(f"of the network's output, {fusion.clipped:.1%} lay outside [0, 1] and was clipped")
-    print_scores(fusion)
-
-
-def print_scores(fusion) -> None:
-    """The fused volume's scores against both inputs, beside those of the average and of a copy of the MRI."""
-    from metrics import Scorer
-
-    scorer = Scorer(fusion.mri, fusion.pet, names=SCORES)
-    rows = {
-        "fused": fusion.fused,
-        "average": (fusion.mri + fusion.pet) / 2 * fusion.foreground,
-        "copy of the MRI": fusion.mri * fusion.foreground,
-    }
-    print(f"{'against MRI / PET':18}" + "".join(f"{name.upper():>18}" for name in SCORES))
-    for name, volume in rows.items():
-        scores = scorer(volume)
-        cells = [f"{scores[f'{s}_mri']:.3f} / {scores[f'{s}_pet']:.3f}" for s in SCORES]
-        print(f"{name:18}" + "".join(f"{cell:>18}" for cell in cells))
+    print(score_table(fusion))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -153,7 +139,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     checkpoint = args.checkpoint or newest_run()
 
-    from data.volume import check_output
     from utils.checkpoint import load_model
     from utils.distributed import choose_devices
 
@@ -164,20 +149,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(trained.description)
     trained.model.to(device)
     jobs = find_jobs(args)
-    if len(jobs) == 1:
-        job = jobs[0]
-        own_place = args.output is None  # result/fused is this program's own
-        check_output(job.output, (job.mri, job.pet), args.overwrite or own_place)
-        fuse(job, trained, device, args)
-        return 0
-    return fuse_all(jobs, trained, device, args)
+    if args.data or args.list:
+        return fuse_all(jobs, trained, device, args)
+    # The synthetic subject's place is this program's own, everything else is the user's.
+    check(jobs[0], args.overwrite or not args.mri)
+    fuse(jobs[0], trained, device, args)
+    return 0
+
+
+def check(job: Job, overwrite: bool) -> None:
+    """Refuse, before any work is done, outputs that cannot or should not be written.
+
+    Raises:
+        InputError: naming the volume or the picture.
+    """
+    from data.volume import check_output
+
+    check_output(job.output, (job.mri, job.pet), overwrite)
+    if job.picture.is_dir() or (job.picture.exists() and not overwrite):
+        raise InputError(job.picture, "is already there", "choose another output or pass --overwrite")
 
 
 def fuse_all(jobs: list[Job], trained, device, args: argparse.Namespace) -> int:
     """Fuse many pairs; what is there is skipped, a bad pair is reported and the others go on."""
     from tqdm import tqdm
-
-    from data.volume import check_output
 
     skipped, failed = 0, []
     for job in tqdm(jobs, "fusing", unit="pair", disable=None):
@@ -185,7 +180,7 @@ def fuse_all(jobs: list[Job], trained, device, args: argparse.Namespace) -> int:
             skipped += 1
             continue
         try:
-            check_output(job.output, (job.mri, job.pet), args.overwrite)
+            check(job, args.overwrite)
             fuse(job, trained, device, args)
         except InputError as error:
             report(error)

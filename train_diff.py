@@ -9,8 +9,7 @@ Going on after an interruption:
 """
 
 import argparse
-import json
-import platform
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,9 +25,9 @@ from utils.cli import (
     positive_float,
     positive_int,
     run,
+    seed,
 )
 from utils.config import TrainConfig
-from utils.files import replacing
 
 SYNTHETIC = Path("synthetic")  # where the synthetic cohort is made
 SYNTHETIC_SUBJECTS = 8
@@ -68,7 +67,7 @@ def build_parser() -> Parser:
     optimisation.add_argument("--epochs", type=positive_int, help=f"({default.epochs})")
     optimisation.add_argument("--batch-size", type=positive_int, help=f"a device ({default.batch_size})")
     optimisation.add_argument("--lr", type=positive_float, help=f"first learning rate ({default.lr})")
-    optimisation.add_argument("--seed", type=non_negative_int, help=f"({default.seed})")
+    optimisation.add_argument("--seed", type=seed, help=f"({default.seed})")
     optimisation.add_argument("--amp", action=argparse.BooleanOptionalAction, help="bfloat16 autocast (off)")
     optimisation.add_argument("--compile", action=argparse.BooleanOptionalAction, help="torch.compile (off)")
     optimisation.add_argument("--gpus", type=device_numbers, metavar="0,1", help="CUDA devices (0)")
@@ -84,8 +83,8 @@ def build_parser() -> Parser:
     return parser
 
 
-def choose_subjects(config: TrainConfig) -> tuple[list, list]:
-    """The training and the validation pairs; makes the synthetic cohort where no data set is given."""
+def choose_subjects(config: TrainConfig, lists: tuple) -> tuple[list, list]:
+    """The training and the validation pairs of two lists, else by seed; makes the synthetic cohort without --data."""
     from tqdm import tqdm
 
     from data import splits
@@ -99,21 +98,11 @@ def choose_subjects(config: TrainConfig) -> tuple[list, list]:
         root = SYNTHETIC
     cohort = find_subjects(root, config.recording, config.run)
     print(cohort.summary())
-    if not config.train_list:
+    if not all(lists):
         return splits.random_split(cohort.subjects, config.seed)
-    lists = [splits.select(cohort, splits.read_list(path), path) for path in (config.train_list, config.val_list)]
-    splits.check_disjoint(*lists, config.val_list)
-    return lists[0], lists[1]
-
-
-def start_run_folder(config: TrainConfig, subjects: tuple[list, list]) -> None:
-    """Write the configuration and the lists of subjects before the first step."""
-    from data.splits import write_split
-
-    write_split(config.run_folder, *subjects)
-    about = config.to_dict() | {"started": time.strftime("%Y-%m-%d %H:%M:%S"), "python": platform.python_version()}
-    with replacing(config.run_folder / "config.json") as part:
-        part.write_text(json.dumps(about, indent=2) + "\n")
+    train, validation = (splits.select(cohort, splits.read_list(path), path) for path in lists)
+    splits.check_disjoint(train, validation, lists[1])
+    return train, validation
 
 
 def train(process, config: TrainConfig, datasets: tuple, resumed: dict | None) -> None:
@@ -137,6 +126,7 @@ def train(process, config: TrainConfig, datasets: tuple, resumed: dict | None) -
 def main(argv: Sequence[str] | None = None) -> None:
     """Flags -> configuration -> subjects -> datasets -> run folder -> training."""
     given = vars(build_parser().parse_args(argv))
+    given |= {name: os.path.abspath(given[name]) for name in ("data", "train_list", "val_list") if name in given}
     resume = given.pop("resume", None)
     config, resumed = resumed_run(given, Path(resume)) if resume else (new_run(given), None)
     if resumed and resumed["epoch"] >= config.epochs:
@@ -145,17 +135,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from data.dataset import prepared_datasets
     from utils.distributed import choose_devices, launch
+    from utils.runlog import start_run_folder
 
     devices = choose_devices(config.gpus)
     if devices[0].type == "cpu":
         notice("no GPU: training on the CPU; `make demo` is the quick way to see a result")
-    subjects = choose_subjects(config)
+    folder = config.run_folder
+    lists = (folder / "train.txt", folder / "validation.txt") if resumed else (config.train_list, config.val_list)
+    subjects = choose_subjects(config, lists)
+    config.check_batches(len(subjects[0]))
     datasets = prepared_datasets(*subjects, **config.data_options())
-    if not resumed:
-        start_run_folder(config, subjects)
-    print(f"{len(subjects[0])} training and {len(subjects[1])} validation pairs; writing to {config.run_folder}")
+    start_run_folder(config, subjects)
+    print(f"{len(subjects[0])} training and {len(subjects[1])} validation pairs; writing to {folder}")
     launch(train, devices, config, datasets, resumed)
-    print(f"done: {config.run_folder}; watch it with: tensorboard --logdir {config.run_folder / 'log'}")
+    print(f"done: {folder}; watch it with: tensorboard --logdir {folder / 'log'}")
 
 
 def new_run(given: dict) -> TrainConfig:
@@ -164,21 +157,24 @@ def new_run(given: dict) -> TrainConfig:
     Raises:
         InputError: values that do not go together, or that no model or objective has.
     """
-    import torch
-
     from losses import build_objective
-    from models import build_model
+    from models.fusion_layer import fusion_strategy
+    from models.variants import build_variant
 
     given.setdefault("name", time.strftime("run-%Y%m%d-%H%M%S"))
     given.setdefault("recipe", given.get("variant", TrainConfig.variant))
     config = replace(TrainConfig(), **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
     config.check()
-    try:
-        with torch.device("meta"):  # shapes only: nothing is allocated
-            build_model("dc2fusion", **config.model_options())
-        build_objective(config.objective, **config.objective_options())
-    except ValueError as error:
-        raise InputError("command line", str(error), "see train_diff.py --help") from error
+    attempts = {
+        "--switch": lambda: build_variant(config.variant, config.switched),
+        "--fusion": lambda: config.fusion and fusion_strategy(config.fusion),
+        "--objective": lambda: build_objective(config.objective),
+    }
+    for flag, attempt in attempts.items():
+        try:
+            attempt()
+        except ValueError as error:
+            raise InputError(flag, str(error), "see train_diff.py --help") from error
     return config
 
 

@@ -4,7 +4,7 @@
 
 What follows `--` goes to train_diff.py for every run. Runs that are finished are not trained again. Prints the table of
 docs/model.md: the mean loss of the first epoch and of the last ten, PSNR and SSIM on the validation pairs, and whether
-training was stable: it ended, and its last losses are below the paper run's first, that of an untrained network.
+training was stable: it ended, and its last losses are below the mean of the paper run's first epoch.
 """
 
 import argparse
@@ -33,6 +33,8 @@ def train(name: str, flags: list[str], args: argparse.Namespace) -> Path:
         command += ["--out", str(args.out.resolve()), "--name", folder.name, "--val-every", "1000000"]
         shutil.rmtree(folder, ignore_errors=True)  # of an interrupted attempt
         status = subprocess.run(command, cwd=ROOT, check=False).returncode
+        if status not in (0, 2) or not (folder / "losses.csv").exists():
+            raise SystemExit(f"{name}: train_diff.py ended with status {status} before an epoch was done")
         (folder / "done").write_text(str(status))
     return folder
 
@@ -43,11 +45,11 @@ def read_losses(folder: Path) -> list[float]:
         return [float(line["loss/total"]) for line in csv.DictReader(file)]
 
 
-def row(name: str, folder: Path, untrained_loss: float) -> str:
-    """A line of the table; `untrained_loss` is what a stable run must end below."""
+def row(name: str, folder: Path, first_loss: float) -> str:
+    """A line of the table; `first_loss` is what a stable run must end below."""
     losses = read_losses(folder)
     last = sum(losses[-LAST_EPOCHS:]) / len(losses[-LAST_EPOCHS:])
-    stable = (folder / "done").read_text() == "0" and last < untrained_loss
+    stable = (folder / "done").read_text() == "0" and last < first_loss
     scores = {}
     if (folder / "scores.csv").exists():
         with open(folder / "scores.csv", newline="") as file:
@@ -68,9 +70,9 @@ def main() -> None:
     folders = {name: train(name, flags, args) for name, flags in RUNS.items()}
     print("| run | first loss | last losses | PSNR MRI | PSNR PET | SSIM MRI | SSIM PET | stable |")
     print("|---|---|---|---|---|---|---|---|")
-    untrained_loss = read_losses(folders["paper"])[0]
+    first_loss = read_losses(folders["paper"])[0]
     for name, folder in folders.items():
-        print(row(name, folder, untrained_loss))
+        print(row(name, folder, first_loss))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ the number of workers nor the order of the subjects changes it.
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -37,6 +38,10 @@ from utils.files import replacing
 
 CACHES = ("disk", "memory", "none")
 CACHE_VERSION = 1  # raise it when the deterministic part of the preprocessing changes
+
+
+class CacheError(InputError):
+    """The cache cannot be written, whatever the data are like."""
 
 
 class PairDataset(Dataset):
@@ -85,7 +90,8 @@ class PairDataset(Dataset):
         pair = torch.tensor(np.asarray(self._pair(index)))  # a copy: the cache stays as it is
         item = dict(zip(KEYS, pair[:, None], strict=True))
         if self.augmentation is not None:
-            draw = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]
+            name = zlib.crc32(self.subjects[index].name.encode())
+            draw = np.random.SeedSequence([self.seed, epoch, name]).generate_state(1)[0]
             self.augmentation.set_random_state(seed=int(draw))
             item = self.augmentation(item)
         item = self.rescale(item)
@@ -100,7 +106,8 @@ class PairDataset(Dataset):
             show: whether to show it.
 
         Raises:
-            InputError: for a bad file; where there are several, each was named in a notice before.
+            InputError: for a bad file, where there are several each was named in a notice before; or for a cache
+                that cannot be written.
         """
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
             attempts = threads.map(self._attempt, range(len(self)))
@@ -118,6 +125,8 @@ class PairDataset(Dataset):
     def _attempt(self, index: int) -> InputError | None:
         try:
             pair = self._pair(index)
+        except CacheError:
+            raise
         except InputError as error:
             return error
         if self.cache == "memory":
@@ -132,11 +141,16 @@ class PairDataset(Dataset):
         if self.cache != "disk":
             return self._read(subject)
         path = self.cache_folder / f"{subject.name}-{self._cache_key(subject)}.npy"
-        if not path.exists():
+        try:
+            return np.load(path, mmap_mode="r")
+        except (OSError, ValueError, EOFError):  # not there yet, or damaged
             pair = self._read(subject)
+        try:
             with replacing(path, "free space or pass --cache memory") as part, open(part, "wb") as file:
                 np.save(file, pair)
-        return np.load(path, mmap_mode="r")
+        except InputError as error:
+            raise CacheError(error.source, error.problem, error.remedy) from error
+        return pair
 
     def _read(self, subject: Subject) -> np.ndarray:
         mri, pet = read_pair(subject.mri, subject.pet)

@@ -55,20 +55,26 @@ class _Depthwise(torch.autograd.Function):
         if wants_volume:
             volume_gradient = _convolve(gradient, weight.flip(2, 3, 4), None)
         if wants_weight:
-            half = [weight.shape[-1] // 2] * 3
-            _, weight_gradient, _ = torch.ops.aten.convolution_backward(
-                gradient,
-                volume,
-                weight,
-                bias_sizes=None,
-                stride=[1] * 3,
-                padding=half,
-                dilation=[1] * 3,
-                transposed=False,
-                output_padding=[0] * 3,
-                groups=weight.shape[0],
-                output_mask=[False, True, False],
-            )
+            weight_gradient = _weight_gradient(gradient, volume, weight).to(weight.dtype)
         if wants_bias:
             bias_gradient = gradient.sum(dim=(0, 2, 3, 4))
         return volume_gradient, weight_gradient, bias_gradient
+
+
+def _weight_gradient(gradient: torch.Tensor, volume: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """In float32 at least: in bfloat16, PyTorch 2.13 on a CPU reads memory here that was never written."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    _, weight_gradient, _ = torch.ops.aten.convolution_backward(
+        gradient.to(wide),
+        volume.to(wide),
+        weight.to(wide),
+        bias_sizes=None,
+        stride=[1] * 3,
+        padding=[weight.shape[-1] // 2] * 3,
+        dilation=[1] * 3,
+        transposed=False,
+        output_padding=[0] * 3,
+        groups=weight.shape[0],
+        output_mask=[False, True, False],
+    )
+    return weight_gradient

@@ -122,6 +122,8 @@ def load_released(model: nn.Module, state_dict: dict[str, torch.Tensor]) -> list
 
 
 def _reshape(key: str, name: str, tensor: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    if not isinstance(tensor, torch.Tensor):
+        raise ValueError(f"{key} holds a {type(tensor).__name__}, no tensor")
     pointwise = name.rpartition(".")[0].endswith(_POINTWISE)
     if pointwise and tensor.ndim == 5 and tensor.shape[2:] == (1, 1, 1):
         tensor = tensor.flatten(1)

@@ -161,7 +161,30 @@ def test_without_arguments_the_newest_run_fuses_a_synthetic_subject(run_folder, 
     assert run_script(infer_sigleImage.main)[0] == 0  # and once more, over its own result
 
 
+def test_a_second_subject_of_the_same_file_name_is_not_written_over_the_first(
+    pair, run_folder, run_script, refuses, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    flags = ("--mri", pair[0], "--pet", pair[1], "--checkpoint", run_folder)
+    assert run_script(infer_sigleImage.main, *flags)[0] == 0
+    refuses(infer_sigleImage.main, *flags, names=("mri_fused.nii.gz", "--overwrite"))
+
+
+def test_a_picture_is_not_replaced_unless_asked(pair, run_folder, refuses, tmp_path):
+    (tmp_path / "f.png").write_text("precious")
+    flags = ("--mri", pair[0], "--pet", pair[1], "--output", tmp_path / "f.nii.gz", "--checkpoint", run_folder)
+    refuses(infer_sigleImage.main, *flags, names=("f.png", "--overwrite"))
+    assert (tmp_path / "f.png").read_text() == "precious" and not (tmp_path / "f.nii.gz").exists()
+
+
 class TestMany:
+    def test_a_table_of_one_pair_behaves_like_one_of_many(self, pair, run_folder, run_script, tmp_path):
+        (tmp_path / "pairs.csv").write_text(f"subject,mri,pet\none,{pair[0]},{pair[1]}\n")
+        flags = ("--list", tmp_path / "pairs.csv", "--output", tmp_path / "out", "--checkpoint", run_folder)
+        assert "1 fused" in run_script(infer_sigleImage.main, *flags)[1]
+        status, out, _ = run_script(infer_sigleImage.main, *flags)
+        assert status == 0 and "1 skipped" in out
+
     def test_a_data_set(self, synthetic_cohort, run_folder, run_script, tmp_path):
         flags = ("--data", synthetic_cohort, "--output", tmp_path / "out", "--checkpoint", run_folder)
         status, out, err = run_script(infer_sigleImage.main, *flags)

@@ -16,8 +16,11 @@ from data.dataset import PairDataset, prepared_datasets
 from data.subjects import find_subjects
 from losses import OBJECTIVES
 from metrics import score as score_volume
+from tests import workers
 from utils import checkpoint
 from utils.config import TrainConfig
+from utils.distributed import launch
+from utils.runlog import start_run_folder
 from utils.trainer import learning_rate
 
 QUICK = ("--size", 36, "--embed-dim", 24, "--lr", "1e-3", "--workers", 0, "--cache", "memory")
@@ -208,28 +211,35 @@ def test_published_defaults():
     assert rates == [1e-4, round(1e-4 * 0.5**0.9, 8), round(1e-4 * (1 / 500) ** 0.9, 8)]
 
 
-def test_two_processes_train_one_network(synthetic_cohort, tmp_path):
-    """Data-parallel on two CPU processes: both see a share, weights stay the same in both."""
-    from utils.distributed import launch
-
+@pytest.fixture
+def two_processes(synthetic_cohort, tmp_path):
+    """A configuration and data sets of two training and two validation pairs, as `launch` hands them over."""
     subjects = find_subjects(synthetic_cohort).subjects
-    config = TrainConfig(
-        data=str(synthetic_cohort),
-        size=36,
-        embed_dim=24,
-        epochs=1,
-        workers=0,
-        cache="none",
-        out=str(tmp_path),
-        name="two",
-    )
+    small = {"size": 36, "embed_dim": 24, "epochs": 1, "workers": 0, "cache": "none", "gpus": (0, 1)}
+    config = TrainConfig(data=str(synthetic_cohort), out=str(tmp_path), name="two", **small)
     parts = subjects[:2], subjects[1:]
-    datasets = prepared_datasets(*parts, **config.data_options())
-    train_diff.start_run_folder(config, parts)
-    launch(train_diff.train, [torch.device("cpu")] * 2, config, datasets, None)
-    assert checkpoint.read(tmp_path / "two" / "last.pt")["step"] == 1
+    start_run_folder(config, parts)
+    return config, prepared_datasets(*parts, **config.data_options())
+
+
+def test_two_processes_train_one_network(two_processes, tmp_path):
+    """Data-parallel on two CPU processes: each sees its share, weights and statistics end the same in both."""
+    launch(workers.train_and_compare, [torch.device("cpu")] * 2, *two_processes, tmp_path / "checksums.json")
+    content = checkpoint.read(tmp_path / "two" / "last.pt")
+    assert content["step"] == 1 and len(content["rng"]) == 2
     rows = [row for row in table(tmp_path / "two" / "scores.csv") if row["method"] == "dc2fusion"]
     assert {row["n"] for row in rows} == {"2"}
+    first, second = json.loads((tmp_path / "checksums.json").read_text())
+    assert first == pytest.approx(second, rel=1e-12)
+
+
+def test_a_loss_that_is_not_finite_in_one_process_is_said_once_and_stops_all(two_processes, capfd):
+    with pytest.raises(SystemExit) as ended:
+        launch(workers.diverge_in_the_second, [torch.device("cpu")] * 2, *two_processes)
+    assert ended.value.code == 2
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "step 1 (synthetic-00" in errors[0] and "loss/total = nan" in errors[0]
 
 
 class TestBadInput:
@@ -243,13 +253,12 @@ class TestBadInput:
             (("--alpha1", "-1"), ("--alpha1", "-1")),
             (("--beta2", "nan"), ("--beta2", "nan")),
             (sum(((f"--{n}{i}", 0) for n in ("alpha", "beta", "gamma") for i in (1, 2)), ()), ("all six",)),
-            (("--size", 32), ("--size", "BatchNorm")),
             (("--size", 8), ("--size", "16")),
             (("--size", 64, "--best-by", "released"), ("--best-by", "slice 64")),
-            (("--embed-dim", 50), ("50", "multiple of 24")),
-            (("--switch", "R7"), ("R7", "R1")),
-            (("--fusion", "l9"), ("l9", "l1-norm")),
-            (("--objective", "dice"), ("dice", "lncc-ssim-l1")),
+            (("--embed-dim", 50), ("--embed-dim", "50", "multiple of 24")),
+            (("--switch", "R7"), ("--switch", "R7", "R1")),
+            (("--fusion", "l9"), ("--fusion", "l9", "l1-norm")),
+            (("--objective", "dice"), ("--objective", "dice", "lncc-ssim-l1")),
             (("--variant", "best"), ("--variant", "best")),
             (("--epochs", 0), ("--epochs", "0")),
             (("--name", "a/b"), ("--name", "a/b")),
@@ -257,11 +266,21 @@ class TestBadInput:
             (("--data", "nowhere"), ("nowhere",)),
             (("--resume", "nowhere"), ("nowhere",)),
             (("--gpus", "zero"), ("--gpus", "zero")),
+            (("--seed", 10**20), ("--seed",)),
         ],
     )
     def test_flags(self, refuses, tmp_path, flags, names):
         refuses(train_diff.main, *flags, names=names)
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("batch_size", [1, 2])
+    def test_a_size_that_leaves_one_token_for_a_batch_of_one(self, refuses, synthetic_cohort, tmp_path, batch_size):
+        """Three training pairs in batches of two leave one over."""
+        names = ["synthetic-001", "synthetic-002"] if batch_size == 1 else ["synthetic-001"]
+        (tmp_path / "t.txt").write_text("\n".join(names))
+        (tmp_path / "v.txt").write_text("synthetic-003")
+        flags = ("--data", synthetic_cohort, "--train-list", "t.txt", "--val-list", "v.txt", "--batch-size", batch_size)
+        refuses(train_diff.main, *flags, "--size", 32, names=("--size", "BatchNorm", "--batch-size"))
 
     def test_empty_list(self, refuses, synthetic_cohort, tmp_path):
         (tmp_path / "empty.txt").write_text("\n# nobody\n")
@@ -294,6 +313,32 @@ class TestBadInput:
         (tmp_path / "result" / "mine" / "best.pt").write_text("precious")
         refuses(train_diff.main, "--data", synthetic_cohort, "--name", "mine", names=("--name", "mine"))
         assert (tmp_path / "result" / "mine" / "best.pt").read_text() == "precious"
+
+    def test_a_run_that_ended_before_its_first_epoch_starts_afresh(self, train, tmp_path):
+        folder = tmp_path / "result" / "run"
+        (folder / "log" / "training").mkdir(parents=True)
+        (folder / "log" / "training" / "events.out.old").write_text("curves of the attempt")
+        (folder / "config.json").write_text("{}")
+        assert train("--epochs", 1) == folder
+        assert (folder / "last.pt").is_file() and not (folder / "log" / "training" / "events.out.old").exists()
+
+    def test_the_same_command_resumes_again_and_again(self, train, run_script, synthetic_cohort, tmp_path, monkeypatch):
+        (tmp_path / "t.txt").write_text("synthetic-001\nsynthetic-003\n")
+        (tmp_path / "v.txt").write_text("synthetic-002\n")
+        lists = ("--train-list", "t.txt", "--val-list", "v.txt")
+        folder = train("--epochs", 1, *lists)
+        for epochs in (2, 3):
+            status, _, err = run_script(train_diff.main, "--resume", folder, *lists, "--epochs", epochs)
+            assert status == 0, err
+            assert json.loads((folder / "config.json").read_text())["epochs"] == epochs
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        status, _, err = run_script(train_diff.main, "--resume", folder, "--epochs", 4)
+        assert status == 0, err
+
+    def test_a_cache_that_cannot_be_written_is_named_as_such(self, refuses, synthetic_cohort, tmp_path):
+        (tmp_path / "result").write_text("a file in the place of the folder")
+        refuses(train_diff.main, "--data", synthetic_cohort, "--size", 36, names=("cache", "--cache memory"))
 
     def test_resuming_with_a_flag_that_makes_another_run(self, refuses, train):
         folder = train("--epochs", 1)

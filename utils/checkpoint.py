@@ -8,7 +8,7 @@ An own checkpoint is a dict of tensors and plain values:
     epoch       epochs that are done; the learning rate follows from it
     step        training steps that are done
     best        the best score so far
-    rng         states of the random number generators
+    rng         states of the random number generators, of each process
     versions    of torch, monai and Python
 """
 
@@ -175,7 +175,7 @@ def restore_model(path: Path, content: dict, config: TrainConfig) -> nn.Module:
         model = build_model("dc2fusion", **config.model_options())
         model.load_state_dict(content["model"])
     except (ValueError, RuntimeError, TypeError, AttributeError) as error:
-        problem = "its tensors do not fit its configuration " + f"({str(error).splitlines()[0]})"
+        problem = "its tensors do not fit its configuration: " + " ".join(str(error).split())[:300]
         raise InputError(path, problem, "give an unchanged checkpoint") from error
     return model
 

@@ -1,5 +1,6 @@
 """The one configuration of a training run: from the flags, into the run folder and every checkpoint."""
 
+import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -112,16 +113,28 @@ class TrainConfig:
             raise InputError("--name", f"{self.name!r} is no folder name", "leave paths to --out")
         if self.size < 16:
             raise InputError("--size", f"{self.size} is below 16 voxels", "give 16 or more")
-        if self.size <= 32 and self.batch_size == 1:
-            problem = f"{self.size} leaves one token on the deepest grid, and BatchNorm needs two"
-            raise InputError("--size", problem, "give a size above 32 or a --batch-size above 1")
+        if self.embed_dim % 24:
+            raise InputError("--embed-dim", f"{self.embed_dim} is no multiple of 24", "give 24, 48, 72, 96, ...")
         if self.best_by == "released" and self.size <= 64:
             problem = f"the released score reads slice 64, and --size is {self.size}"
             raise InputError("--best-by", problem, "give a size above 64, 128 as published")
         if bool(self.train_list) != bool(self.val_list):
             raise InputError("--train-list", "goes with --val-list", "give both or neither")
-        if self.run_folder.is_dir() and any(self.run_folder.iterdir()):
+        content = set(os.listdir(self.run_folder)) if self.run_folder.is_dir() else set()
+        unfinished = "config.json" in content and not content & {"last.pt", "best.pt"}  # not one epoch done
+        if content and not unfinished:
             raise InputError("--name", f"{self.run_folder} is not empty", "choose another name or --resume it")
+
+    def check_batches(self, pairs: int) -> None:
+        """Refuse sizes whose deepest grid is one token if any training batch would hold one pair.
+
+        Raises:
+            InputError: BatchNorm needs more than one token a channel.
+        """
+        share = -(-pairs // len(self.gpus))
+        if self.size <= 32 and (self.batch_size == 1 or share % self.batch_size == 1):
+            problem = f"{self.size} leaves one token on the deepest grid for a batch of 1, and BatchNorm needs two"
+            raise InputError("--size", problem, f"give a size above 32 or another --batch-size for {share} pairs")
 
     def continued(self, given: dict, folder: Path) -> "TrainConfig":
         """This run's configuration to go on with.
@@ -138,9 +151,8 @@ class TrainConfig:
             if name not in CHANGEABLE and value != started_with:
                 problem = f"{value}, but the run was started with {started_with}"
                 raise InputError("--" + name.replace("_", "-"), problem, "leave the flag out")
-        lists = {"train_list": str(folder / "train.txt"), "val_list": str(folder / "validation.txt")}
         changed = {name: value for name, value in given.items() if name in CHANGEABLE}
-        return replace(self, **changed, **lists, out=str(folder.parent), name=folder.name)
+        return replace(self, **changed, out=str(folder.parent), name=folder.name)
 
     def to_dict(self) -> dict:
         """Numbers, texts and lists only, so that it fits JSON and a weights-only checkpoint."""
@@ -151,9 +163,15 @@ class TrainConfig:
         """The inverse of `to_dict`. A key that is missing, from before it existed, takes its default.
 
         Raises:
-            ValueError: for keys that are unknown; the message names them.
+            ValueError: for keys that are unknown or hold another type; the message names them.
         """
         unknown = sorted(values.keys() - {field.name for field in fields(cls)})
         if unknown:
             raise ValueError(f"configuration keys are unknown: {', '.join(unknown)}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        for name, value in values.items():
+            default = getattr(cls, name)
+            wanted = (str, type(None)) if default is None or isinstance(default, str) else type(default)
+            if not isinstance(value, wanted) and not (isinstance(default, float) and isinstance(value, int)):
+                raise ValueError(f"configuration key {name} holds {value!r}")
+        return cls(**values)

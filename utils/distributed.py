@@ -38,13 +38,26 @@ class Process:
         dist.all_gather_object(parts, items)
         return [item for part in parts for item in part]
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
-        if self.world_size == 1:
-            return flag
-        flags = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(flags, dist.ReduceOp.MAX)
-        return bool(flags.item())
+    def raise_together(self, error: InputError | None) -> None:
+        """Raise an error that any process has in all of them, so that none waits for one that is gone.
+
+        Raises:
+            InputError: the first process's that has one.
+        """
+        if self.world_size > 1:
+            flag = torch.tensor(float(error is not None), device=self.device)
+            dist.all_reduce(flag, dist.ReduceOp.MAX)
+            if flag.item():
+                parts = [error and (error.source, error.problem, error.remedy)]
+                error = InputError(*next(part for part in self.gather(parts) if part))
+        if error:
+            raise error
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give all processes the first one's buffers: BatchNorm's running statistics are each process's own."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
 
 
 def choose_devices(gpus: tuple[int, ...]) -> list[torch.device]:

@@ -9,11 +9,11 @@ from monai.transforms import Compose, CropForegroundd
 
 from data.transforms import KEYS, RECIPES, deterministic, foreground, rescale, scale_like, to_item, to_native
 from data.volume import Volume
-from metrics import clip_unit
+from metrics import Scorer, clip_unit
 from utils.checkpoint import TrainedModel
 from utils.cli import InputError
 
-RESOLUTIONS = ("published", "native")
+SCORES = ("psnr", "ssim", "nmi")  # printed for a fused pair
 OVERLAP = 0.5  # of neighbouring windows
 
 
@@ -99,3 +99,22 @@ def _run(trained: TrainedModel, inputs: torch.Tensor, device: torch.device, reso
         device="cpu",
     )
     return model.fuse_maps(maps[:, :1], maps[:, 1:])
+
+
+def score_table(fusion: Fusion) -> str:
+    """The fused volume's scores against both sources, beside those of the average and of a copy of the MRI.
+
+    The references lie under the same foreground; the rows are lines of text, MRI / PET in each cell.
+    """
+    scorer = Scorer(fusion.mri, fusion.pet, names=SCORES)
+    rows = {
+        "fused": fusion.fused,
+        "average": (fusion.mri + fusion.pet) / 2 * fusion.foreground,
+        "copy of the MRI": fusion.mri * fusion.foreground,
+    }
+    lines = [f"{'against MRI / PET':18}" + "".join(f"{name.upper():>18}" for name in SCORES)]
+    for name, volume in rows.items():
+        scores = scorer(volume)
+        cells = [f"{scores[f'{s}_mri']:.3f} / {scores[f'{s}_pet']:.3f}" for s in SCORES]
+        lines.append(f"{name:18}" + "".join(f"{cell:>18}" for cell in cells))
+    return "\n".join(lines)

@@ -1,14 +1,34 @@
 """What a run leaves to look at: TensorBoard under `log/`, `losses.csv` and `scores.csv` beside it."""
 
 import csv
+import json
 import math
+import platform
+import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
+from data.splits import write_split
+from utils.config import TrainConfig
+from utils.files import replacing
+
 COLUMNS = ("epoch", "method", "score", "mean", "sd", "n")
+
+
+def start_run_folder(config: TrainConfig, subjects: tuple[Sequence, Sequence]) -> None:
+    """Write the configuration and the lists of subjects before the first step (again: after a flag has changed).
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    write_split(config.run_folder, *subjects)
+    about = {"written": time.strftime("%Y-%m-%d %H:%M:%S"), "python": platform.python_version()}
+    with replacing(config.run_folder / "config.json") as part:
+        part.write_text(json.dumps(config.to_dict() | about, indent=2) + "\n")
 
 
 class RunLog:
@@ -28,6 +48,8 @@ class RunLog:
         self._purge_step = step + 1 if epoch else None
         self._purge_epoch = epoch + 1 if epoch else None
         self._writers: dict[str, SummaryWriter] = {}
+        if not epoch:  # curves of an attempt that did not finish one epoch
+            shutil.rmtree(folder / "log", ignore_errors=True)
         self.scores_file = folder / "scores.csv"
         self.losses_file = folder / "losses.csv"
         for file in (self.scores_file, self.losses_file):

@@ -163,9 +163,8 @@ class Trainer:
 
     def _stop_unless_finite(self, values: dict[str, float], names: list[str]) -> None:
         bad = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
-        if self.process.any(bool(bad)):
-            where = f"epoch {self.sampler.epoch + 1}, step {self.step + 1} ({', '.join(names)})"
-            raise self._diverged(where, ", ".join(bad) or "in another process")
+        where = f"epoch {self.sampler.epoch + 1}, step {self.step + 1} ({', '.join(names)})"
+        self.process.raise_together(self._diverged(where, ", ".join(bad)) if bad else None)
 
     def _diverged(self, where: str, what: str) -> InputError:
         last = self.config.run_folder / checkpoint.LAST
@@ -176,10 +175,11 @@ class Trainer:
     def validate(self) -> Scores:
         """Score the network on the validation pairs, beside the average and a copy of the MRI."""
         self.model.eval()
+        self.process.share_buffers(self.model)
         methods = {"dc2fusion": self._fuse}
         if self.references is None:
             methods |= {name: build_model(name) for name in REFERENCES}
-        rows = []
+        rows, diverged = [], None
         indices = range(self.process.rank, len(self.validation), self.process.world_size)
         for index in self._bar(indices, "validation", "subject"):
             item = self.validation[self.epoch, index]
@@ -188,12 +188,14 @@ class Trainer:
             fused = {name: method(mri, pet)[0, 0].float() for name, method in methods.items()}
             if not fused["dc2fusion"].isfinite().all():
                 where = f"validation after epoch {self.epoch} ({item['name']})"
-                raise self._diverged(where, "the network's output is NaN or infinite")
+                diverged = self._diverged(where, "the network's output is NaN or infinite")
+                break
             rows += [(name, scorer(volume)) for name, volume in fused.items()]
             if self.log and index < PICTURED_SUBJECTS:
                 volumes = [v.cpu().numpy() for v in (mri[0, 0], pet[0, 0], fused["dc2fusion"])]
                 figure = fusion_figure(*volumes, title=f"{item['name']}, epoch {self.epoch}")
                 self.log.figure(f"fusion/{item['name']}", figure, self.epoch)
+        self.process.raise_together(diverged)
         rows = self.process.gather(rows)
         scores = {name: summarise([row for n, row in rows if n == name]) for name in methods}
         if self.references is None:
@@ -234,6 +236,7 @@ class Trainer:
         best = self.config.run_folder / checkpoint.BEST
         is_best = score > self.best or (bool(scores) and not best.exists())  # a score may be NaN
         self.best = max(self.best, score)  # in this order NaN is never kept
+        rng = self.process.gather([checkpoint.rng_states()])
         if not self.process.is_main:
             return
         last = self.config.run_folder / checkpoint.LAST
@@ -244,7 +247,7 @@ class Trainer:
             "epoch": self.epoch,
             "step": self.step,
             "best": self.best,
-            "rng": checkpoint.rng_states(),
+            "rng": rng,
         }
         checkpoint.save(last, content)
         if is_best:
@@ -253,7 +256,8 @@ class Trainer:
     def _restore(self, content: dict) -> None:
         self.optimizer.load_state_dict(content["optimizer"])
         self.epoch, self.step, self.best = content["epoch"], content["step"], content["best"]
-        checkpoint.restore_rng(content["rng"])
+        if len(content["rng"]) == self.process.world_size:
+            checkpoint.restore_rng(content["rng"][self.process.rank])
 
     def _say(self, loss: float, scores: Scores | None, seconds: float) -> None:
         """One line an epoch that stays readable in a log file."""

@@ -82,6 +82,22 @@ def test_disk_cache_is_used(cohort, tmp_path):
     assert PairDataset(cohort[:1], **options)[0, 0]["mri"].sum() == 1
 
 
+def test_a_damaged_cache_file_is_made_again(cohort, tmp_path):
+    folder = tmp_path / "cache"
+    options = {"size": 36, "cache": "disk", "cache_folder": folder}
+    before = PairDataset(cohort[:1], **options)[0, 0]["mri"]
+    file = folder / cached(folder)[0]
+    file.write_bytes(file.read_bytes()[:5000])
+    assert torch.equal(PairDataset(cohort[:1], **options)[0, 0]["mri"], before)
+    assert torch.equal(PairDataset(cohort[:1], **options)[0, 0]["mri"], before)
+
+
+def test_augmentation_does_not_depend_on_the_place_in_the_list(cohort):
+    forwards, backwards = (PairDataset(order, size=36, augment=True) for order in (cohort, cohort[::-1]))
+    for epoch in range(3):
+        assert torch.equal(forwards[epoch, 0]["mri"], backwards[epoch, len(cohort) - 1]["mri"])
+
+
 def loaded(cohort, workers: int, epochs: int = 2) -> dict:
     dataset = PairDataset(cohort, size=36, augment=True, seed=7)
     sampler = EpochSampler(len(dataset), seed=7, shuffle=True)

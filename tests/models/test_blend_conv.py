@@ -84,3 +84,17 @@ def test_depthwise_under_autocast_computes_in_bfloat16():
     assert out.dtype == torch.bfloat16
     out.float().sum().backward()
     assert volume.grad.dtype == weight.grad.dtype == torch.float32
+
+
+def test_bfloat16_gradients_do_not_depend_on_what_was_in_memory():
+    """PyTorch's own weight gradient of a small depthwise convolution does, on a CPU (2.13)."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        volume = torch.randn(1, 24, 3, 3, 3, generator=generator).requires_grad_()
+        weight = torch.randn(24, 1, 7, 7, 7, generator=generator).requires_grad_()
+        stale = [torch.full((n,), torch.inf) for n in (100, 8232, 33000, 1 << 20) for _ in range(6)]
+        del stale
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = depthwise_conv3d(volume, weight)
+        out.float().square().mean().backward()
+        assert volume.grad.isfinite().all() and weight.grad.isfinite().all()

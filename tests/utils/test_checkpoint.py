@@ -161,7 +161,7 @@ class TestRefused:
         content = checkpoint.read(path)
         del content["model"]["head.to_maps.bias"]
         torch.save(content, path)
-        self.refuse(path, "do not fit")
+        self.refuse(path, "do not fit.*head.to_maps.bias")
 
     def test_a_configuration_of_another_version(self, saved):
         path, _ = saved
@@ -169,6 +169,13 @@ class TestRefused:
         content["config"]["new_flag"] = 1
         torch.save(content, path)
         self.refuse(path, "new_flag")
+
+    def test_a_configuration_of_another_type(self, saved):
+        path, _ = saved
+        content = checkpoint.read(path)
+        content["config"]["epochs"] = "many"
+        torch.save(content, path)
+        self.refuse(path, "epochs holds 'many'")
 
     def test_another_variant_than_it_was_trained_as(self, saved):
         path, _ = saved
