@@ -1,7 +1,7 @@
 """Where the paper's DC2Fusion and its released code differ: one named switch for each difference.
 
 Every difference is a field of `Variant`; the code that it steers names the field, and nothing else in the
-network asks which variant it is. `docs/model.md` has the table with what each one costs or brings.
+network asks which variant it is. `docs/model.md` has the table, and what each did in a short training.
 """
 
 from dataclasses import dataclass, fields, replace
