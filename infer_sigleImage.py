@@ -82,7 +82,7 @@ def find_jobs(args: argparse.Namespace) -> list[Job]:
         missing, given = ("--pet", "--mri") if args.mri else ("--mri", "--pet")
         raise InputError(missing, f"is missing beside {given}", "give both volumes of the pair")
     if args.mri:
-        name = args.mri.name.removesuffix(".gz").removesuffix(".nii")
+        name = args.mri.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_mri_MNI152").removesuffix("_T1w")
         return [Job(name, args.mri, args.pet, args.output or RESULT / "fused" / f"{name}_fused.nii.gz")]
     folder = args.output or RESULT / "fused"
     if folder.is_file() or folder.name.endswith((".nii", ".nii.gz")):
