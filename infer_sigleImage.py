@@ -64,7 +64,9 @@ class Job:
     @property
     def picture(self) -> Path:
         """The PNG beside the output."""
-        return self.output.with_name(self.output.name.removesuffix(".gz").removesuffix(".nii") + ".png")
+        from data.subjects import stem
+
+        return self.output.with_name(stem(self.output) + ".png")
 
 
 def find_jobs(args: argparse.Namespace) -> list[Job]:
@@ -73,7 +75,7 @@ def find_jobs(args: argparse.Namespace) -> list[Job]:
     Raises:
         InputError: flags that do not go together, or nothing to fuse.
     """
-    from data.subjects import find_subjects, read_pairs
+    from data.subjects import PUBLISHED_MRI, find_subjects, read_pairs, stem
 
     sources = [flag for flag in ("mri", "data", "list") if getattr(args, flag)]
     if len(sources) > 1:
@@ -82,7 +84,7 @@ def find_jobs(args: argparse.Namespace) -> list[Job]:
         missing, given = ("--pet", "--mri") if args.mri else ("--mri", "--pet")
         raise InputError(missing, f"is missing beside {given}", "give both volumes of the pair")
     if args.mri:
-        name = args.mri.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_mri_MNI152").removesuffix("_T1w")
+        name = (stem(args.mri) or args.mri.name).removesuffix(PUBLISHED_MRI).removesuffix("_T1w")
         return [Job(name, args.mri, args.pet, args.output or RESULT / "fused" / f"{name}_fused.nii.gz")]
     folder = args.output or RESULT / "fused"
     if folder.is_file() or folder.name.endswith((".nii", ".nii.gz")):

@@ -228,11 +228,11 @@ def _images(folder: Path, ending: str) -> list[Path]:
     """The NIfTI files in `folder` whose name without .nii or .nii.gz ends in `ending`."""
     if not os.path.isdir(folder):
         return []
-    found = [file for file in _listed(folder) if _stem(file).endswith(ending)]
+    found = [file for file in _listed(folder) if stem(file).endswith(ending)]
     return [file for file in found if os.path.isfile(file)]
 
 
-def _stem(file: Path) -> str:
+def stem(file: Path) -> str:
     """The name without .nii or .nii.gz; '' for a file that is no NIfTI by its name."""
     for suffix in _SUFFIXES:
         if file.name.endswith(suffix):
@@ -264,7 +264,7 @@ def _published_subject(folder: Path) -> tuple[Subject | LeftOut, list[LeftOut]]:
         return LeftOut(name, f"the folder's name {problem}"), []
     chosen, reasons = [], []
     for modality, ending in (("MRI", PUBLISHED_MRI), ("PET", PUBLISHED_PET)):
-        files = [file for file in _images(folder, ending) if _stem(file) == name + ending]
+        files = [file for file in _images(folder, ending) if stem(file) == name + ending]
         others = [file for file in _images(folder, ending) if file not in files]
         chosen += files
         if not files:
@@ -312,7 +312,7 @@ def _sessions(folder: Path) -> list[Path]:
 
 def _entities(file: Path) -> dict[str, str]:
     """BIDS entities of a file name: `sub-01_trc-FDG_pet.nii.gz` -> {"sub": "01", "trc": "FDG"}."""
-    parts = _stem(file).split("_")[:-1]
+    parts = stem(file).split("_")[:-1]
     return dict(part.split("-", 1) for part in parts if "-" in part)
 
 
@@ -433,7 +433,7 @@ def _listed_pair(path: Path, line: int, row: dict[str, str]) -> ListedPair:
         if not row.get(column):
             raise InputError(path, f"line {line}: no {column}", "name both files on each line")
     mri, pet = path.parent / row["mri"], path.parent / row["pet"]
-    subject = row.get("subject") or _stem(mri).removesuffix(PUBLISHED_MRI) or mri.name
+    subject = row.get("subject") or stem(mri).removesuffix(PUBLISHED_MRI) or mri.name
     problem = name_problem(subject)
     if problem:
         problem = f"line {line}: the subject's name {subject!r} {problem}"
