@@ -87,7 +87,7 @@ class PairDataset(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
         epoch, index = key
-        pair = torch.tensor(np.asarray(self._pair(index)))  # a copy: the cache stays as it is
+        pair = torch.tensor(np.asarray(self._kept(index)))  # a copy: the cache stays as it is
         item = dict(zip(KEYS, pair[:, None], strict=True))
         if self.augmentation is not None:
             name = zlib.crc32(self.subjects[index].name.encode())
@@ -110,8 +110,8 @@ class PairDataset(Dataset):
                 that cannot be written.
         """
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
-            attempts = threads.map(self._attempt, range(len(self)))
-            bar = tqdm(attempts, title, total=len(self), unit="subject", disable=None if show else True)
+            attempts = threads.map(self._attempt, range(len(self.subjects)))
+            bar = tqdm(attempts, title, total=len(self.subjects), unit="subject", disable=None if show else True)
             errors = [error for error in bar if error is not None]
         if len(errors) > 1:
             for error in errors:
@@ -124,17 +124,17 @@ class PairDataset(Dataset):
 
     def _attempt(self, index: int) -> InputError | None:
         try:
-            pair = self._pair(index)
+            kept = self._kept(index)
         except CacheError:
             raise
         except InputError as error:
             return error
         if self.cache == "memory":
-            self._memory[index] = pair
+            self._memory[index] = kept
         return None
 
-    def _pair(self, index: int) -> np.ndarray:
-        """(2, size, size, size) float32: MRI and PET after the deterministic transforms."""
+    def _kept(self, index: int) -> np.ndarray:
+        """What `_read` makes of a subject, from the cache where it has it."""
         if self.cache == "memory" and index in self._memory:
             return self._memory[index]
         subject = self.subjects[index]
@@ -144,15 +144,16 @@ class PairDataset(Dataset):
         try:
             return np.load(path, mmap_mode="r")
         except (OSError, ValueError, EOFError):  # not there yet, or damaged
-            pair = self._read(subject)
+            array = self._read(subject)
         try:
             with replacing(path, "free space or pass --cache memory") as part, open(part, "wb") as file:
-                np.save(file, pair)
+                np.save(file, array)
         except InputError as error:
             raise CacheError(error.source, error.problem, error.remedy) from error
-        return pair
+        return array
 
     def _read(self, subject: Subject) -> np.ndarray:
+        """(2, size, size, size) float32: MRI and PET after the deterministic transforms."""
         mri, pet = read_pair(subject.mri, subject.pet)
         prepared = deterministic(self.recipe, self.size, mri.voxel_mm)(to_item(mri, pet))
         return np.stack([prepared[key][0].numpy() for key in KEYS]).astype(np.float32)

@@ -1,17 +1,20 @@
 """Local normalised cross-correlation, the structural term of the released objective."""
 
 import torch
-from monai.losses import LocalNormalizedCrossCorrelationLoss
+from torch.nn import functional as F
 
-_LNCC = LocalNormalizedCrossCorrelationLoss(spatial_dims=3, kernel_size=3)
+BOX = 27  # voxels of a box of 3x3x3
+SMALLEST_VARIANCE = 1e-5  # of a box's 27-voxel sums
 
 
 def lncc_losses(fused: torch.Tensor, *sources: torch.Tensor) -> list[torch.Tensor]:
-    """Minus the mean squared local correlation with each source, MONAI's loss with its defaults.
+    """Minus the mean squared local correlation with each source.
 
-    Boxes of 3x3x3 voxels, zero-padded border, 27-voxel sums clamped at 1e-5. About -1 where fused and
-    source are related linearly in every box, 0 where they are unrelated; lower is better. Flat boxes
-    count as 1 (clamped over clamped), so an empty background pulls the value towards -1.
+    Boxes of 3x3x3 voxels, zero-padded border, variances (27-voxel sums) of at least 1e-5. About -1 where
+    fused and source are related linearly in every box, 0 where they are unrelated; lower is better. Flat
+    boxes count as 0, so an empty background pulls the value towards 0. MONAI's
+    `LocalNormalizedCrossCorrelationLoss` with its defaults gives the same number; here the sums of the
+    fused volume are shared by all sources, and three voxels are added along each axis in turn.
 
     Args:
         fused: (B, 1, D, H, W).
@@ -22,5 +25,29 @@ def lncc_losses(fused: torch.Tensor, *sources: torch.Tensor) -> list[torch.Tenso
         the local variances are differences of nearly equal sums.
     """
     with torch.autocast(fused.device.type, enabled=False):
-        wide = fused.to(torch.promote_types(fused.dtype, torch.float32))
-        return [_LNCC(wide, source.to(wide.dtype)) for source in sources]
+        fused = fused.to(torch.promote_types(fused.dtype, torch.float32))
+        sum_f = _box_sum(fused)
+        variance_f = _clamped(_box_sum(fused * fused) - sum_f / BOX * sum_f)
+        losses = []
+        for source in sources:
+            source = source.to(fused.dtype)
+            with torch.no_grad():
+                sum_s = _box_sum(source)
+                variance_s = _clamped(_box_sum(source * source) - sum_s / BOX * sum_s)
+            covariance = _box_sum(fused * source) - sum_f / BOX * sum_s
+            losses.append(-(covariance.square() / (variance_f * variance_s)).mean())
+        return losses
+
+
+def _clamped(sums: torch.Tensor) -> torch.Tensor:
+    return sums.clamp(min=SMALLEST_VARIANCE)
+
+
+def _box_sum(volume: torch.Tensor) -> torch.Tensor:
+    """Sums over 3x3x3 boxes around every voxel, zeros outside: (B, 1, D, H, W) -> the same shape."""
+    for axis in (2, 3, 4):
+        side = volume.shape[axis]
+        padded = F.pad(volume, (0, 0) * (4 - axis) + (1, 1))
+        before, here, after = (padded.narrow(axis, start, side) for start in range(3))
+        volume = before + here + after
+    return volume

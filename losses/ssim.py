@@ -51,17 +51,17 @@ def _at_least_float32(*volumes: torch.Tensor) -> list[torch.Tensor]:
 def _blur(volume: torch.Tensor) -> torch.Tensor:
     """Gaussian means over whole windows: (B, 1, D, H, W) -> (B, 1, D-10, H-10, W-10)."""
     b, c, d, h, w = volume.shape
-    volume = volume @ _band_matrix(w, volume)
-    volume = _band_matrix(h, volume).T @ volume
-    volume = _band_matrix(d, volume).T @ volume.reshape(b, c, d, -1)
+    volume = volume @ band_matrix(w, volume)
+    volume = band_matrix(h, volume).T @ volume
+    volume = band_matrix(d, volume).T @ volume.reshape(b, c, d, -1)
     return volume.reshape(b, c, d - WINDOW + 1, h - WINDOW + 1, w - WINDOW + 1)
 
 
-def _band_matrix(side: int, like: torch.Tensor) -> torch.Tensor:
-    """(side, side - 10): column j holds the Gaussian window that starts at position j."""
+def band_matrix(side: int, like: torch.Tensor, window: int = WINDOW) -> torch.Tensor:
+    """(side, side - window + 1): column j holds the Gaussian window that starts at position j, as `like`'s type."""
     row = torch.arange(side, device=like.device)[:, None]
-    column = torch.arange(side - WINDOW + 1, device=like.device)[None, :]
+    column = torch.arange(side - window + 1, device=like.device)[None, :]
     tap = row - column
-    window = torch.exp(-0.5 * ((tap - WINDOW // 2) / SIGMA) ** 2).to(like.dtype)
-    window = torch.where((tap >= 0) & (tap < WINDOW), window, torch.zeros_like(window))
-    return window / window.sum(dim=0, keepdim=True)
+    weights = torch.exp(-0.5 * ((tap - window // 2) / SIGMA) ** 2).to(like.dtype)
+    weights = torch.where((tap >= 0) & (tap < window), weights, torch.zeros_like(weights))
+    return weights / weights.sum(dim=0, keepdim=True)

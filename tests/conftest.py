@@ -8,7 +8,9 @@ import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy.spatial.transform import Rotation
 
+import train_diff
 from data.phantom import write_cohort
+from tests.runs import QUICK, QUICK_2D
 from utils.cli import run
 
 HEAD_SHAPE = (18, 22, 15)
@@ -109,3 +111,17 @@ def refuses(run_script):
             assert str(name) in lines[0], err
 
     return check
+
+
+@pytest.fixture
+def train(run_script, synthetic_cohort, tmp_path):
+    """Function (*flags, name) -> run folder, of a quick training on the synthetic cohort that must succeed."""
+
+    def call(*flags, name="run", data=synthetic_cohort) -> Path:
+        quick = QUICK_2D if "--model" in flags else QUICK
+        flags = ("--data", data, "--out", tmp_path / "result", "--name", name, *quick, *flags)
+        status, _, err = run_script(train_diff.main, *flags)
+        assert status == 0, err
+        return tmp_path / "result" / name
+
+    return call

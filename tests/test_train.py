@@ -1,6 +1,5 @@
 """train_diff.py at its boundary: flags in, a run folder out."""
 
-import csv
 import json
 import math
 import shutil
@@ -12,40 +11,17 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_diff
-from data.dataset import PairDataset, prepared_datasets
+from data.dataset import PairDataset
 from data.subjects import find_subjects
 from losses import OBJECTIVES
 from metrics import score as score_volume
 from tests import workers
+from tests.runs import QUICK, table, weights
 from utils import checkpoint
 from utils.config import TrainConfig
 from utils.distributed import launch
 from utils.runlog import start_run_folder
-from utils.trainer import learning_rate
-
-QUICK = ("--size", 36, "--embed-dim", 24, "--lr", "1e-3", "--workers", 0, "--cache", "memory")
-
-
-@pytest.fixture
-def train(run_script, synthetic_cohort, tmp_path):
-    """Function (*flags, name) -> run folder, of a quick training on the synthetic cohort that must succeed."""
-
-    def call(*flags, name="run", data=synthetic_cohort):
-        flags = ("--data", data, "--out", tmp_path / "result", "--name", name, *QUICK, *flags)
-        status, _, err = run_script(train_diff.main, *flags)
-        assert status == 0, err
-        return tmp_path / "result" / name
-
-    return call
-
-
-def table(path) -> list[dict]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def weights(path) -> torch.Tensor:
-    return torch.cat([w.double().flatten() for w in checkpoint.read(path)["model"].values()])
+from utils.trainer import REFERENCES, learning_rate
 
 
 def test_a_run_leaves_everything_that_is_promised(train, synthetic_cohort):
@@ -213,21 +189,30 @@ def test_published_defaults():
 
 @pytest.fixture
 def two_processes(synthetic_cohort, tmp_path):
-    """A configuration and data sets of two training and two validation pairs, as `launch` hands them over."""
-    subjects = find_subjects(synthetic_cohort).subjects
-    small = {"size": 36, "embed_dim": 24, "epochs": 1, "workers": 0, "cache": "none", "gpus": (0, 1)}
-    config = TrainConfig(data=str(synthetic_cohort), out=str(tmp_path), name="two", **small)
-    parts = subjects[:2], subjects[1:]
-    start_run_folder(config, parts)
-    return config, prepared_datasets(*parts, **config.data_options())
+    """Function (**options) -> a configuration and data sets of two training and two validation pairs, for `launch`."""
+
+    def prepare(**options):
+        subjects = find_subjects(synthetic_cohort).subjects
+        options |= {"epochs": 1, "workers": 0, "gpus": (0, 1), "out": str(tmp_path), "name": "two"}
+        config = TrainConfig.of(options)
+        parts = subjects[:2], subjects[1:]
+        start_run_folder(config, parts)
+        return config, train_diff.prepare_data(config, parts)
+
+    return prepare
 
 
-def test_two_processes_train_one_network(two_processes, tmp_path):
+SMALL = {"size": 36, "embed_dim": 24, "cache": "none"}
+SMALL_2D = {"model": "matr", "size": 16, "batch_size": 64, "cache": "memory"}
+
+
+@pytest.mark.parametrize("options", [SMALL, SMALL_2D], ids=["dc2fusion", "matr"])
+def test_two_processes_train_one_network(two_processes, tmp_path, options):
     """Data-parallel on two CPU processes: each sees its share, weights and statistics end the same in both."""
-    launch(workers.train_and_compare, [torch.device("cpu")] * 2, *two_processes, tmp_path / "checksums.json")
+    launch(workers.train_and_compare, [torch.device("cpu")] * 2, *two_processes(**options), tmp_path / "checksums.json")
     content = checkpoint.read(tmp_path / "two" / "last.pt")
     assert content["step"] == 1 and len(content["rng"]) == 2
-    rows = [row for row in table(tmp_path / "two" / "scores.csv") if row["method"] == "dc2fusion"]
+    rows = [row for row in table(tmp_path / "two" / "scores.csv") if row["method"] not in REFERENCES]
     assert {row["n"] for row in rows} == {"2"}
     first, second = json.loads((tmp_path / "checksums.json").read_text())
     assert first == pytest.approx(second, rel=1e-12)
@@ -235,7 +220,7 @@ def test_two_processes_train_one_network(two_processes, tmp_path):
 
 def test_a_loss_that_is_not_finite_in_one_process_is_said_once_and_stops_all(two_processes, capfd):
     with pytest.raises(SystemExit) as ended:
-        launch(workers.diverge_in_the_second, [torch.device("cpu")] * 2, *two_processes)
+        launch(workers.diverge_in_the_second, [torch.device("cpu")] * 2, *two_processes(**SMALL))
     assert ended.value.code == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
@@ -343,6 +328,8 @@ class TestBadInput:
     def test_resuming_with_a_flag_that_makes_another_run(self, refuses, train):
         folder = train("--epochs", 1)
         refuses(train_diff.main, "--resume", folder, "--lr", 0.5, names=("--lr", "0.5"))
+        refuses(train_diff.main, "--resume", folder, "--model", "matr", names=("--model", "matr", "dc2fusion"))
+        refuses(train_diff.main, "--resume", folder, "--plane", "axial", names=("--plane", "dc2fusion"))
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     @pytest.mark.gpu

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from losses import build_objective
 from models import build_model
+from train_diff import build_loss
 from utils.config import TrainConfig
 from utils.distributed import Process
 from utils.trainer import Trainer
@@ -16,8 +16,8 @@ from utils.trainer import Trainer
 def build_trainer(process: Process, config: TrainConfig, datasets: tuple) -> Trainer:
     """A trainer as train_diff.py makes it."""
     torch.manual_seed(config.seed + process.rank)
-    model = build_model("dc2fusion", **config.model_options())
-    return Trainer(config, model, build_objective(config.objective), *datasets, process)
+    model = build_model(config.model, **config.model_options())
+    return Trainer(config, model, build_loss(config), *datasets, process)
 
 
 def train_and_compare(process: Process, config: TrainConfig, datasets: tuple, report: Path) -> None:
@@ -36,11 +36,11 @@ def train_and_compare(process: Process, config: TrainConfig, datasets: tuple, re
 def diverge_in_the_second(process: Process, config: TrainConfig, datasets: tuple) -> None:
     """Train with a network that turns NaN in the second process only."""
     trainer = build_trainer(process, config, datasets)
-    original = trainer.objective
+    original = trainer.loss.objective
 
     def objective(fused, mri, pet):
         loss, terms = original(fused, mri, pet)
         return (loss * math.nan, terms) if process.rank == 1 else (loss, terms)
 
-    trainer.objective = objective
+    trainer.loss.objective = objective
     trainer.fit()

@@ -4,7 +4,7 @@ An own checkpoint is a dict of tensors and plain values:
     format      FORMAT
     config      `TrainConfig.to_dict()`
     model       state dict of the network
-    optimizer   state dict of Adam
+    optimizer   state dict of the optimiser
     epoch       epochs that are done; the learning rate follows from it
     step        training steps that are done
     best        the best score so far
@@ -47,6 +47,7 @@ class TrainedModel:
         size: voxels a side that it was trained on.
         source: the file that it came from.
         description: one line for the user.
+        name: of its model, see `models.build_model`.
     """
 
     model: nn.Module
@@ -54,6 +55,7 @@ class TrainedModel:
     size: int
     source: Path
     description: str
+    name: str = "dc2fusion"
 
 
 def save(path: Path, content: dict) -> None:
@@ -125,6 +127,16 @@ def locate(path: Path) -> Path:
     raise InputError(path, f"no {BEST} or {LAST} in this folder", "give a run folder of train_diff.py")
 
 
+def is_own(path: Path) -> bool:
+    """Whether a path is a run folder or a checkpoint of this project, which knows its model."""
+    if path.is_dir():
+        return any((path / name).is_file() for name in (BEST, LAST, "config.json"))
+    try:
+        return "format" in read(path)
+    except InputError:
+        return False
+
+
 def read_own(path: Path) -> tuple[dict, TrainConfig]:
     """Read a checkpoint of this project with its configuration.
 
@@ -145,7 +157,7 @@ def load_model(path: Path, variant: str | None = None, size: int = 128) -> Train
 
     Args:
         path: a run folder, an own checkpoint or a checkpoint of the released code.
-        variant: must agree with an own checkpoint; for a released one "released" is taken if None.
+        variant: must agree with an own checkpoint of DC2Fusion; for a released one "released" is taken if None.
         size: what a released checkpoint was trained on; an own one knows.
 
     Raises:
@@ -156,13 +168,19 @@ def load_model(path: Path, variant: str | None = None, size: int = 128) -> Train
     if is_released(content):
         return _load_released(path, content, variant or "released", size)
     if "format" not in content:
-        raise InputError(path, "its tensors are not DC2Fusion's", "give a DC2Fusion checkpoint")
+        remedy = "give a DC2Fusion checkpoint, or name another method's weights by --weights METHOD=FILE"
+        raise InputError(path, "its tensors are not DC2Fusion's", remedy)
     content, config = read_own(path)
+    if variant and config.regime.slicewise:
+        raise InputError("--variant", f"{path} is {config.model}, which has none", "leave the flag out")
     if variant not in (None, config.variant):
         raise InputError("--variant", f"{path} was trained as {config.variant}, not {variant}", "leave the flag out")
     model = restore_model(path, content, config)
-    description = f"{path}: {config.variant} variant, E={config.embed_dim}, epoch {content['epoch']}"
-    return TrainedModel(model.eval(), config.recipe, config.size, path, description)
+    form = f"{config.variant} variant, E={config.embed_dim}"
+    if config.regime.slicewise:
+        form = f"on {config.plane} slices"
+    description = f"{path}: {config.model}, {form}, epoch {content['epoch']}"
+    return TrainedModel(model.eval(), config.recipe, config.size, path, description, config.model)
 
 
 def restore_model(path: Path, content: dict, config: TrainConfig) -> nn.Module:
@@ -172,7 +190,7 @@ def restore_model(path: Path, content: dict, config: TrainConfig) -> nn.Module:
         InputError: the tensors do not fit the configuration.
     """
     try:
-        model = build_model("dc2fusion", **config.model_options())
+        model = build_model(config.model, **config.model_options())
         model.load_state_dict(content["model"])
     except (ValueError, RuntimeError, TypeError, AttributeError) as error:
         problem = "its tensors do not fit its configuration: " + " ".join(str(error).split())[:300]

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from utils.cli import InputError
+from utils.regimes import REGIMES, Regime, flag, refuse_foreign
 
 # What may change when a run goes on; anything else would make it another run.
 CHANGEABLE = {"data", "epochs", "workers", "cache", "val_every", "gpus", "compile"}
@@ -12,12 +13,14 @@ CHANGEABLE = {"data", "epochs", "workers", "cache", "val_every", "gpus", "compil
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides a run. The defaults are the published ones (arXiv 2310.06291 and its code).
+    """Everything that decides a run. The defaults are DC2Fusion's published ones (arXiv 2310.06291 and its code).
 
     Attributes:
         data: root of the data set; None for the synthetic cohort.
         train_list, val_list: files with subject names; None for a 90/10 split by `seed`.
         recording, run: which of several BIDS candidates to take.
+        model: what is trained, a name in `utils.regimes.REGIMES`. The next four, and from objective to gamma2, are
+            DC2Fusion's alone; plane and vgg are of the 2-D methods.
         embed_dim: E, the width of the first stage.
         variant: "paper" or "released" network; see `models.variants`.
         switched: differences between the variants that are switched alone.
@@ -25,8 +28,10 @@ class TrainConfig:
         recipe: "paper" or "released" preprocessing; see `data.transforms`.
         objective: see `losses.objective`.
         alpha1 .. gamma2: weights of its three terms, 1 for the MRI, 2 for the PET.
+        plane: of the slices that a 2-D method sees.
+        vgg: file of VGG-16's weights, for the 2-D methods whose loss has a part for it.
         size: voxels a side that the network sees.
-        epochs, batch_size, lr, seed: as usual; the learning rate falls polynomially to 0.
+        epochs, batch_size, lr, seed: as usual; see the model's regime for the course of the learning rate.
         amp: bfloat16 autocast; losses stay in float32.
         compile: run the network through torch.compile.
         workers: processes that load data.
@@ -42,6 +47,7 @@ class TrainConfig:
     val_list: str | None = None
     recording: str | None = None
     run: str | None = None
+    model: str = "dc2fusion"
     embed_dim: int = 96
     variant: str = "paper"
     switched: tuple[str, ...] = ()
@@ -54,6 +60,8 @@ class TrainConfig:
     beta2: float = 1.0
     gamma1: float = 2.0
     gamma2: float = 1.0
+    plane: str = "axial"
+    vgg: str | None = None
     size: int = 128
     epochs: int = 500
     batch_size: int = 1
@@ -74,8 +82,29 @@ class TrainConfig:
         """Where the run writes: configuration, log, scores and checkpoints."""
         return Path(self.out) / self.name
 
+    @property
+    def regime(self) -> Regime:
+        """How the model is trained."""
+        return REGIMES[self.model]
+
+    @classmethod
+    def of(cls, given: dict) -> "TrainConfig":
+        """The configuration of a new run: what was given, else the model's published values, else the defaults.
+
+        Raises:
+            InputError: a value that means nothing to the model.
+        """
+        model = given.get("model", cls.model)
+        refuse_foreign(model, given)
+        published = {name: getattr(REGIMES[model], name) for name in ("epochs", "batch_size", "lr")}
+        recipe = {"recipe": given.get("variant", cls.variant)}
+        values = published | recipe | {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        return cls(**values)
+
     def model_options(self) -> dict:
-        """The options of `models.build_model("dc2fusion", ...)`."""
+        """The options of `models.build_model(self.model, ...)`."""
+        if self.regime.slicewise:
+            return {"plane": self.plane}
         return {
             "embed_dim": self.embed_dim,
             "variant": self.variant,
@@ -92,6 +121,10 @@ class TrainConfig:
             "cache": self.cache,
             "cache_folder": Path(self.out) / "cache",
         }
+
+    def slice_options(self) -> dict:
+        """The options of `data.slices.SliceDataset` beside those of every data set."""
+        return {"plane": self.plane, "patch": self.regime.patch, "pooled": self.regime.inputs == ("image",)}
 
     def objective_options(self) -> dict:
         """The options of `losses.build_objective(name, ...)`: (MRI, PET) pairs of weights."""
@@ -113,6 +146,8 @@ class TrainConfig:
             raise InputError("--name", f"{self.name!r} is no folder name", "leave paths to --out")
         if self.size < 16:
             raise InputError("--size", f"{self.size} is below 16 voxels", "give 16 or more")
+        if self.regime.slicewise and self.cache == "none":
+            raise InputError("--cache", "none would read a volume for every slice", "give disk or memory")
         if self.embed_dim % 24:
             raise InputError("--embed-dim", f"{self.embed_dim} is no multiple of 24", "give 24, 48, 72, 96, ...")
         if self.best_by == "released" and self.size <= 64:
@@ -126,13 +161,13 @@ class TrainConfig:
             raise InputError("--name", f"{self.run_folder} is not empty", "choose another name or --resume it")
 
     def check_batches(self, pairs: int) -> None:
-        """Refuse sizes whose deepest grid is one token if any training batch would hold one pair.
+        """Refuse sizes whose deepest grid is one token if any training batch of DC2Fusion would hold one pair.
 
         Raises:
             InputError: BatchNorm needs more than one token a channel.
         """
         share = -(-pairs // len(self.gpus))
-        if self.size <= 32 and (self.batch_size == 1 or share % self.batch_size == 1):
+        if not self.regime.slicewise and self.size <= 32 and (self.batch_size == 1 or share % self.batch_size == 1):
             problem = f"{self.size} leaves one token on the deepest grid for a batch of 1, and BatchNorm needs two"
             raise InputError("--size", problem, f"give a size above 32 or another --batch-size for {share} pairs")
 
@@ -146,12 +181,14 @@ class TrainConfig:
         Raises:
             InputError: a value that would make it another run.
         """
+        refuse_foreign(self.model, given)
+        changeable = CHANGEABLE | ({"vgg"} if self.vgg else set())  # the file may have been moved
         for name, value in given.items():
             started_with = getattr(self, name)
-            if name not in CHANGEABLE and value != started_with:
+            if name not in changeable and value != started_with:
                 problem = f"{value}, but the run was started with {started_with}"
-                raise InputError("--" + name.replace("_", "-"), problem, "leave the flag out")
-        changed = {name: value for name, value in given.items() if name in CHANGEABLE}
+                raise InputError(flag(name), problem, "leave the flag out")
+        changed = {name: value for name, value in given.items() if name in changeable}
         return replace(self, **changed, out=str(folder.parent), name=folder.name)
 
     def to_dict(self) -> dict:
@@ -174,4 +211,6 @@ class TrainConfig:
             wanted = (str, type(None)) if default is None or isinstance(default, str) else type(default)
             if not isinstance(value, wanted) and not (isinstance(default, float) and isinstance(value, int)):
                 raise ValueError(f"configuration key {name} holds {value!r}")
+        if values.get("model", cls.model) not in REGIMES:
+            raise ValueError(f"configuration key model holds {values['model']!r}")
         return cls(**values)

@@ -25,10 +25,16 @@ class Process:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model on this process's device, averaging gradients with the other processes."""
-        model = model.to(self.device)
-        return model if self.world_size == 1 else DistributedDataParallel(model)
+    def wrap(self, module: nn.Module, some_unused: bool = False) -> nn.Module:
+        """The module on this process's device, averaging gradients with the other processes.
+
+        Args:
+            some_unused: whether there are parameters that get no gradient, which the others must not wait for.
+        """
+        module = module.to(self.device)
+        if self.world_size == 1:
+            return module
+        return DistributedDataParallel(module, find_unused_parameters=some_unused)
 
     def gather(self, items: list) -> list:
         """The items of all processes, in the order of their ranks."""

@@ -10,6 +10,7 @@ from monai.transforms import Compose, CropForegroundd
 from data.transforms import KEYS, RECIPES, deterministic, foreground, rescale, scale_like, to_item, to_native
 from data.volume import Volume
 from metrics import Scorer, clip_unit
+from models.baselines.slicewise import Slicewise
 from utils.checkpoint import TrainedModel
 from utils.cli import InputError
 
@@ -50,8 +51,8 @@ def fuse_pair(
         trained: the network, already on `device`.
         mri, pet: one pair on one grid, see `data.volume.read_pair`.
         resolution: "published" crops, pads and resizes to the size of the training, fuses once and
-            interpolates back. "native" runs the network at the MRI's own voxels, in overlapping windows
-            of the training's size where the head is larger than one.
+            interpolates back. "native" runs the network at the MRI's own voxels, DC2Fusion in overlapping
+            windows of the training's size where the head is larger than one.
         amp: bfloat16 autocast.
 
     Raises:
@@ -85,7 +86,7 @@ def fuse_pair(
 def _run(trained: TrainedModel, inputs: torch.Tensor, device: torch.device, resolution: str) -> torch.Tensor:
     """(1, 2, D, H, W) MRI and PET -> (1, 1, D, H, W) fused."""
     model, sides = trained.model, inputs.shape[2:]
-    if resolution == "published" or max(sides) <= trained.size:
+    if resolution == "published" or max(sides) <= trained.size or isinstance(model, Slicewise):
         return model(*inputs.to(device).split(1, dim=1))
     # Windows are blended as stream maps: the fusion layer's weights belong to the whole volume.
     maps = sliding_window_inference(

@@ -41,18 +41,36 @@ BEST_BY: dict[str, Callable[[Scores], float]] = {
 
 
 def learning_rate(config: TrainConfig, epoch: int) -> float:
-    """round(lr (1 - epoch / epochs)^0.9, 8), the released schedule; `epoch` counts from 0."""
+    """Of DC2Fusion round(lr (1 - epoch / epochs)^0.9, 8), the released schedule; `epoch` counts from 0."""
+    if not config.regime.decays:
+        return config.lr
     return round(config.lr * (1 - epoch / config.epochs) ** DECAY_POWER, 8)
 
 
+class Loss(nn.Module):
+    """Network and objective as one module, `(*images) -> (total, terms)`: what data-parallel training wraps."""
+
+    def __init__(self, network: nn.Module, objective: Callable, slicewise: bool) -> None:
+        super().__init__()
+        self.network, self.objective, self.slicewise = network, objective, slicewise
+
+    def forward(self, *images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The scalar to minimise and each term of it, of a batch of pairs or of single images."""
+        if self.slicewise:
+            return self.objective(self.network.method, *images)
+        return self.objective(self.network(*images), *images)
+
+
 class Trainer:
-    """Trains a network on pairs and writes the run folder.
+    """Trains a network and writes the run folder. Whatever is trained, the scores are those of whole volumes.
 
     Args:
         config: the run's configuration.
-        model: the network; it is moved to the process's device.
-        objective: `(fused, mri, pet) -> (total, terms)`, see `losses`.
-        train, validation: the pairs.
+        model: the network, `(mri, pet) -> fused` on volumes; it is moved to the process's device.
+        objective: `(fused, mri, pet) -> (total, terms)`, or for a 2-D method `(method, *images) -> (total, terms)`, see
+            `losses`.
+        train: the pairs, or the slices for a 2-D method.
+        validation: the pairs.
         process: this process and its device.
         resumed: content of the checkpoint to go on from, see `utils.checkpoint`.
     """
@@ -68,12 +86,15 @@ class Trainer:
         resumed: dict | None = None,
     ) -> None:
         self.config = config
+        self.regime = config.regime
         self.process = process
-        self.objective = objective
         self.model = model.to(process.device)
         self.network = torch.compile(self.model) if config.compile else self.model
-        self.runner = process.wrap(self.network)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr)
+        # The 2-D methods keep parameters of their published state dicts that have no effect.
+        self.loss = Loss(self.network, objective, self.regime.slicewise)
+        self.runner = process.wrap(self.loss, some_unused=self.regime.slicewise)
+        optimizer = getattr(torch.optim, self.regime.optimizer)
+        self.optimizer = optimizer(self.model.parameters(), lr=config.lr, **self.regime.optimizer_options)
         self.sampler = EpochSampler(
             len(train), config.seed, shuffle=True, rank=process.rank, world_size=process.world_size
         )
@@ -145,25 +166,34 @@ class Trainer:
     def train_step(self, batch: dict) -> dict[str, float]:
         """One update of the weights; returns what is logged of it."""
         device = self.process.device
-        mri, pet = (batch[key].to(device, non_blocking=True) for key in ("mri", "pet"))
+        images = [batch[key].to(device, non_blocking=True) for key in self.regime.inputs]
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.amp):
-            fused = self.runner(mri, pet)
-            loss, terms = self.objective(fused, mri, pet)
-        values = {"loss/total": loss.item()} | {f"loss/{k}": v.item() for k, v in terms.items()}
-        self._stop_unless_finite(values, batch["name"])
+            loss, terms = self.runner(*images)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        values["gradient norm"] = norm.item()
+        losses = {"loss/total": loss.detach()} | {f"loss/{name}": value for name, value in terms.items()}
+        *numbers, norm = torch.stack([*losses.values(), norm]).tolist()  # all at once: a GPU is waited for once a step
+        values = dict(zip(losses, numbers, strict=True))
+        self._stop_unless_finite(values, batch["name"])
+        values["gradient norm"] = norm
         self._stop_unless_finite(values, batch["name"])
         self.optimizer.step()
+        self._limit_weights()
         values["learning rate"] = self.optimizer.param_groups[0]["lr"]
         values["memory/peak GiB"] = peak_memory_gib(device)
         return values
 
+    @torch.no_grad()
+    def _limit_weights(self) -> None:
+        limit = self.regime.weight_limit
+        if limit is not None:
+            for parameter in self.model.parameters():
+                parameter.clamp_(-limit, limit)
+
     def _stop_unless_finite(self, values: dict[str, float], names: list[str]) -> None:
         bad = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
-        where = f"epoch {self.sampler.epoch + 1}, step {self.step + 1} ({', '.join(names)})"
+        where = f"epoch {self.sampler.epoch + 1}, step {self.step + 1} ({', '.join(dict.fromkeys(names))})"
         self.process.raise_together(self._diverged(where, ", ".join(bad)) if bad else None)
 
     def _diverged(self, where: str, what: str) -> InputError:
@@ -176,7 +206,8 @@ class Trainer:
         """Score the network on the validation pairs, beside the average and a copy of the MRI."""
         self.model.eval()
         self.process.share_buffers(self.model)
-        methods = {"dc2fusion": self._fuse}
+        trained = self.config.model
+        methods = {trained: self._fuse}
         if self.references is None:
             methods |= {name: build_model(name) for name in REFERENCES}
         rows, diverged = [], None
@@ -186,13 +217,13 @@ class Trainer:
             mri, pet = (item[key][None].to(self.process.device) for key in ("mri", "pet"))
             scorer = self._scorer(mri[0, 0], pet[0, 0])
             fused = {name: method(mri, pet)[0, 0].float() for name, method in methods.items()}
-            if not fused["dc2fusion"].isfinite().all():
+            if not fused[trained].isfinite().all():
                 where = f"validation after epoch {self.epoch} ({item['name']})"
                 diverged = self._diverged(where, "the network's output is NaN or infinite")
                 break
             rows += [(name, scorer(volume)) for name, volume in fused.items()]
             if self.log and index < PICTURED_SUBJECTS:
-                volumes = [v.cpu().numpy() for v in (mri[0, 0], pet[0, 0], fused["dc2fusion"])]
+                volumes = [v.cpu().numpy() for v in (mri[0, 0], pet[0, 0], fused[trained])]
                 figure = fusion_figure(*volumes, title=f"{item['name']}, epoch {self.epoch}")
                 self.log.figure(f"fusion/{item['name']}", figure, self.epoch)
         self.process.raise_together(diverged)
@@ -201,9 +232,9 @@ class Trainer:
         if self.references is None:
             self.references = {name: scores[name] for name in REFERENCES}
         if self.log:
-            for name, values in (self.references | {"dc2fusion": scores["dc2fusion"]}).items():
+            for name, values in (self.references | {trained: scores[trained]}).items():
                 self.log.scores(self.epoch, name, values)
-        return scores["dc2fusion"]
+        return scores[trained]
 
     def _scorer(self, mri: torch.Tensor, pet: torch.Tensor) -> Callable[[torch.Tensor], dict[str, float]]:
         """Scores of a fused volume against these sources, with the released sum where it chooses the best."""

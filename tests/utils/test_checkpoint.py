@@ -43,6 +43,32 @@ def test_a_saved_network_comes_back_with_its_preprocessing(saved):
     assert all(torch.equal(ours[key], tensor) for key, tensor in model.state_dict().items())
 
 
+def test_a_checkpoint_from_before_the_2d_methods_is_dc2fusion(saved):
+    path, model = saved
+    content = checkpoint.read(path)
+    for key in ("model", "plane", "vgg"):
+        del content["config"][key]
+    torch.save(content, path)
+    trained = checkpoint.load_model(path)
+    assert type(trained.model) is type(model) and "dc2fusion" in trained.description
+
+
+@pytest.mark.parametrize("name", ["swinfuse", "u2fusion", "dilran", "matr"])
+def test_a_2d_method_comes_back_on_its_plane(saved, name):
+    path, _ = saved
+    config = TrainConfig.of({"model": name, "plane": "coronal", "size": 40})
+    model = build_model(name, **config.model_options())
+    content = checkpoint.read(path) | {"config": config.to_dict(), "model": model.state_dict()}
+    torch.save(content, path)
+    trained = checkpoint.load_model(path)
+    assert type(trained.model.method) is type(model.method) and trained.model.plane == "coronal"
+    assert f"{name}, on coronal slices, epoch 3" in trained.description
+    ours = trained.model.state_dict()
+    assert all(torch.equal(ours[key], tensor) for key, tensor in model.state_dict().items())
+    with pytest.raises(InputError, match=f"--variant.*{name}"):
+        checkpoint.load_model(path, "paper")
+
+
 def test_a_run_folder_means_its_best_checkpoint(saved):
     path, _ = saved
     assert checkpoint.locate(path.parent) == path
@@ -176,6 +202,13 @@ class TestRefused:
         content["config"]["epochs"] = "many"
         torch.save(content, path)
         self.refuse(path, "epochs holds 'many'")
+
+    def test_a_model_that_is_not_known(self, saved):
+        path, _ = saved
+        content = checkpoint.read(path)
+        content["config"]["model"] = "fusiongan"
+        torch.save(content, path)
+        self.refuse(path, "model holds 'fusiongan'")
 
     def test_another_variant_than_it_was_trained_as(self, saved):
         path, _ = saved
