@@ -14,13 +14,15 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from utils.cli import InputError, notice
 
 PUBLISHED_MRI, PUBLISHED_PET = "_mri_MNI152", "_FDG_MNI152"
+# Folders beside the subjects: what others made of them (BIDS), and what prepare.py writes for people to look at.
+NOT_SUBJECTS = ("derivatives", "flagged", "qc")
 _KINDS = ("anat", "pet")
 _SUFFIXES = (".nii.gz", ".nii")
 _LOOKED_FOR = (
@@ -138,7 +140,7 @@ def read_pairs(path: str | os.PathLike) -> list[ListedPair]:
             there, a subject that is no name, or a subject or output twice; with the line's number.
     """
     path = Path(path)
-    rows = _table(path)
+    rows = read_table(path, ("mri", "pet"), ("output", "subject"))
     pairs = [_listed_pair(path, line, row) for line, row in rows]
     if not pairs:
         raise InputError(path, "no pairs in it", "write one line `mri,pet` for each pair")
@@ -198,11 +200,71 @@ def read_text(path: Path) -> str:
     return text
 
 
+def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> list[tuple[int, dict[str, str]]]:
+    """The filled lines of a table as (line number, {column: cell}), columns in small letters and checked.
+
+    Separated by commas, semicolons or tabs, whichever of these the header has first in this order. Columns that
+    are neither required nor optional are not used, which a notice says.
+
+    Raises:
+        InputError: no such file, not text, empty, a required column missing, a column twice, or a line with more
+            cells than columns.
+    """
+    rows = read_rows(path, f"write `{','.join(required)}` and one line for each pair")
+    columns = [cell.lower() for cell in rows[0][1]]
+    missing = [column for column in required if column not in columns]
+    if missing:
+        problem = f"line {rows[0][0]}: no column {' and no column '.join(missing)}"
+        header = ",".join(required) + "".join(f"[,{column}]" for column in optional)
+        raise InputError(path, problem, f"begin with the header {header}")
+    doubled = [column for column, number in Counter(columns).items() if number > 1]
+    if doubled:
+        raise InputError(path, f"two columns are called {doubled[0]}", "keep one of them")
+    unknown = [column for column in columns if column not in (*required, *optional)]
+    if unknown:
+        notice(f"{path}: column {', '.join(unknown)} is not used")
+    for line, cells in rows[1:]:
+        if len(cells) > len(columns):
+            problem = f"line {line}: {len(cells)} cells for {len(columns)} columns"
+            raise InputError(path, problem, "quote paths that hold the separator")
+    return [(line, dict(zip(columns, cells, strict=False))) for line, cells in rows[1:]]
+
+
+def read_rows(path: Path, remedy: str) -> list[tuple[int, list[str]]]:
+    """The filled lines of a CSV as (line number, cells); at least one.
+
+    Blanks around cells and empty cells at the end of a line are no part of it.
+
+    Args:
+        remedy: what to do when nothing is in it.
+
+    Raises:
+        InputError: no such file, not text, not a CSV, or empty.
+    """
+    text = read_text(path)
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = next((mark for mark in ",;\t" if mark in first), ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    rows: list[tuple[int, list[str]]] = []
+    try:
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            while cells and not cells[-1]:
+                cells.pop()
+            if cells:
+                rows.append((reader.line_num, cells))
+    except csv.Error as error:
+        raise InputError(path, f"line {reader.line_num}: {error}", "write a plain CSV") from error
+    if not rows:
+        raise InputError(path, "the list is empty", remedy)
+    return rows
+
+
 # Folders -----------------------------------------------------------------------------------------
 
 
 def _subject_folders(root: Path) -> list[Path]:
-    """The visible folders in `root`, without `derivatives`, in natural order."""
+    """The visible folders in `root` that can be subjects, in natural order."""
     if not os.path.exists(root):
         raise InputError(root, "no such folder", "check the path")
     if not os.path.isdir(root):
@@ -212,7 +274,7 @@ def _subject_folders(root: Path) -> list[Path]:
         raise InputError(root, "the folder is empty", _LOOKED_FOR)
     visible = [entry for entry in entries if not entry.name.startswith((".", "__"))]
     folders = [entry for entry in visible if os.path.isdir(entry)]
-    return [folder for folder in folders if folder.name != "derivatives"]
+    return [folder for folder in folders if folder.name not in NOT_SUBJECTS]
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -391,40 +453,6 @@ def _candidates_reason(what: str, files: list[Path], asked: Iterable[str] = ()) 
 
 
 # Tables of pairs ---------------------------------------------------------------------------------
-
-
-def _table(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """The filled lines of a table as (line number, {column: cell}), columns checked."""
-    text = read_text(path)
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    if not first:
-        raise InputError(path, "the list is empty", "write `mri,pet` and one line for each pair")
-    delimiter = next((mark for mark in ",;\t" if mark in first), ",")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    rows: list[tuple[int, list[str]]] = []
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                rows.append((reader.line_num, [cell.strip() for cell in cells]))
-    except csv.Error as error:
-        problem = f"line {reader.line_num}: {error}"
-        raise InputError(path, problem, "write a plain CSV with the header `mri,pet`") from error
-    columns = [cell.lower() for cell in rows[0][1]]
-    missing = [column for column in ("mri", "pet") if column not in columns]
-    if missing:
-        problem = f"line {rows[0][0]}: no column {' and no column '.join(missing)}"
-        raise InputError(path, problem, "begin with the header mri,pet[,output][,subject]")
-    doubled = [column for column, number in Counter(columns).items() if number > 1]
-    if doubled:
-        raise InputError(path, f"two columns are called {doubled[0]}", "keep one of them")
-    unknown = [column for column in columns if column not in ("mri", "pet", "output", "subject")]
-    if unknown:
-        notice(f"{path}: column {', '.join(unknown)} is not used")
-    for line, cells in rows[1:]:
-        if len(cells) > len(columns):
-            problem = f"line {line}: {len(cells)} cells for {len(columns)} columns"
-            raise InputError(path, problem, "quote paths that hold the separator")
-    return [(line, dict(zip(columns, cells, strict=False))) for line, cells in rows[1:]]
 
 
 def _listed_pair(path: Path, line: int, row: dict[str, str]) -> ListedPair:

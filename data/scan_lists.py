@@ -1,0 +1,202 @@
+"""Tables of scans: read the user's list of pairs, write down what was found.
+
+`find_bids` is here too for whoever looks for all ways to find scans but ADNI's (`data.adni`).
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from data.adni_names import FILE_NAME, read_place
+from data.adni_walk import ANALYZE, ARCHIVE, ECAT, format_by_name
+from data.bids_scans import find_bids, frame_durations, read_json
+from data.pairing import days_between, drop_shared
+from data.scans import PLAIN_NAME, Findings, LeftOutScan, Scan, ScanPair
+from data.subjects import natural_key, read_table, stem
+from utils.cli import InputError
+from utils.files import replacing
+
+__all__ = ["find_bids", "read_scan_pairs", "refuse_inside", "write_pairs_tsv"]
+
+_PAIR_COLUMNS = "subject", "mri", "pet"
+_SCAN_COLUMNS = "path", "id", "description", "date"
+_COLUMNS = (
+    "subject",
+    "status",
+    *(f"mri_{column}" for column in _SCAN_COLUMNS),
+    *(f"pet_{column}" for column in _SCAN_COLUMNS),
+    "days",
+    "path",
+    "reason",
+)
+
+
+def read_scan_pairs(path: str | os.PathLike) -> Findings:
+    """Read a table `subject,mri,pet` of NIfTI files, DICOM files or folders of DICOM files.
+
+    Separated by commas, semicolons or tabs; relative paths start at the table's folder. The JSON beside a NIfTI PET
+    may tell its `FrameDuration`. A line that cannot be used
+    is left out with its number; a subject in two lines is left out, because nobody knows which line is meant.
+
+    Raises:
+        InputError: no such file, not UTF-8 text, empty, columns missing, or no lines below the header.
+    """
+    path = Path(path)
+    rows = read_table(path, _PAIR_COLUMNS)
+    if not rows:
+        raise InputError(path, "no subjects in it", "write one line `subject,mri,pet` for each pair")
+    lines: dict[str, list[int]] = defaultdict(list)
+    for line, row in rows:
+        lines[row.get("subject", "").casefold()].append(line)
+    pairs, left_out = [], []
+    for line, row in rows:
+        name = row.get("subject", "")
+        others = [str(other) for other in lines[name.casefold()] if other != line]
+        item = _listed_pair(path, line, row)
+        if name and others:
+            reason = f"line {line}: the subject is also in line {', '.join(others)}; keep one of them"
+            item = LeftOutScan(name, path, reason)
+        (pairs if isinstance(item, ScanPair) else left_out).append(item)
+    pairs, shared = drop_shared(sorted(pairs, key=lambda pair: natural_key(pair.name)))
+    return Findings(tuple(pairs), (*left_out, *shared))
+
+
+def _listed_pair(path: Path, line: int, row: dict[str, str]) -> ScanPair | LeftOutScan:
+    """One line of the table as a pair, or what is wrong with it."""
+    name = row.get("subject", "")
+    if not PLAIN_NAME.fullmatch(name):
+        reason = f"line {line}: not a subject name: {name!r}; use up to 64 letters, digits and . _ -"
+        return LeftOutScan(name, path, reason)
+    scans = []
+    for column, modality in (("mri", "MRI"), ("pet", "PET")):
+        if not row.get(column):
+            return LeftOutScan(name, path, f"line {line}: no {column}; name both on each line")
+        scan = _scan_at(path.parent / row[column], name, modality)
+        if isinstance(scan, str):
+            return LeftOutScan(name, path.parent / row[column], f"line {line}: {scan}")
+        scans.append(scan)
+    return ScanPair(name, *scans, days_between(*scans))
+
+
+def _scan_at(path: Path, subject: str, modality: str) -> Scan | str:
+    """The scan in a file or folder, or what is wrong with it."""
+    try:
+        if path.is_dir():
+            files = _files_below(path)
+        elif path.is_file():
+            files = (path.absolute(),)
+        else:
+            return f"no such file for the {modality}"
+    except (OSError, ValueError) as error:
+        return f"the {modality} cannot be read ({getattr(error, 'strerror', None) or error})".lower()
+    if not files:
+        return f"no files in the {modality}'s folder"
+    kinds = [format_by_name(file.name) for file in files]
+    kind = next((kind for kind in ("dicom", "nifti", ECAT, ANALYZE, ARCHIVE) if kind in kinds), None)
+    if kind is None:
+        return f"neither NIfTI nor DICOM: {files[0].name}"
+    if kind not in ("dicom", "nifti"):
+        return kind
+    files = tuple(file for file, its_kind in zip(files, kinds, strict=True) if its_kind == kind)
+    if modality == "MRI" and kind == "nifti" and len(files) > 1:
+        return f"{len(files)} NIfTI files for one MRI"
+    if modality != (_modality_by_name(files[0]) or modality):
+        return f"file looks like the other modality ({files[0].name} for the {modality})"
+    return _with_durations(_described(Scan(subject, modality, files, kind)))
+
+
+def _files_below(folder: Path) -> tuple[Path, ...]:
+    """The visible files of a folder and its folders, in natural order."""
+
+    def refused(error: OSError) -> None:
+        raise error
+
+    found = []
+    for at, folders, files in os.walk(folder.absolute(), onerror=refused):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(at, name) for name in files if not name.startswith(".")]
+    return tuple(sorted(found, key=lambda file: natural_key(os.fspath(file))))
+
+
+def _modality_by_name(file: Path) -> str | None:
+    """MRI or PET where an ADNI or BIDS name or the published one says so."""
+    if match := FILE_NAME.fullmatch(file.name):
+        return "MRI" if match["modality"].upper() == "MR" else "PET"
+    if stem(file).endswith(("_T1w", "_mri_MNI152")):
+        return "MRI"
+    return "PET" if stem(file).endswith(("_pet", "_FDG_MNI152")) else None
+
+
+def _described(scan: Scan) -> Scan:
+    """The scan with what ADNI's names say, where it has them."""
+    match, place = FILE_NAME.fullmatch(scan.files[0].name), read_place(scan.files[0].parent)
+    if match is None:
+        return scan
+    image = f"I{match['image']}" if match["image"] else place.image_id
+    return Scan(scan.subject, scan.modality, scan.files, scan.format, match["description"], place.date, image)
+
+
+def _with_durations(scan: Scan) -> Scan | str:
+    """A NIfTI PET with the FrameDuration of the JSON beside it, or what is wrong with that."""
+    sidecar = scan.files[0].with_name(stem(scan.files[0]) + ".json")
+    if scan.modality != "PET" or scan.format != "nifti" or not sidecar.is_file():
+        return scan
+    try:
+        return replace(scan, frame_durations=frame_durations(read_json(sidecar)))
+    except (InputError, ValueError, TypeError) as error:
+        return f"the PET's sidecar is damaged ({error})"
+
+
+def refuse_inside(out: str | os.PathLike, source: str | os.PathLike) -> None:
+    """Refuse an output folder in the input folder: its files would be found as inputs next time.
+
+    Raises:
+        InputError: `out` is `source` or lies below it, links resolved.
+    """
+    if Path(out).resolve().is_relative_to(Path(source).resolve()):
+        raise InputError(out, f"lies in the input folder {source}", "choose another output folder")
+
+
+# Writing -----------------------------------------------------------------------------------------
+
+
+def write_pairs_tsv(path: str | os.PathLike, findings: Findings) -> None:
+    """Write one line for each pair and each thing left out, tab separated, UTF-8.
+
+    Characters that a file name has and UTF-8 cannot hold become `?`, tabs and line ends become blanks.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    rows = [*map(_pair_row, findings.pairs), *map(_left_out_row, findings.left_out)]
+    rows += [
+        {"status": "left out", "reason": f"image {image} is not in the download"} for image in findings.missing_ids
+    ]
+    lines = [_COLUMNS, *([row.get(column, "") for column in _COLUMNS] for row in rows)]
+    text = "".join("\t".join(map(_cell, line)) + "\n" for line in lines)
+    with replacing(path, "give a folder that can be written to") as part:
+        part.write_bytes(text.encode("utf-8", errors="replace"))
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).split())
+
+
+def _scan_cells(scan: Scan) -> dict[str, object]:
+    values = scan.where, scan.image_id or "", scan.description, scan.date or ""
+    return {f"{scan.modality.lower()}_{column}": value for column, value in zip(_SCAN_COLUMNS, values, strict=True)}
+
+
+def _pair_row(pair: ScanPair) -> dict[str, object]:
+    days = "" if pair.days is None else pair.days
+    scans: Iterable[Scan] = (pair.mri, pair.pet)
+    cells = {key: value for scan in scans for key, value in _scan_cells(scan).items()}
+    return {"subject": pair.name, "status": "paired", **cells, "days": days, "reason": "; ".join(pair.warnings)}
+
+
+def _left_out_row(item: LeftOutScan) -> dict[str, object]:
+    cells = _scan_cells(item.scan) if item.scan else {}
+    path = item.path or ""
+    return {"subject": item.subject, "status": "left out", **cells, "path": path, "reason": item.reason}
