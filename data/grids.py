@@ -1,0 +1,96 @@
+"""Arrays with the grid they lie on, and sampling them somewhere else through world transforms.
+
+Every transform is a (4, 4) matrix from RAS+ millimetres to RAS+ millimetres.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from data.volume import SMOOTH_ABOVE
+
+_FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, in standard deviations
+
+
+class Image(NamedTuple):
+    """An array and its grid.
+
+    Attributes:
+        array: (X, Y, Z) float32, or bool for a mask.
+        affine: (4, 4) voxel index -> world mm.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+
+
+def sides(affine: np.ndarray) -> np.ndarray:
+    """(3,) voxel sides in mm."""
+    return np.linalg.norm(affine[:3, :3], axis=0)
+
+
+def carry(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(N, 3) points -> the points under a (4, 4) matrix."""
+    return points @ transform[:3, :3].T + transform[:3, 3]
+
+
+def centre_of_mass(image: Image) -> np.ndarray:
+    """(3,) world mm; of a mask the centre of its voxels. The image must not be 0 everywhere."""
+    return carry(image.affine, np.array(ndimage.center_of_mass(image.array))[None])[0]
+
+
+def sample(
+    moving: Image, shape: tuple[int, ...], affine: np.ndarray, transform: np.ndarray | None = None, order: int = 1
+) -> np.ndarray:
+    """The values of `moving` at the voxel centres of another grid, in one interpolation.
+
+    Outside the moving image the result is 0. Along an axis that is sampled more than 1.5 times more
+    coarsely a Gaussian goes first, as in `data.volume.resample_to`.
+
+    Args:
+        shape, affine: of the grid to sample on.
+        transform: world of `moving` -> world of the grid; None: they are one.
+        order: of the spline; 1 is trilinear, 0 takes the nearest voxel.
+
+    Returns:
+        float32 array of `shape`.
+    """
+    world = moving.affine if transform is None else transform @ moving.affine
+    to_moving = np.linalg.inv(world) @ affine
+    values = moving.array.astype(np.float32, copy=False)
+    factors = np.linalg.norm(to_moving[:3, :3], axis=1)
+    if order and (factors > SMOOTH_ABOVE).any():
+        widths = np.where(factors > SMOOTH_ABOVE, np.sqrt(np.maximum(factors**2 - 1, 0)), 0) / _FWHM
+        values = ndimage.gaussian_filter(values, widths, mode="constant")
+    return ndimage.affine_transform(
+        values,
+        to_moving[:3, :3],
+        to_moving[:3, 3],
+        output_shape=shape,
+        order=order,
+        mode="grid-constant",
+        cval=0.0,
+        prefilter=order > 1,
+    )
+
+
+def coarser(image: Image, voxel_mm: float) -> Image:
+    """The image on a grid of the same box with voxels of at least `voxel_mm` and axes at right angles.
+
+    An axis that is coarser already keeps its steps. Sheared axes (a gantry tilt) are replaced by the nearest
+    orthogonal ones, so that what comes back can be handed to ITK, which knows no others.
+    """
+    shape, old = np.array(image.array.shape), sides(image.affine)
+    new = np.maximum(old, voxel_mm)
+    left, _, right = np.linalg.svd(image.affine[:3, :3] / old)
+    directions = left @ right
+    if np.allclose(new, old) and np.allclose(directions, image.affine[:3, :3] / old, atol=1e-6):
+        return image
+    count = np.maximum(np.ceil(shape * old / new - 1e-6), 1).astype(int)
+    middle = carry(image.affine, (shape[None] - 1) / 2)[0]
+    affine = np.eye(4)
+    affine[:3, :3] = directions * new
+    affine[:3, 3] = middle - affine[:3, :3] @ ((count - 1) / 2)
+    return Image(sample(image, tuple(count.tolist()), affine), affine)
