@@ -1,0 +1,344 @@
+"""prepare.py at its boundary: scans in, a data set of aligned pairs out, whatever happens on the way.
+
+All but the tests of the result itself run with a stand-in for ANTs (`tests.unaligned`), which would take minutes.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.spatial.transform import Rotation
+
+import prepare
+from data.phantom import write_cohort
+from data.subjects import find_subjects
+from data.volume import read_pair
+from tests.tasks import is_alive, wait_until
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+GOOD = ("synthetic-001", "synthetic-002")
+CUT, NOISE = "cut", "noise"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run of the script in a process of its own."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def errors(self) -> list[str]:
+        return [line for line in self.err.splitlines() if line.startswith("error: ")]
+
+
+def command(*flags) -> list[str]:
+    return [sys.executable, "-m", "tests.unaligned", *map(str, flags)]
+
+
+def call(*flags, script: tuple[str, ...] = ("-m", "tests.unaligned")) -> Finished:
+    command = [sys.executable, *script, *map(str, flags)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def digests(root: Path) -> dict[str, str]:
+    """{file relative to the data set: hash} of every image in it."""
+    files = sorted(root.rglob("*.nii.gz"))
+    return {file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def rows(root: Path, name: str = "report.tsv") -> dict[str, dict[str, str]]:
+    with open(root / name, newline="") as file:
+        return {row["subject"]: row for row in csv.DictReader(file, delimiter="\t")}
+
+
+def write_table(path: Path, names) -> Path:
+    path.write_text("subject,mri,pet\n" + "".join(f"{name},{name}/mri.nii.gz,{name}/pet.nii.gz\n" for name in names))
+    return path
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """Two coarse heads, a cut file, and a PET of noise."""
+    root = tmp_path_factory.mktemp("source")
+    write_cohort(root / "cohort", subjects=2, voxel_mm=4)
+    for name in GOOD:
+        (root / name).mkdir()
+        for kind, file in (("mri", "mri"), ("FDG", "pet")):
+            shutil.copy(root / "cohort" / name / f"{name}_{kind}_MNI152.nii.gz", root / name / f"{file}.nii.gz")
+    for name in (CUT, NOISE):
+        shutil.copytree(root / GOOD[0], root / name)
+    content = (root / CUT / "mri.nii.gz").read_bytes()
+    (root / CUT / "mri.nii.gz").write_bytes(content[: len(content) // 2])
+    (root / CUT / "pet.nii.gz").write_bytes((root / GOOD[1] / "pet.nii.gz").read_bytes()[:5000])
+    other = nib.load(root / GOOD[1] / "mri.nii.gz")
+    nib.save(nib.Nifti1Image(np.asarray(other.dataobj)[..., 1:-1], other.affine), root / NOISE / "mri.nii.gz")
+    noise = np.random.default_rng(0).uniform(0, 1000, other.shape).astype(np.float32)
+    nib.save(nib.Nifti1Image(noise, other.affine), root / NOISE / "pet.nii.gz")
+    write_table(root / "pairs.csv", (*GOOD, CUT, NOISE))
+    write_table(root / "one.csv", GOOD[:1])
+    return root
+
+
+@pytest.fixture(scope="module")
+def prepared(source, tmp_path_factory) -> tuple[Path, Finished]:
+    """The data set made of it, and what the run said; read only."""
+    out = tmp_path_factory.mktemp("prepared") / "data"
+    return out, call("--pairs", source / "pairs.csv", "--out", out, "--jobs", 2)
+
+
+@pytest.fixture
+def copy(prepared, tmp_path) -> Path:
+    """A copy of that data set to change."""
+    shutil.copytree(prepared[0], tmp_path / "data")
+    return tmp_path / "data"
+
+
+# What comes out ----------------------------------------------------------------------------------
+
+
+def test_good_subjects_are_made_and_bad_ones_are_told(prepared):
+    root, run = prepared
+    assert run.status == 1, run.err
+    assert "4 pairs: " in run.out and " 1 flagged, 1 failed" in run.out
+    assert len(run.errors) == 1 and run.errors[0].startswith(f"error: {CUT}: ") and "mri.nii.gz" in run.errors[0]
+    assert "Traceback" not in run.err
+    report = rows(root)
+    assert {name: row["status"] in ("ok", "warned") for name, row in report.items()} == {
+        GOOD[0]: True, GOOD[1]: True, CUT: False, NOISE: False,
+    }  # fmt: skip
+    assert report[CUT]["status"] == "failed" and "mri.nii.gz" in report[CUT]["message"]
+    assert report[NOISE]["status"] == "flagged" and report[NOISE]["flags"]
+
+
+def test_training_takes_the_data_set_as_it_is(prepared):
+    cohort = find_subjects(prepared[0])
+    assert [subject.name for subject in cohort.subjects] == list(GOOD)
+    assert not cohort.left_out and not cohort.passed_over and cohort.layout == "published"
+    for subject in cohort.subjects:
+        mri, pet = read_pair(subject.mri, subject.pet)
+        assert np.isfinite(mri.array).all() and mri.array.min() >= 0 and pet.array.min() >= 0
+        images = [nib.load(path) for path in (subject.mri, subject.pet)]
+        assert images[0].shape == images[1].shape == (46, 54, 46)
+        assert np.array_equal(images[0].affine, images[1].affine)
+        assert all(nib.aff2axcodes(image.affine) == ("R", "A", "S") for image in images)
+
+
+def test_a_turned_pet_comes_back_onto_its_mri(tmp_path):
+    write_cohort(tmp_path / "cohort", subjects=1)
+    name, turn = GOOD[0], np.eye(4)
+    files = [tmp_path / "cohort" / name / f"{name}_{kind}_MNI152.nii.gz" for kind in ("mri", "FDG")]
+    mri, pet = map(nib.load, files)
+    turn[:3, :3] = Rotation.from_euler("xyz", (4, -3, 9), degrees=True).as_matrix()
+    turn[:3, 3] = 8, -5, 6
+    nib.save(nib.Nifti1Image(np.asarray(pet.dataobj), turn @ pet.affine), tmp_path / "pet.nii.gz")
+    (tmp_path / "pairs.csv").write_text(f"subject,mri,pet\n{name},{files[0]},pet.nii.gz\n")
+
+    run = call("--pairs", tmp_path / "pairs.csv", "--out", tmp_path / "data", script=("prepare.py",))
+    assert run.status == 0, run.err
+    made = [nib.load(tmp_path / "data" / name / file.name) for file in files]
+    # In the MRI's own space the MRI is not touched.
+    assert np.array_equal(made[0].get_fdata(), mri.get_fdata())
+    inside = pet.get_fdata() > 0
+    assert np.corrcoef(made[1].get_fdata()[inside], pet.get_fdata()[inside])[0, 1] > 0.98
+    record = json.loads((tmp_path / "data" / name / f"{name}.json").read_text())
+    assert np.abs(np.array(record["transforms"]["pet_to_mri"]) @ turn - np.eye(4))[:3, :3].max() < 0.02
+    assert float(rows(tmp_path / "data")[name]["rotation_deg"]) == pytest.approx(10.2, abs=1)
+    assert 1.025 < record["figures"]["nmi_brain"]
+
+
+def test_records_hold_inputs_transforms_and_figures(prepared):
+    record = json.loads((prepared[0] / GOOD[0] / f"{GOOD[0]}.json").read_text())
+    assert record["subject"] == GOOD[0] and record["versions"]["antspyx"]
+    assert record["inputs"]["pet"]["shape"] == [46, 54, 46] and record["inputs"]["pet"]["files"] == ["pet.nii.gz"]
+    assert all(np.shape(matrix) == (4, 4) for matrix in record["transforms"].values()) and record["transforms"]
+    assert record["figures"]["nmi_brain"] > 1.025
+    assert record["warnings"] == ["aligned by the headers"]  # what is said in its process is kept
+    row = rows(prepared[0])[GOOD[0]]
+    assert float(row["rotation_deg"]) == pytest.approx(record["figures"]["rotation_deg"], rel=1e-3)
+    assert row["mri_shape"] == "46 x 54 x 46" and row["mri_voxel"] == "4 x 4 x 4" and row["space"]
+    assert (prepared[0] / "qc" / f"{GOOD[0]}.log").read_text().splitlines()[0] == "what ANTs prints"
+
+
+def test_flagged_subjects_lie_apart_and_are_first_on_the_page(prepared):
+    root = prepared[0]
+    assert sorted(path.name for path in (root / "flagged" / NOISE).iterdir()) == [
+        "noise.json", "noise_FDG_MNI152.nii.gz", "noise_mri_MNI152.nii.gz",
+    ]  # fmt: skip
+    assert not (root / NOISE).exists() and not (root / CUT).exists()
+    page = (root / "report.html").read_text()
+    assert page.index("id='flagged'") < page.index("id='failed'") < page.index(f"<b>{GOOD[0]}</b>")
+    for name in (*GOOD, NOISE):
+        assert f"src='qc/{name}.png'" in page
+        assert Image.open(root / "qc" / f"{name}.png").width > 600
+    assert {path.name for path in root.iterdir()} == {
+        *GOOD, "flagged", "qc", "pairs.tsv", "report.tsv", "report.html", ".prepare",
+    }  # fmt: skip
+
+
+# Again -------------------------------------------------------------------------------------------
+
+
+def test_the_same_command_makes_nothing_twice(copy, source):
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*.nii.gz")}
+    run = call("--pairs", source / "pairs.csv", "--out", copy)
+    assert run.status == 1 and "0 made, 2 made before, 1 flagged, 1 failed" in run.out
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*.nii.gz")} == before
+
+
+def test_what_has_changed_is_made_again_with_the_same_bytes(copy, source, prepared):
+    (copy / GOOD[0] / f"{GOOD[0]}_FDG_MNI152.nii.gz").write_bytes(b"half")
+    run = call("--pairs", source / "one.csv", "--out", copy)
+    assert run.status == 0, run.err
+    assert "1 made" in run.out and "1 subjects of earlier runs stay as they are" in run.err
+    assert digests(copy) == digests(prepared[0])
+
+
+def test_a_judgement_that_changes_moves_a_subject(copy, source):
+    shutil.move(copy / GOOD[0], copy / "flagged" / GOOD[0])
+    run = call("--pairs", source / "pairs.csv", "--out", copy)
+    assert "0 made, 2 made before, 1 flagged" in run.out
+    assert (copy / GOOD[0]).is_dir() and sorted(os.listdir(copy / "flagged")) == [NOISE]
+
+
+def test_results_that_the_inputs_no_longer_give_go_away(copy, source, tmp_path):
+    table = tmp_path / "table.csv"
+    scans = source / GOOD[0] / "mri.nii.gz", source / CUT / "pet.nii.gz"
+    table.write_text(f"subject,mri,pet\n{GOOD[0]},{scans[0]},{scans[1]}\n")
+    run = call("--pairs", table, "--out", copy)
+    assert run.status == 2 and len(run.errors) == 1
+    assert not (copy / GOOD[0]).exists() and (copy / GOOD[1]).exists()
+
+
+# Interruptions -----------------------------------------------------------------------------------
+
+
+def test_killed_runs_leave_nothing_half_written_and_are_continued(source, prepared, tmp_path):
+    flags = "--pairs", source / "pairs.csv", "--out", tmp_path / "data", "--jobs", 2
+    choice = random.Random(3)
+    for latest in (2, 3, 4):
+        run = subprocess.Popen(command(*flags), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(choice.uniform(0.5, latest))
+        run.kill()
+        run.wait()
+        for image in (tmp_path / "data").rglob("*.nii.gz"):
+            assert "working" in image.parts or nib.load(image).get_fdata().shape
+    last = call(*flags)
+    assert last.status == 1, last.err
+    assert digests(tmp_path / "data") == digests(prepared[0])
+    assert sorted(os.listdir(tmp_path / "data" / ".prepare")) == ["lock", "workers"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_termination_ends_all_processes(source, tmp_path):
+    flags = "--pairs", source / "pairs.csv", "--out", tmp_path / "data"
+    with subprocess.Popen(command(*flags), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+        # The one that a subject's folder is locked by is at work.
+        wait_until(lambda: (tmp_path / "data" / ".prepare" / "working").exists() or run.poll() is not None)
+        pids = [int(pid) for pid in children.read_text().split()]
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(20) == 128 + signal.SIGTERM
+        assert b"Traceback" not in run.stderr.read()
+    assert pids
+    wait_until(lambda: not any(is_alive(pid) for pid in pids), 5)
+
+
+def test_a_subject_over_its_time_is_stopped(source, tmp_path):
+    flags = "--pairs", source / "one.csv", "--out", tmp_path / "data", "--time-limit", 0.01
+    run = call(*flags, script=("prepare.py",))
+    assert run.status == 2
+    assert "stopped after 0.01 minutes" in run.errors[0] and "--time-limit" in run.errors[0]
+    assert not list((tmp_path / "data").rglob("*.nii.gz"))
+
+
+# Layouts, tables, flags --------------------------------------------------------------------------
+
+
+def test_bids_layout_passes_the_validator(source, tmp_path):
+    root = tmp_path / "data"
+    run = call("--pairs", source / "one.csv", "--out", root, "--layout", "bids", "--space", "mni")
+    assert run.status == 0, run.err
+    cohort = find_subjects(root)
+    assert [subject.name for subject in cohort.subjects] == ["sub-synthetic001"] and cohort.layout == "BIDS"
+    assert nib.load(cohort.subjects[0].mri).shape == (182, 218, 182) and not cohort.left_out
+    assert rows(root)[GOOD[0]]["scale_x"]
+    assert (root / "participants.tsv").read_text().splitlines()[1] == "sub-synthetic001\tsynthetic-001"
+    validator = shutil.which(
+        "bids-validator-deno", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
+    if validator is None:
+        pytest.skip("bids-validator-deno is not installed")
+    answer = subprocess.run([validator, "--format", "json", root], capture_output=True, text=True)
+    issues = json.loads(answer.stdout)["issues"]["issues"]
+    assert [issue for issue in issues if issue["severity"] == "error"] == []
+    assert answer.returncode == 0
+
+
+def test_one_folder_holds_one_layout(copy, source, refuses):
+    refuses(
+        prepare.main, "--pairs", source / "one.csv", "--out", copy, "--layout", "bids", names=(copy, "pairs", "--out")
+    )
+
+
+def test_a_dry_run_only_pairs(source, tmp_path, run_script):
+    status, out, _ = run_script(prepare.main, "--pairs", source / "pairs.csv", "--out", tmp_path / "data", "--dry-run")
+    assert status == 0 and all(name in out for name in (*GOOD, CUT, NOISE))
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["pairs.tsv"]
+    assert rows(tmp_path / "data", "pairs.tsv").keys() == {*GOOD, CUT, NOISE}
+
+
+def test_folders_that_are_not_ours_are_left_alone(source, tmp_path):
+    (tmp_path / GOOD[0]).mkdir()
+    (tmp_path / GOOD[0] / "raw.dcm").write_text("precious")
+    run = call("--pairs", source / "one.csv", "--out", tmp_path)
+    assert run.status == 2 and "not made by this program" in run.errors[0]
+    assert (tmp_path / GOOD[0] / "raw.dcm").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    (
+        (("--out", "x"), ("--adni, --bids or --pairs", "is missing")),
+        (("--adni", "a", "--bids", "b", "--out", "x"), ("--bids", "--adni")),
+        (("--bids", "b", "--out", "x", "--ids", "ids.csv"), ("--ids", "--adni")),
+        (("--adni", "a", "--out", "x", "--bids-filter", "f"), ("--bids-filter", "--bids")),
+        (("--adni", "{source}", "--out", "{source}/new"), ("new", "input folder")),
+        (("--adni", "{source}/nothing", "--out", "x"), ("nothing", "no such folder")),
+        (("--pairs", "{source}/pairs.csv", "--out", "{source}"), ("lies inside the output",)),
+        (("--pairs", "{source}/pairs.csv", "--out", "x", "--template", "t.nii"), ("t.nii", "no such file")),
+        (("--pairs", "{source}/pairs.csv", "--out", "x", "--space", "talairach"), ("--space",)),
+        (("--pairs", "{source}/pairs.csv", "--out", "x", "--time-limit", "0"), ("--time-limit",)),
+    ),
+)
+def test_flags_that_cannot_be(source, tmp_path, monkeypatch, refuses, flags, names):
+    monkeypatch.chdir(tmp_path)
+    refuses(prepare.main, *(flag.format(source=source) for flag in flags), names=names)
+    assert not list(tmp_path.rglob("*.nii.gz"))
+
+
+def test_a_table_without_a_usable_line_is_nothing_done(tmp_path, refuses):
+    (tmp_path / "pairs.csv").write_text("subject,mri,pet\na,missing.nii,missing.nii\n")
+    refuses(prepare.main, "--pairs", tmp_path / "pairs.csv", "--out", tmp_path / "data", names=("no pair", "pairs.tsv"))
+
+
+def test_it_needs_neither_torch_nor_monai():
+    modules = "prepare, data.adni, data.scan_lists, data.convert, data.align, utils.preparation, utils.prepared_report"
+    code = f"import sys, {modules}; print({{'torch', 'monai', 'ants', 'matplotlib'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr

@@ -1,0 +1,46 @@
+"""prepare.py with the headers' affines in ANTs' place, for tests of everything around the alignment.
+
+python -m tests.unaligned --pairs pairs.csv --out DATASET
+"""
+
+import time
+
+import numpy as np
+
+import prepare
+from data.align import Aligned
+from data.grids import Image, sample
+from data.pose import nmi
+from data.template import MNI_AFFINE, MNI_SHAPE, PACKAGED
+from utils import preparation, prepared_subject
+from utils.cli import notice, run
+
+SECONDS = 0.5  # that a subject takes
+_prepare_subject = prepared_subject.prepare_subject
+
+
+def align_by_headers(mri, pet, options) -> Aligned:
+    """Both volumes on the output grid, by their affines alone."""
+    notice("aligned by the headers")
+    time.sleep(SECONDS)
+    print("what ANTs prints")
+    native = options.space == "mri"
+    shape, affine = (mri.array.shape, mri.affine) if native else (MNI_SHAPE, MNI_AFFINE)
+    arrays = [np.maximum(sample(Image(v.array, v.affine), shape, affine), 0) for v in (mri, pet)]
+    figures = {"nmi_brain": nmi(*arrays, arrays[0] > 0), "rotation_deg": 0.0, "start": "com", "nmi_mirrored": None}
+    figures |= {f"scale_{axis}": 1.0 for axis in "xyz"}
+    transforms = {"pet_to_mri": np.eye(4).tolist()}
+    return Aligned(*arrays, np.array(affine), options.space, PACKAGED, transforms, figures, ())
+
+
+def prepare_subject(job) -> dict:
+    """The real one with this alignment, in the process of a subject."""
+    prepared_subject.align_pair = align_by_headers
+    return _prepare_subject(job)
+
+
+if __name__ == "__main__":
+    from tests import unaligned
+
+    preparation.prepare_subject = unaligned.prepare_subject
+    run(prepare.main)

@@ -1,0 +1,127 @@
+"""What a run of `prepare.py` says about itself: `report.tsv`, `report.html`, one summary line, the exit status."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.scans import Findings
+from utils.files import replacing
+from utils.preparation import Item
+from utils.prepared_layout import PICTURES
+from utils.prepared_subject import picture_caption
+from utils.qc import Entry, save_page
+
+# status -> heading on the page, in the order in which a person should look
+STATUSES = {
+    "flagged": "Flagged: implausible, kept apart in flagged/",
+    "failed": "Failed: nothing made",
+    "warned": "Made, with warnings",
+    "ok": "Made",
+    "skipped": "Made by an earlier run",
+}
+FIGURES = (
+    "rotation_deg", "shift_mm", "start", "nmi_before", "nmi_after", "nmi_brain", "nmi_mirrored", "contrast",
+    "fov_cover", "off_centre_mm", "scale_x", "scale_y", "scale_z", "template_fit", "mri_peak", "pet_peak",
+)  # fmt: skip
+_SCAN = ("path", "id", "description", "date")
+COLUMNS = (
+    "subject", "status", *(f"mri_{part}" for part in _SCAN), *(f"pet_{part}" for part in _SCAN), "days_between",
+    "mri_shape", "mri_voxel", "pet_shape", "pet_voxel", "pet_frames", "pet_units", "space", "template", *FIGURES,
+    "seconds", "warnings", "flags", "message",
+)  # fmt: skip
+
+
+def pairing_table(findings: Findings) -> str:
+    """The pairs in columns for the terminal, then the subjects that have none; `pairs.tsv` has every scan."""
+    rows = [("subject", "MRI", "", "", "PET", "", "", "days")]
+    for pair in findings.pairs:
+        scans = [(s.image_id or s.where.name, s.description or "", s.date or "") for s in (pair.mri, pair.pet)]
+        rows.append((pair.name, *scans[0], *scans[1], "?" if pair.days is None else pair.days))
+    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{cell!s:{width}}" for cell, width in zip(cells, widths, strict=True)) for cells in rows]
+    alone = [item for item in findings.left_out if item.path is None]
+    lines += [f"{item.subject or '?'}: left out: {item.reason}" for item in alone]
+    return "\n".join(line.rstrip() for line in lines).encode("utf-8", "replace").decode("utf-8")
+
+
+def write_report(root: Path, items: Sequence[Item], left_out: int) -> str:
+    """Write `report.tsv` and `report.html`; returns the summary line.
+
+    Args:
+        left_out: scans and subjects that were not paired.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    line = summary(items, left_out)
+    rows = [row(item) for item in items]
+    lines = ["\t".join(COLUMNS), *("\t".join(_cell(cells[column]) for column in COLUMNS) for cells in rows)]
+    text = "\n".join(lines).encode("utf-8", "replace").decode("utf-8")
+    with replacing(root / "report.tsv", "choose another --out") as part:
+        part.write_text(text + "\n", encoding="utf-8")
+    save_page(root / "report.html", [_entry(item, root) for item in items], STATUSES, line)
+    return line
+
+
+def summary(items: Sequence[Item], left_out: int) -> str:
+    """One line: how many subjects became what."""
+    counts = Counter(item.status for item in items)
+    made = counts["ok"] + counts["warned"]
+    warned = f" ({counts['warned']} with warnings)" if counts["warned"] else ""
+    return (
+        f"{len(items)} pairs: {made} made{warned}, {counts['skipped']} made before, {counts['flagged']} flagged, "
+        f"{counts['failed']} failed; {left_out} scans left out"
+    )
+
+
+def exit_status(items: Sequence[Item]) -> int:
+    """0 when every subject is there, 1 when some failed or are flagged, 2 when there is none at all."""
+    statuses = {item.status for item in items}
+    if statuses <= {"failed"}:
+        return 2
+    return 1 if statuses & {"failed", "flagged"} else 0
+
+
+def row(item: Item) -> dict:
+    """A subject's cells of `report.tsv`, by column; what is not known is empty."""
+    cells: dict = dict.fromkeys(COLUMNS, "")
+    cells |= {"subject": item.pair.name, "status": item.status, "days_between": item.pair.days}
+    for key, scan in (("mri", item.pair.mri), ("pet", item.pair.pet)):
+        parts = scan.where, scan.image_id, scan.description, scan.date
+        cells |= {f"{key}_{part}": value for part, value in zip(_SCAN, parts, strict=True)}
+    cells |= {"message": item.problem, "flags": "; ".join(item.flags), "seconds": item.seconds}
+    record = item.record
+    if record is None:
+        return cells
+    for key in ("mri", "pet"):
+        seen = record["inputs"][key]
+        cells |= {f"{key}_{part}": " x ".join(f"{n:g}" for n in seen[source]) for part, source in _GRID}
+    pet = record["inputs"]["pet"]
+    cells |= {"pet_frames": pet["frames"], "pet_units": pet["units"], "space": record["space"]}
+    cells |= {"template": record["template"], "seconds": record["seconds"]}
+    cells |= {name: record["figures"].get(name) for name in FIGURES}
+    return cells | {"warnings": "; ".join(record["warnings"])}
+
+
+_GRID = (("shape", "shape"), ("voxel", "voxel_mm"))
+
+
+def _cell(value: object) -> str:
+    """A value as one cell of a table separated by tabs."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return " ".join(str(value).split())
+
+
+def _entry(item: Item, root: Path) -> Entry:
+    """A subject on the page."""
+    picture = Path(PICTURES) / f"{item.pair.name}.png"
+    shown = item.record is not None and (root / picture).is_file()
+    record = item.record or {"figures": {}, "warnings": []}
+    lines = (item.problem or "", *item.flags, *record["warnings"])
+    nmi = record["figures"].get("nmi_brain") or math.inf
+    lines += (picture_caption(record),)
+    return Entry(item.pair.name, item.status, lines, picture if shown else None, nmi)
