@@ -8,7 +8,8 @@ import argparse
 import torch
 
 from benchmarks.measure import machine, parse_device, seconds
-from models.blend_conv import PATHS, BlendConv
+from models.blend_conv import BlendConv
+from models.paths import PATHS
 
 
 def main() -> None:

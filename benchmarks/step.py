@@ -1,22 +1,33 @@
 """The whole network: inference and a training step, the fast path against the plain one, in one run.
 
-    python -m benchmarks.step --size 128 --embed-dim 96
-    python -m benchmarks.step --device cuda --amp --steps 200
+    python -m benchmarks.step --size 128 --embed-dim 96 --operations
+    python -m benchmarks.step --device cuda --dtype bfloat16 --steps 200
 
-Each path runs in a process of its own, so that its peak memory is its own. With --steps the fast path also trains
-that many steps on one synthetic pair and the losses are printed.
+Each path runs in a process of its own, so that its peak memory is its own. Prints seconds, peak memory and their
+ratios; what was counted (FLOPs of the plain network's products, three times as many for a step; bytes that the
+operations read and write) and which fraction of the machine's own matrix rate and copy bandwidth that is; with
+--operations the time by kind of operation. With --steps the last path also trains that many steps on one synthetic
+pair and the losses are printed.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import torch
 
+from benchmarks.counting import STEP_BY_FORWARD, copy_bandwidth, matrix_rate, network_flops, traffic
 from benchmarks.measure import machine, parse_device, peak_memory_gib, seconds
+from benchmarks.operations import operations_table, time_by_kind
 from losses import build_objective
-from models import build_model
+from models import build_model, kernels
+
+DTYPES = ("float32", "tf32", "bfloat16")
+PASSES = ("forward", "step")
+WARM_UP = 2  # memory is still being taken from the system in the second step
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,72 +36,159 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=128, help="voxels a side (128)")
     parser.add_argument("--embed-dim", type=int, default=96, help="E (96)")
     parser.add_argument("--device", type=parse_device, default=torch.device("cpu"))
-    parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="bfloat16 is autocast (float32)")
+    parser.add_argument("--plain-dtype", choices=DTYPES, help="of the plain path, where it differs")
+    parser.add_argument("--compile", choices=("default", "reduce-overhead"), help="torch.compile mode, fast path only")
+    parser.add_argument("--checkpoint-activations", action="store_true", help="fast path only")
+    enabled = os.environ.get(kernels.VARIABLE) or "all"
+    parser.add_argument("--kernels", default=enabled, help="Triton kernels on a GPU: names and commas, all or none")
     parser.add_argument("--repeats", type=int, default=1, help="timed runs, the shortest counts (1)")
+    parser.add_argument("--threads", type=int, help="CPU threads (PyTorch's choice)")
     parser.add_argument("--paths", nargs="+", default=["plain", "fast"], choices=["plain", "fast"])
-    parser.add_argument("--passes", nargs="+", default=["forward", "step"], choices=["forward", "step"])
-    parser.add_argument("--steps", type=int, default=0, help="training steps with the fast path (0)")
+    parser.add_argument("--passes", nargs="+", default=list(PASSES), choices=PASSES)
+    parser.add_argument("--operations", action="store_true", help="time by kind of operation")
+    parser.add_argument("--steps", type=int, default=0, help="training steps with the last path (0)")
+    parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON only")
     parser.add_argument("--measure", help=argparse.SUPPRESS)  # the path to measure in this process
     return parser
 
 
-def measure(args: argparse.Namespace) -> dict:
-    """Seconds and peak GiB of one path; memory is read after each pass."""
+def passes(args: argparse.Namespace, path: str) -> dict[str, Callable[[], object]]:
+    """The forward pass without gradients and the training step of one path, ready to be called."""
+    dtype = args.plain_dtype if path == "plain" and args.plain_dtype else args.dtype
+    torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = dtype == "tf32"
     torch.manual_seed(0)
-    model = build_model("dc2fusion", embed_dim=args.embed_dim, path=args.measure).to(args.device)
+    options = {"checkpoint_activations": args.checkpoint_activations} if path == "fast" else {}
+    model = build_model("dc2fusion", embed_dim=args.embed_dim, path=path, **options).to(args.device)
+    network = torch.compile(model, mode=args.compile) if args.compile and path == "fast" else model
     objective = build_objective("ssim-gradient-intensity")
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=path == "fast")
     mri, pet = torch.rand(2, 1, 1, *(args.size,) * 3, device=args.device)
 
-    def forward() -> torch.Tensor:
-        with torch.autocast(args.device.type, torch.bfloat16, enabled=args.amp):
-            return model(mri, pet)
+    def fuse() -> torch.Tensor:
+        with torch.autocast(args.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+            return network(mri, pet)
+
+    def forward() -> None:
+        model.eval()
+        with torch.no_grad():
+            fuse()
 
     def step() -> float:
-        loss, _ = objective(forward(), mri, pet)
+        model.train()
+        loss, _ = objective(fuse(), mri, pet)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         return loss.item()
 
-    results = {}
-    if "forward" in args.passes:
-        model.eval()
-        with torch.no_grad():
-            results["forward seconds"] = seconds(forward, args.device, args.repeats)
-        results["forward GiB"] = peak_memory_gib(args.device)
-    model.train()
-    if "step" in args.passes:
-        results["step seconds"] = seconds(step, args.device, args.repeats)
-        results["step GiB"] = peak_memory_gib(args.device)
-    if args.steps:
-        results["losses"] = [step() for _ in range(args.steps)]
+    return {"forward": forward, "step": step}
+
+
+def measure(args: argparse.Namespace, path: str) -> dict:
+    """Seconds, peak GiB and bytes of one path; memory is read after each pass."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    functions = passes(args, path)
+    results = {"seconds": {}, "GiB": {}, "bytes": {}, "operations": {}}
+    for name in args.passes:
+        function = functions[name]
+        results["seconds"][name] = seconds(function, args.device, args.repeats, WARM_UP)
+        results["GiB"][name] = peak_memory_gib(args.device)
+        if not args.compile:
+            results["bytes"][name] = traffic(function)
+        if args.operations:
+            results["operations"][name] = time_by_kind(function, args.device)
+    results["losses"] = [functions["step"]() for _ in range(args.steps)]
     return results
 
 
+def measure_apart(arguments: list[str], path: str) -> dict:
+    """`measure` in a process of its own.
+
+    Args:
+        arguments: the flags.
+        path: "plain" or "fast".
+    """
+    command = [sys.executable, "-m", "benchmarks.step", *arguments, "--measure", path]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def ceilings(args: argparse.Namespace) -> dict[str, float]:
+    """FLOPs of a forward pass, the machine's matrix rate and its copy bandwidth."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.set_float32_matmul_precision("high" if args.dtype == "tf32" else "highest")
+    dtype = torch.bfloat16 if args.dtype == "bfloat16" else torch.float32
+    return {
+        "flops": network_flops(args.embed_dim, args.size),
+        "matrix rate": matrix_rate(args.device, dtype),
+        "bandwidth": copy_bandwidth(args.device),
+    }
+
+
+def times_table(results: dict[str, dict]) -> list[str]:
+    """Lines of a table: seconds and peak memory of each pass and path, and their ratio."""
+    lines = ["| | " + " | ".join(results) + " | plain / fast |", "|---" * (len(results) + 2) + "|"]
+    for unit in ("seconds", "GiB"):
+        for name in next(iter(results.values()))[unit]:
+            values = [result[unit][name] for result in results.values()]
+            ratio = f"{values[0] / values[1]:.2f}" if len(values) == 2 else ""
+            lines.append(f"| {name} {unit} | " + " | ".join(f"{value:.3g}" for value in values) + f" | {ratio} |")
+    return lines
+
+
+def fractions_table(results: dict[str, dict], limits: dict[str, float]) -> list[str]:
+    """Lines of a table: what each pass and path does a second, beside what the machine can."""
+    lines = ["| | TFLOP | TFLOP/s | of matrix rate | GB moved | GB/s | of copy bandwidth |", "|---" * 7 + "|"]
+    for path, result in results.items():
+        for name, elapsed in result["seconds"].items():
+            flops = limits["flops"] * (STEP_BY_FORWARD if name == "step" else 1)
+            cells = [f"{flops / 1e12:.3g}", f"{flops / elapsed / 1e12:.3g}"]
+            cells.append(f"{100 * flops / elapsed / limits['matrix rate']:.0f} %")
+            moved = result["bytes"].get(name)
+            if moved:
+                cells += [f"{moved / 1e9:.3g}", f"{moved / elapsed / 1e9:.3g}"]
+                cells.append(f"{100 * moved / elapsed / limits['bandwidth']:.0f} %")
+            else:
+                cells += ["-"] * 3
+            lines.append(f"| {path} {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def main() -> None:
-    """Measure both paths, each in its own process, and print the table."""
+    """Measure each path in its own process, and print the tables."""
     args = build_parser().parse_args()
     if args.measure:
-        print(json.dumps(measure(args)))
+        with kernels.only(args.kernels):
+            print(json.dumps(measure(args, args.measure)))
         return
     results = {}
     for path in args.paths:
-        steps = str(args.steps if path == "fast" else 0)
-        command = [sys.executable, "-m", "benchmarks.step", *sys.argv[1:], "--steps", steps, "--measure", path]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        results[path] = json.loads(output.splitlines()[-1])
+        steps = args.steps if path == args.paths[-1] else 0
+        results[path] = measure_apart([*sys.argv[1:], "--steps", str(steps)], path)
+    limits = ceilings(args)
+    if args.json:
+        print(json.dumps({"ceilings": limits, **results}))
+        return
     print(machine(args.device))
-    print(f"DC2Fusion, E={args.embed_dim}, {args.size}^3, batch 1, {'bfloat16 autocast' if args.amp else 'float32'}")
-    print("| | " + " | ".join(results) + " | plain / fast |\n|---|" + "---|" * (len(results) + 1))
-    for key in next(iter(results.values())):
-        if key != "losses":
-            values = [result[key] for result in results.values()]
-            ratio = f"{values[0] / values[1]:.2f}" if len(values) == 2 else ""
-            print(f"| {key} | " + " | ".join(f"{value:.3g}" for value in values) + f" | {ratio} |")
+    print(f"DC2Fusion, E={args.embed_dim}, {args.size}^3, batch 1, {args.dtype}", end="")
+    print(f" (plain: {args.plain_dtype})\n" if args.plain_dtype else "\n")
+    print(*times_table(results), sep="\n", end="\n\n")
+    floor = limits["flops"] / limits["matrix rate"]
+    print(
+        f"Matrix rate {limits['matrix rate'] / 1e12:.3g} TFLOP/s, copy bandwidth {limits['bandwidth'] / 1e9:.3g} GB/s;"
+    )
+    print(f"the products alone would take {floor:.3g} s forward, {STEP_BY_FORWARD * floor:.3g} s a step.\n")
+    print(*fractions_table(results, limits), sep="\n")
+    for name in args.passes if args.operations else []:
+        times = {path: result["operations"][name] for path, result in results.items()}
+        print(f"\n{name}\n", *operations_table(times), sep="\n")
     if args.steps:
-        losses = results["fast"]["losses"]
-        print("loss every 20 steps: " + " ".join(f"{loss:.3f}" for loss in losses[::20]) + f" .. {losses[-1]:.3f}")
+        losses = results[args.paths[-1]]["losses"]
+        print("\nloss every 20 steps: " + " ".join(f"{loss:.3f}" for loss in losses[::20]) + f" .. {losses[-1]:.3f}")
 
 
 if __name__ == "__main__":

@@ -7,15 +7,20 @@ differently in `models.variants`.
 Shapes: volumes (B, 1, D, H, W), tokens (B, D, H, W, C), E = embed_dim.
 """
 
+from collections.abc import Iterable
+from contextlib import nullcontext
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from models.dcfb import DCFBlock, channels_first, channels_last, pad_tokens
 from models.fusion_layer import fusion_strategy
+from models.head import PATCH, Head
+from models.paths import check_path
 from models.variants import build_variant
 
-PATCH = 4
 DEPTHS = (2, 2, 6, 2)  # blocks of the four encoder stages; the decoder mirrors them
 HEADS = (3, 6, 12, 24)
 MAX_DROP_PATH = 0.2
@@ -64,13 +69,29 @@ class PatchExpanding(nn.Module):
 
 
 class Stage(nn.ModuleList):
-    """DCFB blocks of one width, each applied to both streams in turn with the same weights."""
+    """DCFB blocks of one width, each applied to both streams in turn with the same weights.
+
+    Args:
+        blocks: the blocks.
+        checkpoint_activations: keep only the tokens between calls for the backward pass, where each call is
+            computed a second time.
+    """
+
+    def __init__(self, blocks: Iterable[DCFBlock], checkpoint_activations: bool = False) -> None:
+        super().__init__(blocks)
+        self.checkpoint_activations = checkpoint_activations
 
     def forward(self, mri: torch.Tensor, pet: torch.Tensor) -> Streams:
         for block in self:
-            mri = block(mri, pet)
-            pet = block(pet, mri)  # sees the MRI stream already updated
+            mri = self.update(block, mri, pet)
+            pet = self.update(block, pet, mri)  # sees the MRI stream already updated
         return mri, pet
+
+    def update(self, block: DCFBlock, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """One call of a block, with its activations or without."""
+        if not (self.checkpoint_activations and torch.is_grad_enabled()):
+            return block(x, y)
+        return checkpoint(block, x, y, use_reentrant=False, context_fn=lambda: (nullcontext(), block.repeated()))
 
 
 class SkipReduction(nn.Linear):
@@ -86,21 +107,6 @@ class SkipReduction(nn.Linear):
         return super().forward(torch.cat((stream, skip), dim=-1))
 
 
-class Head(nn.Module):
-    """Both streams' tokens to the two stream maps at voxel resolution."""
-
-    def __init__(self, embed_dim: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(2 * embed_dim)
-        self.to_voxels = nn.ConvTranspose3d(2 * embed_dim, embed_dim // 2, PATCH, stride=PATCH)
-        self.to_maps = nn.Conv3d(embed_dim // 2, 2, kernel_size=3, padding=1)
-
-    def forward(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
-        """(B, D, H, W, E) twice -> (B, 2, 4D, 4H, 4W)."""
-        tokens = self.norm(torch.cat((mri, pet), dim=-1))
-        return self.to_maps(self.to_voxels(channels_first(tokens)))
-
-
 class DC2Fusion(nn.Module):
     """The DC2Fusion network.
 
@@ -110,7 +116,9 @@ class DC2Fusion(nn.Module):
         variant: "paper" or "released", see `models.variants`.
         fusion: name of the fusion strategy, see `models.fusion_layer`; None takes the variant's own.
         switched: single differences ("R1" ..) that take the other variant's form, for ablation.
-        path: "fast", or "plain" for the slow oracle of the convolutions, see `models.blend_conv`.
+        path: "fast", or "plain" for the slow oracle, see `models.paths`.
+        checkpoint_activations: compute each block a second time in the backward pass instead of keeping
+            its activations, for small cards: same numbers, a fraction of the memory, a third more time.
 
     Raises:
         ValueError: for an unknown name, or an `embed_dim` that is not a positive multiple of 24.
@@ -123,15 +131,17 @@ class DC2Fusion(nn.Module):
         fusion: str | None = None,
         switched: tuple[str, ...] = (),
         path: str = "fast",
+        checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
         if embed_dim < 24 or embed_dim % 24:
             raise ValueError(f"embed_dim must be a positive multiple of 24, received {embed_dim}")
+        check_path(path)
         self.variant = build_variant(variant, tuple(switched))
         self.fuse_maps = fusion_strategy(fusion or self.variant.fusion)  # [R5]
 
         widths = [embed_dim * 2**level for level in range(len(DEPTHS))]
-        stages = [self._stages(widths, path) for _ in ("encoder", "decoder")]
+        stages = [self._stages(widths, path, checkpoint_activations) for _ in ("encoder", "decoder")]
         self.patch_embedding = PatchEmbedding(embed_dim)
         self.encoder = nn.ModuleList(stages[0])
         self.merging = nn.ModuleList(PatchMerging(width) for width in widths[:-1])
@@ -139,15 +149,16 @@ class DC2Fusion(nn.Module):
         self.decoder = nn.ModuleList(reversed(stages[1]))
         self.expanding = nn.ModuleList(PatchExpanding(width) for width in widths[:0:-1])
         self.skip_reduction = nn.ModuleList(SkipReduction(width) for width in widths[-2::-1])
-        self.head = Head(embed_dim)
+        self.head = Head(embed_dim, path)
 
-    def _stages(self, widths: list[int], path: str) -> list[Stage]:
-        blocks = sum(DEPTHS)
-        rates = [MAX_DROP_PATH * i / (blocks - 1) for i in range(blocks)]
+    def _stages(self, widths: list[int], path: str, checkpoint_activations: bool) -> list[Stage]:
+        last = sum(DEPTHS) - 1
+        rates = [MAX_DROP_PATH * i / last for i in range(last + 1)]
         stages = []
         for width, heads, depth in zip(widths, HEADS, DEPTHS, strict=True):
             own, rates = rates[:depth], rates[depth:]
-            stages.append(Stage(DCFBlock(width, heads, rate, self.variant, path) for rate in own))
+            blocks = (DCFBlock(width, heads, rate, self.variant, path) for rate in own)
+            stages.append(Stage(blocks, checkpoint_activations))
         return stages
 
     def forward(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:

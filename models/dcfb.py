@@ -10,13 +10,19 @@ view (B, C, D, H, W), which is PyTorch's channels-last format. 1x1x1 convolution
 [R1] .. [R9] mark the places where the paper and the released code differ, see `models.variants`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from monai.networks.layers import DropPath
 from torch import nn
 from torch.nn import functional as F
 
+from models.attention import window_attention
 from models.blend_conv import BlendConv
 from models.depthwise import depthwise_conv3d
+from models.norms import gelu_linear, norm_gelu_linear
+from models.sampling import sample_partner
 from models.variants import Variant
 
 WINDOW = 2
@@ -44,7 +50,7 @@ class PositionalRelationship(nn.Module):
     Args:
         width: C.
         variant: steers [R1] and [R8].
-        path: "fast" or "plain", how the depthwise convolution is computed.
+        path: "fast" or "plain", see `models.paths`.
     """
 
     def __init__(self, width: int, variant: Variant, path: str) -> None:
@@ -66,17 +72,11 @@ class PositionalRelationship(nn.Module):
         Returns:
             y', (B, D, H, W, C).
         """
-        grid = reference_points(y) + self.offset_field(x, y)
-        sampled = F.grid_sample(
-            channels_first(y).to(grid.dtype),
-            grid.flip(-1),  # grid_sample reads (width, height, depth)
-            mode="bilinear",
-            padding_mode="zeros",
-            align_corners=self.variant.aligned_corners,  # [R1]
-        )
+        offsets = self.offset_field(x, y)
+        sampled = sample_partner(y, offsets, self.variant.aligned_corners, self.path)  # [R1]
         if self.variant.scrambled_partner:  # [R8]
-            return sampled.contiguous().view(y.shape)
-        return channels_last(sampled)
+            return channels_first(sampled).contiguous().view(y.shape)
+        return sampled
 
     def offset_field(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """(B, D, H, W, 3): offsets along depth, height, width in normalised coordinates.
@@ -84,36 +84,27 @@ class PositionalRelationship(nn.Module):
         The grid spans [-1, 1] on each axis, so a token is 2 / side wide and no offset exceeds one token.
         """
         z = self.embed(torch.cat((x, y), dim=-1))
-        if self.path == "plain":
-            z = self.depthwise(channels_first(z))
-        else:
-            z = depthwise_conv3d(channels_first(z), self.depthwise.weight, self.depthwise.bias)
+        z = depthwise_conv3d(channels_first(z), self.depthwise.weight, self.depthwise.bias, self.path)
         z = channels_last(z)
-        raw = self.to_offset(F.gelu(self.norm(z)))
+        raw = norm_gelu_linear(z, self.norm, self.to_offset, self.path)
         # Positions in bf16 would be off by a tenth of a token on a grid of 32.
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
         return 2 * torch.tanh(raw) / raw.new_tensor(raw.shape[1:4])
 
 
-def reference_points(tokens: torch.Tensor) -> torch.Tensor:
-    """Centres of the tokens of (B, D, H, W, C), (D, H, W, 3): 2 (i + 1/2) / n - 1 on an axis of n."""
-    dtype = torch.promote_types(tokens.dtype, torch.float32)
-    axes = [2 * (torch.arange(n, device=tokens.device, dtype=dtype) + 0.5) / n - 1 for n in tokens.shape[1:4]]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-
-
 class Gate(nn.Module):
     """Bottleneck C -> C//8 -> outputs that ends in logits: Linear, LayerNorm, GELU, Linear."""
 
-    def __init__(self, width: int, outputs: int) -> None:
+    def __init__(self, width: int, outputs: int, path: str) -> None:
         super().__init__()
+        self.path = path
         self.reduce = nn.Linear(width, width // 8)
         self.norm = nn.LayerNorm(width // 8)
         self.expand = nn.Linear(width // 8, outputs)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(..., C) -> (..., outputs) logits; the caller applies the sigmoid."""
-        return self.expand(F.gelu(self.norm(self.reduce(features))))
+        return norm_gelu_linear(self.reduce(features), self.norm, self.expand, self.path)
 
 
 class WindowCrossAttention(nn.Module):
@@ -123,11 +114,13 @@ class WindowCrossAttention(nn.Module):
         width: C.
         heads: h, must divide C.
         variant: steers [R4] and [R9].
+        path: "fast" or "plain", see `models.paths`.
     """
 
-    def __init__(self, width: int, heads: int, variant: Variant) -> None:
+    def __init__(self, width: int, heads: int, variant: Variant, path: str) -> None:
         super().__init__()
         self.variant = variant
+        self.path = path
         self.heads = heads
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
@@ -148,28 +141,10 @@ class WindowCrossAttention(nn.Module):
             (B, D, H, W, C).
         """
         value = self.value(x if self.variant.own_values else partner)  # [R9]
-        value = value * channel_gate[:, None, None, None, :].to(value.dtype)
-        q, k, v = (self.split(tokens, window) for tokens in (self.query(x), self.key(partner), value))
-        if self.variant.linear_attention:  # [R4]
-            attended = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) @ v
-        else:
-            attended = F.scaled_dot_product_attention(q, k, v)
-        return self.join(attended, x.shape, window)
-
-    def split(self, tokens: torch.Tensor, window: tuple[int, int, int]) -> torch.Tensor:
-        """(B, D, H, W, C) -> (B * windows, heads, tokens a window, C / heads)."""
-        b, d, h, w, c = tokens.shape
-        i, j, k = window
-        split = tokens.reshape(b, d // i, i, h // j, j, w // k, k, self.heads, c // self.heads)
-        split = split.permute(0, 1, 3, 5, 7, 2, 4, 6, 8)
-        return split.reshape(-1, self.heads, i * j * k, c // self.heads)
-
-    def join(self, windows: torch.Tensor, shape: torch.Size, window: tuple[int, int, int]) -> torch.Tensor:
-        """The inverse of `split`."""
-        b, d, h, w, c = shape
-        i, j, k = window
-        joined = windows.reshape(b, d // i, h // j, w // k, self.heads, i, j, k, c // self.heads)
-        return joined.permute(0, 1, 5, 2, 6, 3, 7, 4, 8).reshape(b, d, h, w, c)
+        linear = self.variant.linear_attention  # [R4]
+        return window_attention(
+            self.query(x), self.key(partner), value, channel_gate, self.heads, window, linear, self.path
+        )
 
 
 class CrossFeatureBlend(nn.Module):
@@ -179,7 +154,7 @@ class CrossFeatureBlend(nn.Module):
         width: C.
         heads: attention heads.
         variant: steers [R2], [R3], [R4] and [R9].
-        path: "fast" or "plain", how its convolutions are computed, see `models.blend_conv`.
+        path: "fast" or "plain", see `models.paths`.
     """
 
     def __init__(self, width: int, heads: int, variant: Variant, path: str) -> None:
@@ -188,10 +163,10 @@ class CrossFeatureBlend(nn.Module):
         eps = float(width) if variant.width_as_bn_eps else 1e-5  # [R3]
         self.blend_norm = nn.BatchNorm3d(width, eps=eps)
         self.blend_activation = nn.GELU()
-        self.channel_gate = Gate(width, width)
+        self.channel_gate = Gate(width, width, path)
         self.conv_projection = nn.Linear(width, width)
-        self.attention = WindowCrossAttention(width, heads, variant)
-        self.spatial_gate = Gate(width, 1)
+        self.attention = WindowCrossAttention(width, heads, variant, path)
+        self.spatial_gate = Gate(width, 1, path)
         self.merge = nn.Linear(2 * width, width)
 
     def forward(self, x: torch.Tensor, partner: torch.Tensor, norm: nn.LayerNorm, window: tuple) -> torch.Tensor:
@@ -215,6 +190,19 @@ class CrossFeatureBlend(nn.Module):
         return self.merge(torch.cat((conv, norm(attended)), dim=-1))
 
 
+class MLP(nn.Sequential):
+    """Linear(C -> 4C), GELU, Linear(4C -> C)."""
+
+    def __init__(self, width: int, path: str) -> None:
+        super().__init__(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.path = path
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(..., C) -> (..., C)."""
+        expand, _, reduce = self
+        return gelu_linear(expand(tokens), reduce, self.path)
+
+
 class DCFBlock(nn.Module):
     """One DCFB block: updates a stream by looking at its partner.
 
@@ -223,7 +211,7 @@ class DCFBlock(nn.Module):
         heads: attention heads, must divide C.
         drop_path: stochastic depth rate in [0, 1), a mask per sample and call.
         variant: the reading of the method.
-        path: "fast" or "plain", how its convolutions are computed, see `models.blend_conv`.
+        path: "fast" or "plain", see `models.paths`.
     """
 
     def __init__(self, width: int, heads: int, drop_path: float, variant: Variant, path: str = "fast") -> None:
@@ -231,13 +219,24 @@ class DCFBlock(nn.Module):
         self.norm = nn.LayerNorm(width)  # one norm, used in all three places of the block
         self.relationship = PositionalRelationship(width, variant, path)
         self.blend = CrossFeatureBlend(width, heads, variant, path)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = MLP(width, path)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """(B, D, H, W, C) stream and partner -> the updated stream, same shape."""
         x = x + self.drop_path(self.look_at_partner(x, y))
         return x + self.drop_path(self.mlp(self.norm(x)))
+
+    @contextmanager
+    def repeated(self) -> Iterator[None]:
+        """While a call is computed again for its activations: the running statistics have seen it already."""
+        norm = self.blend.blend_norm
+        momentum, count = norm.momentum, norm.num_batches_tracked
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+        try:
+            yield
+        finally:
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
     def look_at_partner(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """PRE and CFB on grids padded to whole windows, the padding cropped off again."""

@@ -3,8 +3,10 @@
 import sys
 
 import pytest
+import torch
 
-from benchmarks import ablation, blend_conv, step
+from benchmarks import ablation, blend_conv, counting, epoch, gpu, methods, operations, scaling, step
+from models import dc2fusion
 
 
 def run(monkeypatch, capsys, module, *flags) -> list[str]:
@@ -25,13 +27,102 @@ def test_blend_conv(monkeypatch, capsys):
         assert ratio == pytest.approx(plain / fast, rel=0.5, abs=0.2)
 
 
-def test_step(monkeypatch, capsys):
-    flags = ("--size", 36, "--embed-dim", 24, "--paths", "fast", "--steps", 2)
-    lines = run(monkeypatch, capsys, step, *flags)
+@pytest.fixture
+def here(monkeypatch):
+    """Paths are measured in this process, with one block a stage."""
+    monkeypatch.setattr(dc2fusion, "DEPTHS", (1, 1, 1, 1))
+    monkeypatch.setattr(step, "WARM_UP", 0)
+
+    def measure_apart(arguments, path):
+        return step.measure(step.build_parser().parse_args([str(a) for a in arguments]), path)
+
+    for module in (step, scaling):
+        monkeypatch.setattr(module, "measure_apart", measure_apart)
+
+
+def test_step(monkeypatch, capsys, here):
+    monkeypatch.setattr(step, "matrix_rate", lambda *_: 1e11)
+    monkeypatch.setattr(step, "copy_bandwidth", lambda *_: 1e10)
+    lines = run(monkeypatch, capsys, step, "--size", 34, "--embed-dim", 24, "--operations", "--steps", 2)
     for row in ("forward seconds", "forward GiB", "step seconds", "step GiB"):
-        line = next(line for line in lines if line.startswith(f"| {row} |"))
-        assert float(line.split("|")[2]) > 0
+        plain, fast, ratio = cells(lines, row)
+        assert ratio == pytest.approx(plain / fast, rel=0.02)
+    for row in ("plain forward", "fast step"):
+        line = next(line for line in lines if line.startswith(f"| {row} |")).split("|")
+        seconds_line = next(line for line in lines if line.startswith(f"| {row.split()[1]} seconds |")).split("|")
+        elapsed = float(seconds_line[2 if row.startswith("plain") else 3])
+        assert float(line[3]) == pytest.approx(float(line[2]) / elapsed, rel=0.02)
+        assert line[4].strip().endswith("%") and line[7].strip().endswith("%")
+    totals = [line for line in lines if line.startswith("| together |")]
+    assert len(totals) == 2 and all(line.count("100 %") == 2 for line in totals)
     assert lines[-1].startswith("loss every 20 steps: ")
+
+
+def test_scaling(monkeypatch, capsys, here, tmp_path):
+    picture = tmp_path / "scaling.png"
+    flags = ("--sizes", 40, 34, "--repeats", 1, "--picture", picture)
+    lines = run(monkeypatch, capsys, scaling, *flags)
+    assert [line.split("|")[1].strip() for line in lines[-3:]] == ["34", "40", "power of voxels"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_powers_of_cost():
+    rows = {64: [1.0, 5.0], 128: [8.0, 5.0]}
+    assert scaling.powers(rows) == pytest.approx([1, 0])
+
+
+def test_epoch(monkeypatch, capsys, here):
+    flags = ("--size", 34, "--subjects", 2, "--workers", 0, "--epochs", 1)
+    lines = run(monkeypatch, capsys, epoch, *flags)
+    (loading,), (repeated,), (ratio,) = (cells(lines, row) for row in ("with loading", "one repeated batch", "ratio"))
+    assert ratio == pytest.approx(loading / repeated, rel=0.02)
+
+
+def test_gpu_script_names_what_failed_and_goes_on(monkeypatch, capsys, here, tmp_path):
+    def fail(*_):
+        raise RuntimeError("no kernel image\nlong story")
+
+    def measured(arguments, path):
+        seconds = {"forward": 4.0, "step": 12.0} if path == "plain" else {"forward": 0.5, "step": 1.0}
+        by_kind = {name: {"GELU": value} for name, value in seconds.items()}
+        return {
+            "seconds": seconds,
+            "GiB": {"forward": 1, "step": 2},
+            "bytes": {},
+            "operations": by_kind,
+            "losses": [3, 2],
+        }
+
+    monkeypatch.setattr(step, "measure_apart", measured)
+    monkeypatch.setattr(step, "ceilings", fail)
+    monkeypatch.setattr(gpu, "run_others", lambda *_: {"epoch": "text"})
+    lines = run(monkeypatch, capsys, gpu, "--device", "cpu", "--out", tmp_path)
+    assert any(line.startswith("fast against plain, released, float32: forward") for line in lines)
+    assert "| fast bfloat16 | 0.5 | 8.0 | 1 | 12.0 | 2 | 1.00 |" in lines
+    assert lines[-1] == "failed: ceilings, bfloat16: no kernel image"
+    report = (tmp_path / "report.md").read_text()
+    assert "## step, by kind of operation" in report and "text" in report
+    assert (tmp_path / "losses.csv").read_text().splitlines() == ["step,float32,bfloat16", "1,3,3", "2,2,2"]
+
+
+def test_flops_are_those_of_the_products():
+    """Of the 1x1x1 layers and convolutions of a network whose every other side is known: doubling E."""
+    small, large = (counting.network_flops(embed_dim, 32) for embed_dim in (24, 48))
+    assert 2 < large / small < 4  # convolutions by channel grow with E, products with its square
+    assert counting.network_flops(24, 64) / small == pytest.approx(8, rel=0.05)
+
+
+def test_traffic_counts_what_is_read_and_written():
+    volume = torch.rand(10, 100)
+    assert counting.traffic(lambda: volume + volume[:1].expand(10, 100)) == 4 * (1000 + 100 + 1000)
+    assert counting.traffic(lambda: volume.view(100, 10).T) == 0
+
+
+def test_kinds_of_operations():
+    assert operations.kind("aten::mkldnn_convolution", [[1, 96, 9, 9, 9], [96, 1, 7, 7, 7]]) == "depthwise convolutions"
+    assert operations.kind("aten::mkldnn_convolution", [[1, 1, 9, 9, 9], [96, 1, 4, 4, 4]]) != "matrix products"
+    assert operations.kind("aten::addmm", []) == "matrix products"
+    assert operations.kind("aten::gelu_backward", []) == "GELU"
 
 
 def test_ablation_row(tmp_path):
@@ -46,3 +137,10 @@ def test_ablation_row_of_a_run_that_diverged(tmp_path):
     (tmp_path / "losses.csv").write_text("epoch,loss/total\n1,3\n2,900\n")
     (tmp_path / "done").write_text("2")
     assert ablation.row("released", tmp_path, 3) == "| released | 3 | 451.5 | - | - | - | - | no |"
+
+
+def test_methods(monkeypatch, capsys):
+    lines = run(monkeypatch, capsys, methods, "--size", 24, "--methods", "matr", "laplacian")
+    for name in ("matr", "laplacian"):
+        clock, cpu = cells(lines, name)
+        assert clock > 0 and cpu > 0

@@ -1,0 +1,98 @@
+"""A real epoch of training, with and without loading data, by the trainer's own loop.
+
+    python -m benchmarks.epoch --subjects 8 --size 128 --embed-dim 24
+    python -m benchmarks.epoch --device cuda --data /data/adni --embed-dim 96 --amp --workers 8
+
+Without: the epoch's first batch again and again. Both kinds of epoch take turns and the shortest of each counts. The
+data come from the disk cache, filled beforehand, as in every epoch of a run after its first.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.measure import machine, parse_device
+from data.dataset import prepared_datasets
+from data.phantom import write_cohort
+from data.subjects import find_subjects
+from losses import build_objective
+from models import build_model
+from utils.config import TrainConfig
+from utils.distributed import Process
+from utils.trainer import Trainer
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="data set (synthetic subjects)")
+    parser.add_argument("--subjects", type=int, default=8, help="pairs an epoch (8)")
+    parser.add_argument("--size", type=int, default=128, help="voxels a side (128)")
+    parser.add_argument("--embed-dim", type=int, default=24, help="E (24)")
+    parser.add_argument("--device", type=parse_device, default=torch.device("cpu"))
+    parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
+    parser.add_argument("--workers", type=int, default=2, help="processes that load data (2)")
+    parser.add_argument("--epochs", type=int, default=3, help="timed epochs of each kind (3)")
+    return parser
+
+
+def build_trainer(args: argparse.Namespace, folder: Path) -> Trainer:
+    """A trainer on the first pairs of the data set, its cache filled, with everything written below `folder`."""
+    if args.data is None:
+        write_cohort(folder / "data", args.subjects)
+    subjects = find_subjects(args.data or folder / "data").subjects[: args.subjects]
+    config = TrainConfig(
+        embed_dim=args.embed_dim,
+        size=args.size,
+        epochs=2 * args.epochs + 1,
+        amp=args.amp,
+        workers=args.workers,
+        out=str(folder),
+    )
+    train, validation = prepared_datasets(subjects, subjects[:1], **config.data_options())
+    model = build_model("dc2fusion", **config.model_options())
+    objective = build_objective(config.objective, **config.objective_options())
+    process = Process(0, 1, args.device)
+    return Trainer(config, model, objective, train, validation, process)
+
+
+def epoch_seconds(trainer: Trainer, epochs: int) -> tuple[float, float]:
+    """The shortest epoch with loading, and the shortest on one repeated batch."""
+    loader = trainer.loader
+    repeated = [next(iter(loader))] * len(loader)
+    times = {True: [], False: []}
+    trainer.train_epoch(0)  # starts the workers
+    for epoch in range(epochs):
+        for loading in (True, False):
+            trainer.loader = loader if loading else repeated
+            if trainer.process.device.type == "cuda":
+                torch.cuda.synchronize(trainer.process.device)
+            started = time.perf_counter()
+            trainer.train_epoch(1 + epoch)
+            times[loading].append(time.perf_counter() - started)
+    return min(times[True]), min(times[False])
+
+
+def main() -> None:
+    """Measure and print both epochs and their ratio."""
+    args = build_parser().parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = build_trainer(args, Path(folder))
+        pairs = len(trainer.loader.dataset)
+        loading, repeated = epoch_seconds(trainer, args.epochs)
+        if trainer.log:
+            trainer.log.close()
+    print(machine(args.device))
+    precision = "bfloat16 autocast" if args.amp else "float32"
+    print(f"DC2Fusion, E={args.embed_dim}, {args.size}^3, batch 1, {precision}, {args.workers} workers, {pairs} pairs")
+    print("| an epoch | seconds |\n|---|---|")
+    print(f"| with loading | {loading:.2f} |")
+    print(f"| one repeated batch | {repeated:.2f} |")
+    print(f"| ratio | {loading / repeated:.3f} |")
+
+
+if __name__ == "__main__":
+    main()

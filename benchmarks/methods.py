@@ -1,0 +1,61 @@
+"""Seconds that each fusion method takes for one volume: `python -m benchmarks.methods [--size 128] [--weights ...]`.
+
+A synthetic head, because SwinFuse and DILRAN skip what is black or cannot matter; untrained weights where none are
+given, which decide the time only for DILRAN. Each method is run once, after one run on a few slices. Prints seconds by
+the clock and of CPU time (all threads together), so that a busy machine shows.
+"""
+
+import argparse
+import time
+
+import torch
+from torch.nn import functional as F
+
+from benchmarks.measure import machine, parse_device, seconds
+from data.phantom import make_subject, subject_seed
+from models import build_model, model_names
+from utils.cli import InputError, positive_int, report
+from utils.published import FORM, load_published, parse_published
+
+HEAD_MM = 256  # a little more than the box of a synthetic head
+WARM_UP = 16  # voxels along each axis
+
+
+def volumes(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """MRI and PET of a synthetic head, (1, 1, size, size, size) in [0, 1]."""
+    head = make_subject(subject_seed(0, 0), min(8, max(1, HEAD_MM / size)))
+    pair = [torch.from_numpy(array.astype("float32"))[None, None] for array in (head.mri, head.pet)]
+    pair = [F.interpolate(volume, size=(size, size, size), mode="trilinear") for volume in pair]
+    return tuple((volume - volume.min()) / (volume.max() - volume.min()) for volume in pair)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=positive_int, default=128, help="voxels a side (128)")
+    parser.add_argument("--methods", nargs="+", choices=model_names(), default=model_names(), metavar="METHOD")
+    parser.add_argument("--weights", nargs="+", default=[], metavar="METHOD=FILE", help=f"published weights, {FORM}")
+    parser.add_argument("--device", type=parse_device, default=torch.device("cpu"))
+    args = parser.parse_args()
+    try:
+        given = [parse_published(text, "--weights") for text in args.weights]
+        networks = {p.method: load_published(p, "--weights", "axial", "paper", args.size).model for p in given}
+    except InputError as error:
+        report(error)
+        raise SystemExit(2) from error
+
+    mri, pet = (volume.to(args.device) for volume in volumes(args.size))
+    middle = slice((args.size - WARM_UP) // 2, (args.size + WARM_UP) // 2)
+    few = tuple(volume[:, :, middle, middle, middle] for volume in (mri, pet))
+    print(f"{args.size}^3 voxels; {machine(args.device)}\n")
+    print("| method | seconds | CPU seconds |\n|---|---|---|")
+    for name in args.methods:
+        model = networks.get(name, build_model(name)).eval().to(args.device)
+        with torch.inference_mode():
+            model(*few)
+            before = time.process_time()
+            clock = seconds(lambda model=model: model(mri, pet), args.device, repeats=1, warm_up=0)
+        print(f"| {name} | {clock:.3g} | {time.process_time() - before:.3g} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

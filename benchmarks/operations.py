@@ -1,0 +1,78 @@
+"""Where the time of a pass goes, by kind of operation, from PyTorch's profiler."""
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+# The first kind whose pattern occurs in an operation's name takes it.
+KINDS = {
+    "optimizer": ("adam", "Optimizer", "lerp_", "addcdiv", "addcmul", "_foreach"),
+    "matrix products": ("mm", "linear", "baddbmm", "matmul"),
+    "sampling": ("grid_sampler", "embedding_bag", "searchsorted", "sort", "WeightedRows", "fusion::sample"),
+    "attention": ("scaled_dot_product", "softmax", "_attention"),
+    "GELU": ("gelu",),
+    "norms": ("layer_norm", "batch_norm", "_norm"),
+    "copies": (
+        "copy_",
+        "cat",
+        "clone",
+        "fill_",
+        "constant_pad",
+        "stack",
+        "contiguous",
+        "zero_",
+        "index_select",
+        "flip",
+    ),
+    "elementwise and sums": ("add", "mul", "div", "sub", "sum", "mean", "tanh", "sigmoid", "pow", "sqrt", "abs", "neg"),
+}
+
+
+def time_by_kind(function: Callable[[], object], device: torch.device) -> dict[str, float]:
+    """Seconds of one call by kind of operation, the largest first; depthwise convolutions apart from others."""
+    activities = [ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities, record_shapes=True) as profiler:
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    totals = defaultdict(float)
+    for event in profiler.key_averages(group_by_input_shape=True):
+        if event.device_type != DeviceType.CPU:
+            continue  # a kernel on the GPU: its time is that of the operation that started it, too
+        own = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+        totals[kind(event.key, event.input_shapes)] += own / 1e6
+    return dict(sorted(totals.items(), key=lambda item: -item[1]))
+
+
+def kind(name: str, shapes: list) -> str:
+    """The row of the table that an operation belongs to."""
+    if "conv" in name.lower() or "epthwise" in name:
+        kernels = [shape for shape in shapes[1:3] if len(shape) == 5]
+        # One or two input channels a group, and many groups.
+        depthwise = any(kernel[0] >= 24 and kernel[1] <= 2 for kernel in kernels) or "epthwise" in name
+        return "depthwise convolutions" if depthwise else "other convolutions"
+    return next((row for row, patterns in KINDS.items() if any(p in name for p in patterns)), "everything else")
+
+
+def operations_table(times: dict[str, dict[str, float]]) -> list[str]:
+    """Lines of a table: kinds of operation, and for each path milliseconds and share.
+
+    Args:
+        times: for each path what `time_by_kind` gave.
+    """
+    rows = {row: None for by_kind in times.values() for row in by_kind}
+    lines = ["| operations | " + " | ".join(f"{path}, ms | share" for path in times) + " |"]
+    lines.append("|---" * (1 + 2 * len(times)) + "|")
+    for row in rows:
+        cells = []
+        for by_kind in times.values():
+            own = by_kind.get(row, 0.0)
+            cells += [f"{own * 1e3:.1f}", f"{100 * own / sum(by_kind.values()):.1f} %"]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    totals = [f"{sum(by_kind.values()) * 1e3:.1f} | 100 %" for by_kind in times.values()]
+    return [*lines, "| together | " + " | ".join(totals) + " |"]
