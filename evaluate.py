@@ -2,7 +2,10 @@
 
 A trained network and the fusions that need none:
     python evaluate.py --data /data/adni --list test.txt --methods dc2fusion=result/adni --out result/evaluation
-Volumes that any other program fused, named <subject>*.nii.gz, beside it:
+The methods of the paper's Table 1, by their published weights or by runs of train_diff.py, and a classical one:
+    python evaluate.py --data /data/adni --list test.txt --methods dc2fusion=result/adni swinfuse=result/swinfuse \
+        laplacian --weights matr=model_10.pth dilran=last.pt u2fusion=model.ckpt
+Volumes that any other program fused, named <subject>*.nii.gz:
     python evaluate.py --data /data/adni --list test.txt --methods dc2fusion=result/adni --fused mine=/data/mine
 A copy of the MRI, the average, two mixes and the maximum are always in the table, because some scores reward
 them. The same command goes on after an interruption; see docs/reproduce.md.
@@ -25,8 +28,12 @@ def build_parser() -> Parser:
     data.add_argument("--run", help="BIDS: which run- number to take of several images")
 
     methods = parser.add_argument_group("methods")
-    text = "LABEL=CHECKPOINT of DC2Fusion (run folder, .pt or released .pth), or the name of a fusion without one"
+    text = "LABEL=CHECKPOINT (run folder, .pt or released .pth), or the name of a fusion without one, as laplacian"
     methods.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help=text)
+    text = "published weights: swinfuse, u2fusion, dilran or matr, with options METHOD:OPTION=VALUE,...=FILE"
+    methods.add_argument("--weights", nargs="+", default=[], metavar="METHOD=FILE", help=text)
+    text = "of the slices for published weights (axial); a run knows its own"
+    methods.add_argument("--plane", choices=("axial", "coronal", "sagittal"), help=text)
     methods.add_argument("--fused", nargs="+", default=[], metavar="LABEL=FOLDER", help="NIfTI files fused elsewhere")
     methods.add_argument("--no-trivial", action="store_true", help="leave out copy, average, mixes and maximum")
     methods.add_argument("--variant", choices=("paper", "released"), help="how to read a released .pth (released)")
@@ -100,16 +107,21 @@ def choose_methods(args: argparse.Namespace, settings, device, names: Sequence[s
     """The rows of the table: what the flags name, then the trivial ones.
 
     Raises:
-        InputError: a bad name or path, a label twice, or nothing to score.
+        InputError: a bad name or path, a label twice, a plane for nothing, or nothing to score.
     """
-    from utils.evaluation import TRIVIAL, folder_method, model_method, trivial_method
+    from utils.methods import TRIVIAL, Loading, folder_method, model_method, trivial_method, weights_method
 
-    methods = [model_method(text, settings, args.variant, device) for text in args.methods]
+    loading = Loading(settings.size, settings.recipe, device, args.variant, args.plane or "axial")
+    methods = [model_method(text, loading) for text in args.methods]
+    methods += [weights_method(text, loading, "--weights") for text in args.weights]
+    if args.plane and not any(method.is_published for method in methods):
+        raise InputError("--plane", "is that of published weights, and none are given", "leave the flag out")
     methods += [folder_method(text, names) for text in args.fused]
     labels = [method.label for method in methods]
     twice = [label for label in labels if labels.count(label) > 1]
     if twice:
-        raise InputError("--methods, --fused", f"the label {twice[0]} twice", "give each method its own label")
+        source = "--methods, --weights, --fused"
+        raise InputError(source, f"the label {twice[0]} twice", "give each method its own label")
     if not args.no_trivial:
         methods += [trivial_method(label) for label in TRIVIAL if label not in labels]
     if not methods:

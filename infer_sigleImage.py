@@ -5,6 +5,8 @@ One pair:
 Many, from a data set or a table with the columns mri, pet[, output][, subject]:
     python infer_sigleImage.py --data /data/adni --output fused/ --checkpoint result/adni
     python infer_sigleImage.py --list pairs.csv --output fused/ --checkpoint result/adni
+By a method that DC2Fusion is compared with, one of swinfuse, u2fusion, dilran, matr, and its published weights:
+    python infer_sigleImage.py --mri t1.nii.gz --pet fdg.nii.gz --output fused.nii.gz --weights matr=model_10.pth
 Without arguments: the newest run under result/ and a synthetic subject that no training has seen.
 """
 
@@ -33,8 +35,12 @@ def build_parser() -> Parser:
 
     network = parser.add_argument_group("network")
     network.add_argument("--checkpoint", type=Path, help="run folder, .pt, or .pth of the released code")
+    text = "published weights instead, with options METHOD:OPTION=VALUE,...=FILE"
+    network.add_argument("--weights", metavar="METHOD=FILE", help=text)
+    text = "of the slices, with --weights (axial)"
+    network.add_argument("--plane", choices=("axial", "coronal", "sagittal"), help=text)
     network.add_argument("--variant", choices=("paper", "released"), help="how to read a released .pth (released)")
-    network.add_argument("--size", type=positive_int, default=128, help="what a released .pth was trained on (128)")
+    network.add_argument("--size", type=positive_int, default=128, help="cube of a released .pth or of --weights (128)")
     network.add_argument(
         "--resolution",
         choices=("published", "native"),
@@ -121,6 +127,28 @@ def newest_run() -> Path:
     return checkpoints[-1].parent
 
 
+def load_network(args: argparse.Namespace):
+    """The network that the flags name, without any flag the newest run's.
+
+    Raises:
+        InputError: flags that do not go together, or a bad file.
+    """
+    for flag, value in (("--checkpoint", args.checkpoint), ("--variant", args.variant)):
+        if args.weights and value:
+            raise InputError(flag, "goes not with --weights", "give one of them")
+    if args.plane and not args.weights:
+        raise InputError("--plane", "is that of --weights, a run knows its own", "leave the flag out")
+    checkpoint = None if args.weights else args.checkpoint or newest_run()
+
+    from utils.checkpoint import load_model
+    from utils.published import load_published, parse_published
+
+    if checkpoint:
+        return load_model(checkpoint, args.variant, args.size)
+    published = parse_published(args.weights, "--weights")
+    return load_published(published, "--weights", args.plane or "axial", "paper", args.size)
+
+
 def fuse(job: Job, trained, device, args: argparse.Namespace) -> None:
     """Read, fuse, write, picture and score one pair."""
     from data.volume import read_pair, write_like
@@ -139,15 +167,13 @@ def fuse(job: Job, trained, device, args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Flags -> pairs -> network -> fused volumes; returns the exit status."""
     args = build_parser().parse_args(argv)
-    checkpoint = args.checkpoint or newest_run()
+    trained = load_network(args)
 
-    from utils.checkpoint import load_model
     from utils.distributed import choose_devices
 
     device = choose_devices(args.gpus)[0]
     if device.type == "cpu":
         notice("no GPU: fusing on the CPU")
-    trained = load_model(checkpoint, args.variant, args.size)
     print(trained.description)
     trained.model.to(device)
     jobs = find_jobs(args)

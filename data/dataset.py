@@ -80,6 +80,7 @@ class PairDataset(Dataset):
         self.seed = seed
         self.cache = cache
         self.cache_folder = Path(cache_folder)
+        self.deferred = False  # whether items leave here unfinished, because `finish` runs on the training's device
         self._memory: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -89,14 +90,26 @@ class PairDataset(Dataset):
         epoch, index = key
         pair = torch.tensor(np.asarray(self._kept(index)))  # a copy: the cache stays as it is
         item = dict(zip(KEYS, pair[:, None], strict=True))
+        item = item if self.deferred else self.finish(item, epoch, index)
+        return item | {"name": self.subjects[index].name, "index": index}
+
+    def finish(self, item: dict, epoch: int, index: int) -> dict:
+        """Augment and rescale a pair, on whatever device it is.
+
+        Args:
+            item: "mri" and "pet", (1, size, size, size), as the deterministic transforms left them.
+            epoch, index: what it was asked for by; the random part is drawn from them.
+
+        Returns:
+            "mri" and "pet", float32 in [0, 1].
+        """
         if self.augmentation is not None:
             name = zlib.crc32(self.subjects[index].name.encode())
             draw = np.random.SeedSequence([self.seed, epoch, name]).generate_state(1)[0]
             self.augmentation.set_random_state(seed=int(draw))
             item = self.augmentation(item)
         item = self.rescale(item)
-        item = {key: convert_to_tensor(item[key], dtype=torch.float32, track_meta=False) for key in KEYS}
-        return item | {"name": self.subjects[index].name, "index": index}
+        return {key: convert_to_tensor(item[key], dtype=torch.float32, track_meta=False) for key in KEYS}
 
     def prepare(self, title: str, show: bool = True) -> None:
         """Read and check every pair now, filling the cache, so that training does not stop at a bad file.

@@ -20,7 +20,8 @@ from data.dataset import PairDataset
 from data.subjects import find_subjects
 from data.volume import read_pair
 from models import build_model
-from utils import checkpoint, evaluation
+from models.baselines.slicewise import Slicewise
+from utils import checkpoint, evaluation, methods
 from utils.config import TrainConfig
 from utils.scorebook import ScoreBook
 
@@ -193,6 +194,140 @@ def test_the_page_on_the_protocol_defines_every_metric():
     assert set(metrics.METRICS) <= set(defined)
 
 
+# Methods that it is compared with ----------------------------------------------------------------
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Function (method) -> a file of its weights as its authors would publish them, untrained."""
+
+    def write(name):
+        torch.manual_seed(0)
+        torch.save(build_model(name).method.state_dict(), tmp_path / f"{name}.pth")
+        return tmp_path / f"{name}.pth"
+
+    return write
+
+
+@pytest.fixture
+def one_subject(tmp_path):
+    """A list of one subject."""
+    (tmp_path / "one.txt").write_text("synthetic-002\n")
+    return ("--list", tmp_path / "one.txt")
+
+
+def test_comparison_methods_are_rows_like_any_other(
+    score, synthetic_cohort, weights, one_subject, run_folder, tmp_path
+):
+    own = write_matr_run(run_folder, tmp_path / "matr-run")
+    flags = ("--methods", "laplacian", f"matr={weights('matr')}", f"trained={own}")
+    status, out, err = score(*QUICK, *one_subject, *flags, "--weights", f"matr:tokens=channels={weights('matr')}")
+    assert status == 0, err
+    assert "matr: " in out and "published weights of matr, on axial slices" in out
+    table = read_scores(tmp_path / "out")
+    mri, pet = (volume[None, None] for volume in sources(find_subjects(synthetic_cohort).subjects[1]))
+    released = build_model("matr", weights=weights("matr")).eval()
+    repaired = build_model("matr", weights=weights("matr"), tokens="channels").eval()
+    models = {"laplacian": build_model("laplacian"), "matr": released, "matr-channels": repaired}
+    models["trained"] = checkpoint.load_model(own).model
+    assert {key[1] for key in table} == {*models, *TRIVIAL}
+    for label, model in models.items():
+        with torch.no_grad():
+            expected = metrics.score(model(mri, pet)[0, 0], mri[0, 0], pet[0, 0], names=NAMES)
+        for name in NAMES:
+            got = table["volume", label, "synthetic-002", name, "mean"]
+            assert got == pytest.approx(expected[name], rel=1e-5), (label, name)
+    assert "| Laplacian pyramid |" in (tmp_path / "out" / "table.md").read_text()
+
+
+def write_matr_run(dc2fusion_run, folder):
+    """A run folder of MATR, trained on coronal slices as it says."""
+    torch.manual_seed(1)
+    config = TrainConfig.of({"model": "matr", "size": SIZE, "plane": "coronal"})
+    state = build_model("matr", **config.model_options()).state_dict()
+    content = checkpoint.read(dc2fusion_run / "last.pt") | {"config": config.to_dict(), "model": state}
+    folder.mkdir()
+    torch.save(content, folder / "best.pt")
+    return folder
+
+
+def test_a_2d_method_runs_once_for_both_protocols(score, weights, one_subject, monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluation, "PUBLISHED_SIZE", SIZE)
+    monkeypatch.setattr(importlib.import_module("metrics.score"), "PUBLISHED_SLICE", SIZE // 2)
+    calls, real = [], Slicewise.forward
+    monkeypatch.setattr(Slicewise, "forward", lambda *args: calls.append(1) or real(*args))
+    flags = ("--no-trivial", "--weights", f"matr={weights('matr')}")
+    status, _, err = score(*QUICK, *one_subject, *flags)
+    assert status == 0, err
+    assert {key[0] for key in read_scores(tmp_path / "out")} == {"published", "volume"}
+    assert len(calls) == 1
+
+
+def test_another_reading_of_published_weights_is_scored_again(score, weights, one_subject, scored_volumes):
+    path = weights("matr")
+
+    def scored_anew(*flags):
+        del scored_volumes[:]
+        status, _, err = score(*QUICK, *one_subject, "--no-trivial", *flags)
+        assert status == 0, err
+        return bool(scored_volumes), "notice: matr: its files are not those" in err
+
+    assert scored_anew("--weights", f"matr={path}") == (True, False)
+    assert scored_anew("--methods", f"matr={path}") == (False, False)
+    assert scored_anew("--methods", f"matr={path}", "--plane", "sagittal") == (True, True)
+    os.utime(path, (1, 1))
+    assert scored_anew("--methods", f"matr={path}", "--plane", "sagittal") == (True, True)
+
+
+def test_all_files_and_options_of_published_weights_are_stamped(synthetic_cohort, tmp_path):
+    subject = find_subjects(synthetic_cohort).subjects[0]
+    state = build_model("u2fusion").method.state_dict()
+    for half in ("encoder", "decoder"):
+        np.savez(tmp_path / f"w_{half}.npz", **{k: v.numpy() for k, v in state.items() if k.startswith(half)})
+    loading = methods.Loading(SIZE, "paper", torch.device("cpu"))
+
+    def stamp(text):
+        return methods.weights_method(text.replace("FILE", f"{tmp_path}/w_encoder.npz"), loading, "--weights").stamp(
+            subject
+        )
+
+    before = stamp("u2fusion=FILE")
+    assert {Path(entry[0]).name for entry in before[2:-1]} == {"w_encoder.npz", "w_decoder.npz"}
+    assert stamp("u2fusion=FILE") == before
+    assert stamp("u2fusion:pet_range=studio=FILE") != before
+    os.utime(tmp_path / "w_decoder.npz", (1, 1))
+    assert stamp("u2fusion=FILE") != before
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (("--methods", "matr"), ("--methods", "matr needs a checkpoint")),
+        (("--methods", "laplacian=w.pth"), ("--methods", "laplacian takes no file")),
+        (("--methods", "matr=nowhere.pth"), ("nowhere.pth", "No such file")),
+        (("--methods", "matr=dc2fusion"), ("--methods", "is no matr, it is dc2fusion")),
+        (("--methods", "mine=matr.pth"), ("matr.pth", "--weights METHOD=FILE")),
+        (("--methods", "matr=matr.pth", "--weights", "matr=matr.pth"), ("matr twice",)),
+        (("--weights", "matr"), ("--weights", "METHOD=FILE")),
+        (("--weights", "dc2fusion=matr.pth"), ("--weights", "'dc2fusion'", "swinfuse, u2fusion, dilran, matr")),
+        (("--weights", "matr:patch=7=matr.pth"), ("--weights", "'patch'", "tokens")),
+        (("--weights", "matr:tokens=all=matr.pth"), ("--weights", "'all'", "channels")),
+        (("--weights", "dilran=matr.pth"), ("matr.pth", "DILRAN")),
+        (("--weights", "matr=dc2fusion"), ("dc2fusion", "--methods LABEL=CHECKPOINT")),
+        (("--weights", "matr=matr.pth", "--plane", "oblique"), ("--plane", "oblique")),
+        (("--methods", "laplacian", "--plane", "coronal"), ("--plane", "published weights")),
+    ],
+)
+def test_bad_names_and_files_of_methods_are_refused(
+    refuses, synthetic_cohort, run_folder, weights, tmp_path, monkeypatch, flags, names
+):
+    monkeypatch.chdir(tmp_path)
+    weights("matr")
+    run_folder.rename(tmp_path / "dc2fusion")
+    refuses(evaluate.main, "--data", synthetic_cohort, "--size", SIZE, "--out", "out", *flags, names=names)
+    assert not (tmp_path / "out").exists()
+
+
 # Results of other programs -----------------------------------------------------------------------
 
 
@@ -263,7 +398,7 @@ def test_a_file_belongs_to_the_longest_name_that_it_begins_with(tmp_path):
     for name in ("s1_fused.nii", "s10_fused.nii.gz", "s1_ses-2_fused.nii", "notes.txt"):
         (tmp_path / name).touch()
     names = ("s1", "s10", "s1_ses-2")
-    method = evaluation.folder_method(f"mine={tmp_path}", names)
+    method = methods.folder_method(f"mine={tmp_path}", names)
     found = [method.fused_file(name).name for name in names]
     assert found == ["s1_fused.nii", "s10_fused.nii.gz", "s1_ses-2_fused.nii"]
 
@@ -321,7 +456,8 @@ def test_a_changed_checkpoint_is_scored_again_with_a_notice(score, run_folder, s
 
 def test_a_checkpoint_read_as_another_variant_is_another_method(synthetic_cohort, run_folder):
     subject = find_subjects(synthetic_cohort).subjects[0]
-    readings = [evaluation.Method("net", checkpoint=run_folder / "last.pt", variant=v) for v in ("paper", "released")]
+    files = (run_folder / "last.pt",)
+    readings = [methods.Method("net", files=files, reading=variant) for variant in ("paper", "released")]
     assert readings[0].stamp(subject) == readings[0].stamp(subject) != readings[1].stamp(subject)
 
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 import infer_sigleImage
 from data.volume import read_pair
 from models import build_model
-from tests.golden import rule_filled_released_state, shared_file
+from tests.golden import golden, rule_filled_released_state, shared_file
 from utils import checkpoint
 from utils.checkpoint import TrainedModel
 from utils.config import TrainConfig
@@ -151,6 +151,22 @@ def test_a_released_checkpoint_fuses(pair, run_script, tmp_path):
     assert "50 tensors skipped" in out
 
 
+@pytest.mark.parametrize("resolution", ["published", "native"])
+def test_a_run_of_a_2d_method_fuses(pair, run_folder, run_script, tmp_path, resolution):
+    """At any resolution the network gets whole slices: no windows, no stream maps."""
+    config = TrainConfig.of({"model": "matr", "size": 16})
+    model = build_model("matr", **config.model_options())
+    content = checkpoint.read(run_folder / "last.pt") | {"config": config.to_dict(), "model": model.state_dict()}
+    torch.save(content, tmp_path / "last.pt")
+    flags = ("--mri", pair[0], "--pet", pair[1], "--output", tmp_path / "f.nii.gz", "--resolution", resolution)
+    status, out, err = run_script(infer_sigleImage.main, *flags, "--checkpoint", tmp_path / "last.pt")
+    assert status == 0, err
+    assert "matr, on axial slices" in out
+    for row in ("fused", "average", "copy of the MRI"):
+        assert any(line.startswith(row) for line in out.splitlines())
+    assert nib.load(tmp_path / "f.nii.gz").shape == nib.load(pair[0]).shape
+
+
 def test_without_arguments_the_newest_run_fuses_a_synthetic_subject(run_folder, run_script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run_folder, tmp_path / "result" / "mine")
@@ -207,6 +223,58 @@ class TestMany:
         assert "2 fused, 0 skipped" in out and "1 failed bad" in out
         made = {path.name for path in (tmp_path / "out").iterdir()}
         assert made == {f"{name}_fused.{kind}" for name in ("good", "also") for kind in ("nii.gz", "png")}
+
+
+class TestPublishedWeights:
+    """Their networks are tested elsewhere; here, that they fuse the volumes that the flags name."""
+
+    FILES = {"matr": "matr_weights", "dilran": "dilran_weights", "u2fusion": "u2fusion_weights_decoder"}
+
+    @pytest.mark.parametrize("method", FILES)
+    def test_native_resolution_is_the_method_on_the_mris_own_slices(self, pair, run_script, tmp_path, method):
+        weights = golden(f"baselines/{self.FILES[method]}.npz")
+        flags = ("--mri", pair[0], "--pet", pair[1], "--output", tmp_path / "f.nii.gz", "--resolution", "native")
+        status, out, err = run_script(
+            infer_sigleImage.main, *flags, "--weights", f"{method}={weights}", "--plane", "coronal"
+        )
+        assert status == 0, err
+        assert f"published weights of {method}, on coronal slices" in out
+        mri, pet = read_pair(*pair)
+        box = tuple(slice(where.min(), where.max() + 1) for where in np.nonzero(mri.array))
+        inputs = [torch.from_numpy(scaled(volume.array[box]))[None, None] for volume in (mri, pet)]
+        with torch.no_grad():
+            expected = build_model(method, weights=weights, plane="coronal").eval()(*inputs)[0, 0].numpy()
+        fused = nib.as_closest_canonical(nib.load(tmp_path / "f.nii.gz")).get_fdata()
+        np.testing.assert_allclose(fused[box], np.where(mri.array[box] > 0, expected, 0), atol=1e-5)
+        assert not fused[mri.array == 0].any()
+
+    def test_published_resolution_and_options(self, pair, run_script, tmp_path):
+        torch.manual_seed(0)
+        torch.save(build_model("dilran").method.state_dict(), tmp_path / "last.pt")
+        results = []
+        for name in ("dilran", "dilran:statistics=running"):
+            flags = ("--mri", pair[0], "--pet", pair[1], "--output", tmp_path / "f.nii", "--size", 24, "--overwrite")
+            status, out, err = run_script(infer_sigleImage.main, *flags, "--weights", f"{name}={tmp_path}/last.pt")
+            assert status == 0, err
+            results.append(nib.load(tmp_path / "f.nii").get_fdata())
+        assert "statistics=running" in out
+        assert results[0].shape == results[1].shape == nib.load(pair[0]).shape
+        assert abs(results[0] - results[1]).max() > 0.01
+
+    @pytest.mark.parametrize(
+        ("flags", "names"),
+        [
+            (("--weights", "matr=w.pth", "--checkpoint", "run"), ("--checkpoint", "--weights")),
+            (("--weights", "matr=w.pth", "--variant", "paper"), ("--variant", "--weights")),
+            (("--checkpoint", "run", "--plane", "coronal"), ("--plane", "--weights")),
+            (("--weights", "matr=w.pth"), ("w.pth", "No such file")),
+            (("--weights", "w.pth"), ("--weights", "METHOD=FILE")),
+        ],
+    )
+    def test_flags(self, refuses, pair, tmp_path, monkeypatch, flags, names):
+        monkeypatch.chdir(tmp_path)
+        refuses(infer_sigleImage.main, "--mri", pair[0], "--pet", pair[1], *flags, names=names)
+        assert not (tmp_path / "result").exists()
 
 
 class TestBadInput:

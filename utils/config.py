@@ -8,7 +8,7 @@ from utils.cli import InputError
 from utils.regimes import REGIMES, Regime, flag, refuse_foreign
 
 # What may change when a run goes on; anything else would make it another run.
-CHANGEABLE = {"data", "epochs", "workers", "cache", "val_every", "gpus", "compile"}
+CHANGEABLE = {"data", "epochs", "workers", "cache", "val_every", "gpus", "compile", "checkpoint_activations"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class TrainConfig:
         epochs, batch_size, lr, seed: as usual; see the model's regime for the course of the learning rate.
         amp: bfloat16 autocast; losses stay in float32.
         compile: run the network through torch.compile.
+        checkpoint_activations: keep less for the backward pass and compute it again.
         workers: processes that load data.
         cache: "disk", "memory" or "none", for the deterministic part of the preprocessing.
         val_every: epochs between validations.
@@ -69,6 +70,7 @@ class TrainConfig:
     seed: int = 3407
     amp: bool = False
     compile: bool = False
+    checkpoint_activations: bool = False
     workers: int = 2
     cache: str = "disk"
     val_every: int = 1
@@ -110,6 +112,7 @@ class TrainConfig:
             "variant": self.variant,
             "switched": self.switched,
             "fusion": self.fusion,
+            "checkpoint_activations": self.checkpoint_activations,
         }
 
     def data_options(self) -> dict:

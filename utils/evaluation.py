@@ -5,7 +5,6 @@ A subject is read once and brought to the network's grid: crop to the MRI, zero-
 MRI's own grid instead. The published protocol is bound to the network's grid.
 """
 
-import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,32 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from data.subjects import Subject, name_problem
+from data.subjects import Subject
 from data.transforms import KEYS, RECIPES, deterministic, foreground, rescale, scale_like, to_item, to_native
 from data.volume import GRID_TOLERANCE, Volume, corner_distance, read_pair, read_volume
 from metrics import Scorer, UndefinedScore
-from models import build_model, model_names
-from utils.checkpoint import load_model
-from utils.cli import InputError, notice, report
+from utils.cli import InputError, report
+from utils.methods import SOURCES, Method
 from utils.pictures import planes_through_centre
 from utils.plots import save_slices
 from utils.scorebook import ScoreBook
 
 GRIDS = ("network", "native")
 PUBLISHED_SIZE = 128  # the published protocol's slice belongs to this grid
-# Rows that every table needs: label -> (name for build_model, its options).
-TRIVIAL = {
-    "copy-mri": ("copy-mri", {}),
-    "average": ("average", {}),
-    "mix": ("mix", {"weights": (2, 1)}),
-    "mix-9-1": ("mix", {"weights": (9, 1)}),
-    "maximum": ("maximum", {}),
-}
-SOURCES = ("MRI", "PET")
-TITLES = {"copy-mri": "copy of the MRI", "mix": "mix 2:1", "mix-9-1": "mix 0.9/0.1"}
 
 
 @dataclass(frozen=True)
@@ -70,148 +58,6 @@ class Settings:
         names = None if self.metrics is None else ("psnr", *self.metrics, "clipped")
         options = {"mask": self.mask, "planes": self.planes} if protocol == "volume" else {}
         return Scorer(mri, pet, protocol, names=names, device=device, **options)
-
-
-# Methods -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Method:
-    """A row of the table: a model, or a folder of volumes that another program fused.
-
-    Attributes:
-        label: its name in `scores.csv`.
-        model: fuses MRI and PET; None where `folder` has the results.
-        folder: of fused NIfTI files, one `<subject>*.nii[.gz]` a subject.
-        subjects: names of the whole cohort, which tell the files of "s1" from those of "s1_ses-2".
-        checkpoint: the file that the model was loaded from.
-        variant: how a released checkpoint was read, see `load_model`.
-    """
-
-    label: str
-    model: nn.Module | None = None
-    folder: Path | None = None
-    subjects: tuple[str, ...] = ()
-    checkpoint: Path | None = None
-    variant: str | None = None
-
-    @property
-    def is_trivial(self) -> bool:
-        """Whether it is a fusion without any method."""
-        return self.label in TRIVIAL
-
-    @property
-    def title(self) -> str:
-        """Its name in tables and pictures."""
-        return TITLES.get(self.label, self.label)
-
-    def stamp(self, subject: Subject) -> list:
-        """What the scores of one subject depend on: path, size and time of each file, and how it was read.
-
-        Raises:
-            InputError: a file is missing.
-        """
-        files = [subject.mri, subject.pet]
-        files += [self.checkpoint] if self.checkpoint else []
-        files += [self.fused_file(subject.name)] if self.folder else []
-        return [*map(_file_stamp, files), self.variant]
-
-    def fused_file(self, subject: str) -> Path:
-        """The one volume of a subject in `folder`.
-
-        Raises:
-            InputError: none or several.
-        """
-        found = _candidates(self.folder, subject, self.subjects)
-        if not found:
-            raise InputError(self.folder, f"no volume of {subject}", f"add {subject}*.nii.gz")
-        if len(found) > 1:
-            some = ", ".join(path.name for path in found[:3])
-            raise InputError(self.folder, f"{len(found)} volumes of {subject} ({some})", "keep one for each subject")
-        return found[0]
-
-
-def _file_stamp(path: Path) -> list:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise InputError(path, "cannot be read", "check the path") from error
-    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
-
-
-def trivial_method(label: str) -> Method:
-    """One of `TRIVIAL`."""
-    name, options = TRIVIAL[label]
-    return Method(label, build_model(name, **options).eval())
-
-
-def model_method(text: str, settings: Settings, variant: str | None, device: torch.device) -> Method:
-    """The method that `LABEL=CHECKPOINT`, or the name of a model without a checkpoint, stands for.
-
-    Raises:
-        InputError: an unknown name, a label that has its own meaning, or a bad checkpoint.
-    """
-    label, given, path = text.partition("=")
-    known = [*dict.fromkeys([*TRIVIAL, *model_names()])]
-    without = [name for name in known if name != "dc2fusion"]
-    if not given:
-        if label == "dc2fusion":
-            raise InputError("--methods", "dc2fusion needs a checkpoint", "give dc2fusion=RUN, such as result/run1")
-        if label not in known:
-            raise InputError("--methods", f"unknown method {label!r}", f"give LABEL=CHECKPOINT or {', '.join(without)}")
-        return trivial_method(label) if label in TRIVIAL else Method(label, build_model(label).eval().to(device))
-    if label in without:
-        raise InputError("--methods", f"{label} takes no checkpoint", "choose another label for it")
-    _check_label(label, "--methods")
-    trained = load_model(Path(path), variant, settings.size)
-    print(f"{label}: {trained.description}")
-    if trained.size != settings.size:
-        notice(f"{label}: trained on {trained.size}^3 voxels, run on {settings.size}^3 (--size)")
-    if trained.recipe != settings.recipe:
-        notice(f"{label}: trained with the {trained.recipe} recipe, run on the {settings.recipe} one (--recipe)")
-    return Method(label, trained.model.to(device), checkpoint=trained.source, variant=variant)
-
-
-def folder_method(text: str, subjects: Sequence[str]) -> Method:
-    """The method whose results `LABEL=FOLDER` has.
-
-    Args:
-        subjects: names of the whole cohort.
-
-    Raises:
-        InputError: no such folder, a label that has its own meaning, or no file of any subject.
-    """
-    label, given, path = text.partition("=")
-    if not given:
-        raise InputError("--fused", f"{text!r} names no folder", "give LABEL=FOLDER")
-    if label in TRIVIAL:
-        raise InputError("--fused", f"{label} is a row of its own", "choose another label")
-    _check_label(label, "--fused")
-    folder = Path(path)
-    if not folder.is_dir():
-        raise InputError(folder, "no such folder", "give the folder with the fused volumes")
-    if not any(_candidates(folder, name, subjects) for name in subjects):
-        problem = f"no volume of any of the {len(subjects)} subjects"
-        raise InputError(folder, problem, f"name the files <subject>*.nii.gz, such as {subjects[0]}_fused.nii.gz")
-    return Method(label, folder=folder, subjects=tuple(subjects))
-
-
-def _check_label(label: str, flag: str) -> None:
-    problem = name_problem(label) or ("is that of a source" if label in SOURCES else None)
-    if problem:
-        raise InputError(flag, f"the label {label!r} {problem}", "give LABEL=PATH with a plain name")
-
-
-def _candidates(folder: Path, subject: str, names: Sequence[str]) -> list[Path]:
-    longer = [name for name in names if name != subject and _begins_with(name, subject)]
-    paths = sorted([*folder.glob("*.nii"), *folder.glob("*.nii.gz")])
-    mine = [path for path in paths if _begins_with(path.name, subject)]
-    return [path for path in mine if not any(_begins_with(path.name, name) for name in longer)]
-
-
-def _begins_with(text: str, name: str) -> bool:
-    """Whether `text` begins with the whole word `name`: "s1_fused.nii" with "s1", but not "s10.nii"."""
-    return re.match(re.escape(name) + "(?![A-Za-z0-9])", text) is not None
 
 
 # One subject -------------------------------------------------------------------------------------

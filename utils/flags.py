@@ -60,6 +60,8 @@ def build_parser(description: str) -> Parser:
     optimisation.add_argument("--seed", type=seed, help=f"({default.seed})")
     optimisation.add_argument("--amp", action=argparse.BooleanOptionalAction, help="bfloat16 autocast (off)")
     optimisation.add_argument("--compile", action=argparse.BooleanOptionalAction, help="torch.compile, dc2fusion (off)")
+    text = "keep less for the backward pass and compute it again, dc2fusion (off)"
+    optimisation.add_argument("--checkpoint-activations", action=argparse.BooleanOptionalAction, help=text)
     optimisation.add_argument("--gpus", type=device_numbers, metavar="0,1", help="CUDA devices (0)")
 
     output = parser.add_argument_group("run")

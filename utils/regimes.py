@@ -19,7 +19,7 @@ class Regime:
         epochs, batch_size, lr: published, each of them a flag.
         decays: the learning rate falls polynomially to 0; otherwise it stays.
         optimizer: its name in `torch.optim`.
-        optimizer_options: its further options.
+        optimizer_options: its further options; one fused kernel updates all weights of Adam.
         inputs: what a batch holds: pairs, or single images of both modalities pooled.
         slicewise: a 2-D method, trained on slices with its own loss.
         patch: side of the random squares that it sees instead of slices.
@@ -32,7 +32,7 @@ class Regime:
     lr: float
     decays: bool = False
     optimizer: str = "Adam"
-    optimizer_options: dict = field(default_factory=dict)
+    optimizer_options: dict = field(default_factory=lambda: {"fused": True})
     inputs: tuple[str, ...] = ("mri", "pet")
     slicewise: bool = True
     patch: int | None = None
@@ -66,7 +66,10 @@ REGIMES = {
 }
 
 _WEIGHTS = {f"{term}{source}" for term in ("alpha", "beta", "gamma") for source in (1, 2)}
-_ONLY_VOLUMES = {"embed_dim", "variant", "switched", "fusion", "objective", "compile", *_WEIGHTS}
+_ONLY_DC2FUSION = {
+    *("embed_dim", "variant", "switched", "fusion", "objective", "compile", "checkpoint_activations"),
+    *_WEIGHTS,
+}
 _FLAGS = {"switched": "--switch", "recording": "--rec"}  # that are not called like their value
 
 
@@ -85,7 +88,7 @@ def refuse_foreign(model: str, given: Iterable[str]) -> None:
     Raises:
         InputError: naming the first such flag.
     """
-    foreign = set(_ONLY_VOLUMES) if REGIMES[model].slicewise else {"plane"}
+    foreign = set(_ONLY_DC2FUSION) if REGIMES[model].slicewise else {"plane"}
     foreign |= set() if REGIMES[model].without_vgg else {"vgg"}
     for name in given:
         if name in foreign:

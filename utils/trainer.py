@@ -27,6 +27,7 @@ VALIDATION_METRICS = ("psnr", "ssim", "nmi")
 REFERENCES = ("average", "copy-mri")  # every score is read beside these
 PICTURED_SUBJECTS = 2
 DECAY_POWER = 0.9
+PREFETCHED = 4  # batches that each loading process keeps ready
 
 RELEASED_SCORE = {"psnr": 0.1, "ssim": 1, "nmi": 1, "mi": 1, "fsim": 1}  # of the published protocol
 
@@ -98,12 +99,16 @@ class Trainer:
         self.sampler = EpochSampler(
             len(train), config.seed, shuffle=True, rank=process.rank, world_size=process.world_size
         )
+        self.train = train
+        # A GPU augments a pair while a core would still be at its first rotation.
+        train.deferred = train.augmentation is not None and process.device.type == "cuda"
         self.loader = DataLoader(
             train,
             batch_size=config.batch_size,
             sampler=self.sampler,
             num_workers=config.workers,
             persistent_workers=config.workers > 0,
+            prefetch_factor=PREFETCHED if config.workers else None,
             pin_memory=process.device.type == "cuda",
         )
         self.validation = validation
@@ -166,7 +171,7 @@ class Trainer:
     def train_step(self, batch: dict) -> dict[str, float]:
         """One update of the weights; returns what is logged of it."""
         device = self.process.device
-        images = [batch[key].to(device, non_blocking=True) for key in self.regime.inputs]
+        images = self._images(batch)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.amp):
             loss, terms = self.runner(*images)
         self.optimizer.zero_grad(set_to_none=True)
@@ -183,6 +188,18 @@ class Trainer:
         values["learning rate"] = self.optimizer.param_groups[0]["lr"]
         values["memory/peak GiB"] = peak_memory_gib(device)
         return values
+
+    def _images(self, batch: dict) -> list[torch.Tensor]:
+        """What the objective takes of a batch, on the process's device."""
+        inputs = self.regime.inputs
+        images = {key: batch[key].to(self.process.device, non_blocking=True) for key in inputs}
+        if self.train.deferred:
+            items = [
+                self.train.finish({key: images[key][place] for key in inputs}, self.sampler.epoch, int(index))
+                for place, index in enumerate(batch["index"])
+            ]
+            images = {key: torch.stack([item[key] for item in items]) for key in inputs}
+        return [images[key] for key in inputs]
 
     @torch.no_grad()
     def _limit_weights(self) -> None:

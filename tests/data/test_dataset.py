@@ -48,6 +48,21 @@ def test_cached_pairs_are_not_changed_by_augmentation(cohort, tmp_path):
     assert torch.equal(dataset[0, 0]["mri"], first)
 
 
+def test_finishing_later_gives_the_same_pair(cohort):
+    now, later = (PairDataset(cohort, size=36, augment=True, cache="memory") for _ in range(2))
+    later.deferred = True
+    changed = 0
+    for epoch in range(6):
+        raw = later[epoch, 1]
+        finished = later.finish({key: raw[key] for key in ("mri", "pet")}, epoch, 1)
+        expected = now[epoch, 1]
+        assert raw["name"] == expected["name"] and raw["index"] == 1
+        for key in ("mri", "pet"):
+            assert torch.equal(finished[key], expected[key])
+        changed += not torch.equal(finished["mri"], now.rescale({"mri": raw["mri"], "pet": raw["pet"]})["mri"])
+    assert changed, "nothing was augmented in six epochs"
+
+
 def test_disk_cache_notices_changed_files_and_parameters(cohort, tmp_path):
     folder = tmp_path / "cache"
 
@@ -80,6 +95,17 @@ def test_disk_cache_is_used(cohort, tmp_path):
     marked[:, 0, 0, 0] = 1
     np.save(folder / cached(folder)[0], marked)
     assert PairDataset(cohort[:1], **options)[0, 0]["mri"].sum() == 1
+
+
+def test_disk_cache_follows_the_subjects_when_their_order_changes(cohort, tmp_path):
+    options = {"size": 36, "cache": "disk", "cache_folder": tmp_path / "cache"}
+    before = PairDataset(cohort, **options)
+    expected = {before[0, index]["name"]: before[0, index]["mri"] for index in range(len(cohort))}
+    after = PairDataset(cohort[::-1], **options)
+    for index, subject in enumerate(cohort[::-1]):
+        assert after[0, index]["name"] == subject.name
+        assert torch.equal(after[0, index]["mri"], expected[subject.name])
+    assert len(cached(tmp_path / "cache")) == len(cohort)  # none was prepared twice
 
 
 def test_a_damaged_cache_file_is_made_again(cohort, tmp_path):
