@@ -295,6 +295,24 @@ class TestPair:
         np.testing.assert_array_equal(given.head.array, read_volume(SPM).array)
 
 
+@pytest.mark.parametrize("unmasked_is_right", [True, False])
+def test_a_last_registration_that_walks_away_is_not_taken(monkeypatch, made, mri, unmasked_is_right):
+    """As ANTs does now and then with a mask: what it was given before was right."""
+    right, lost = np.eye(4), rigid(25, (20, 10, 0))
+    asked = []
+
+    def stub(fixed, moving, kind="Rigid", start=None, mask=None):
+        asked.append(mask is not None)
+        return right if len(asked) == 1 or (mask is None and unmasked_is_right) else lost
+
+    monkeypatch.setattr(pose, "register", stub)
+    fixed = working_copy(Image(mri.array, mri.affine), 4.0)
+    moving = working_copy(Image(made.pet, made.affine), 4.0)
+    answer = pose.find_pose(fixed, moving, made.labels >= 11)
+    assert np.array_equal(answer.matrix, right)
+    assert True in asked, "nothing was registered with a mask"
+
+
 def _step(x=0, y=0, z=0):
     matrix = np.eye(4)
     matrix[:3, 3] = x, y, z
