@@ -12,7 +12,6 @@ Without arguments: the newest run under result/ and a synthetic subject that no 
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from utils.cli import InputError, Parser, device_numbers, notice, positive_int, report, run
@@ -58,30 +57,14 @@ def build_parser() -> Parser:
     return parser
 
 
-@dataclass(frozen=True)
-class Job:
-    """One pair to fuse and where to write it."""
-
-    subject: str
-    mri: Path
-    pet: Path
-    output: Path
-
-    @property
-    def picture(self) -> Path:
-        """The PNG beside the output."""
-        from data.subjects import stem
-
-        return self.output.with_name(stem(self.output) + ".png")
-
-
-def find_jobs(args: argparse.Namespace) -> list[Job]:
-    """What the flags ask for.
+def find_jobs(args: argparse.Namespace) -> list:
+    """What the flags ask for, as `utils.fuser.Job`s.
 
     Raises:
         InputError: flags that do not go together, or nothing to fuse.
     """
     from data.subjects import PUBLISHED_MRI, find_subjects, read_pairs, stem
+    from utils.fuser import Job
 
     sources = [flag for flag in ("mri", "data", "list") if getattr(args, flag)]
     if len(sources) > 1:
@@ -113,20 +96,6 @@ def synthetic_root() -> Path:
     return HELD_OUT
 
 
-def newest_run() -> Path:
-    """The run folder under result/ with the newest checkpoint.
-
-    Raises:
-        InputError: there is none.
-    """
-    checkpoints = sorted(RESULT.glob("*/last.pt"), key=lambda path: path.stat().st_mtime)
-    if not checkpoints:
-        remedy = "train first (python train_diff.py, or make demo), or give a checkpoint"
-        raise InputError("--checkpoint", f"not given, and no run under {RESULT}/", remedy)
-    notice(f"no --checkpoint: using the newest run, {checkpoints[-1].parent}")
-    return checkpoints[-1].parent
-
-
 def load_network(args: argparse.Namespace):
     """The network that the flags name, without any flag the newest run's.
 
@@ -138,18 +107,17 @@ def load_network(args: argparse.Namespace):
             raise InputError(flag, "goes not with --weights", "give one of them")
     if args.plane and not args.weights:
         raise InputError("--plane", "is that of --weights, a run knows its own", "leave the flag out")
-    checkpoint = None if args.weights else args.checkpoint or newest_run()
 
-    from utils.checkpoint import load_model
+    from utils.checkpoint import load_model, newest_run
     from utils.published import load_published, parse_published
 
-    if checkpoint:
-        return load_model(checkpoint, args.variant, args.size)
+    if not args.weights:
+        return load_model(args.checkpoint or newest_run(RESULT), args.variant, args.size)
     published = parse_published(args.weights, "--weights")
     return load_published(published, "--weights", args.plane or "axial", "paper", args.size)
 
 
-def fuse(job: Job, trained, device, args: argparse.Namespace) -> None:
+def fuse(job, trained, device, args: argparse.Namespace) -> None:
     """Read, fuse, write, picture and score one pair."""
     from data.volume import read_pair, write_like
     from utils.fuser import fuse_pair, score_table
@@ -180,25 +148,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.data or args.list:
         return fuse_all(jobs, trained, device, args)
     # The synthetic subject's place is this program's own, everything else is the user's.
-    check(jobs[0], args.overwrite or not args.mri)
+    jobs[0].check(args.overwrite or not args.mri)
     fuse(jobs[0], trained, device, args)
     return 0
 
 
-def check(job: Job, overwrite: bool) -> None:
-    """Refuse, before any work is done, outputs that cannot or should not be written.
-
-    Raises:
-        InputError: naming the volume or the picture.
-    """
-    from data.volume import check_output
-
-    check_output(job.output, (job.mri, job.pet), overwrite)
-    if job.picture.is_dir() or (job.picture.exists() and not overwrite):
-        raise InputError(job.picture, "is already there", "choose another output or pass --overwrite")
-
-
-def fuse_all(jobs: list[Job], trained, device, args: argparse.Namespace) -> int:
+def fuse_all(jobs: list, trained, device, args: argparse.Namespace) -> int:
     """Fuse many pairs; what is there is skipped, a bad pair is reported and the others go on."""
     from tqdm import tqdm
 
@@ -208,7 +163,7 @@ def fuse_all(jobs: list[Job], trained, device, args: argparse.Namespace) -> int:
             skipped += 1
             continue
         try:
-            check(job, args.overwrite)
+            job.check(args.overwrite)
             fuse(job, trained, device, args)
         except InputError as error:
             report(error)

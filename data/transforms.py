@@ -16,7 +16,7 @@ from monai.transforms import (
     Compose,
     CropForegroundd,
     RandAdjustContrastd,
-    RandGaussianNoised,
+    RandomizableTransform,
     RandRotated,
     Resized,
     ScaleIntensityd,
@@ -88,6 +88,29 @@ def deterministic(recipe: Recipe, size: int, voxel_mm: tuple[float, float, float
     )
 
 
+class RandNoise(RandomizableTransform):
+    """MONAI's `RandGaussianNoised` for the MRI, with the noise drawn where the image is, which may be a GPU.
+
+    Args:
+        mean: of the noise.
+        std: upper end of the drawn standard deviation.
+    """
+
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__(prob=0.5)
+        self.mean, self.std = mean, std
+
+    def __call__(self, item: Item) -> Item:
+        """Add the noise to item["mri"] with probability 1/2."""
+        self.randomize(None)
+        if not self._do_transform:
+            return item
+        mri = item["mri"]
+        std, seed = self.R.uniform(0, self.std), int(self.R.randint(2**31))
+        noise = torch.randn(mri.shape, generator=torch.Generator(mri.device).manual_seed(seed), device=mri.device)
+        return item | {"mri": mri + std * noise + self.mean}
+
+
 def augmentation(recipe: Recipe) -> Compose:
     """Three rotations of both, p 0.1 each; gamma contrast and noise of the MRI, p 0.5 each."""
     rotations = [RandRotated(KEYS, prob=0.1, **{f"range_{axis}": recipe.rotation}) for axis in ("x", "y", "z")]
@@ -95,7 +118,7 @@ def augmentation(recipe: Recipe) -> Compose:
         [
             *rotations,
             RandAdjustContrastd("mri", prob=0.5, gamma=GAMMA),
-            RandGaussianNoised("mri", prob=0.5, mean=recipe.noise_mean, std=NOISE_STD),
+            RandNoise(recipe.noise_mean, NOISE_STD),
         ]
     )
 

@@ -1,6 +1,7 @@
 """infer_sigleImage.py at its boundary: volumes in, a fused NIfTI on the MRI's own grid out."""
 
 import gzip
+import os
 import shutil
 
 import nibabel as nib
@@ -170,6 +171,9 @@ def test_a_run_of_a_2d_method_fuses(pair, run_folder, run_script, tmp_path, reso
 def test_without_arguments_the_newest_run_fuses_a_synthetic_subject(run_folder, run_script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run_folder, tmp_path / "result" / "mine")
+    newer = shutil.copytree(run_folder, tmp_path / "result" / "of-another-method")
+    (newer / "config.json").write_text('{"model": "matr"}')
+    os.utime(newer / "last.pt", (2e9, 2e9))
     status, _, err = run_script(infer_sigleImage.main)
     assert status == 0, err
     assert "result/mine" in err and "synthetic" in err

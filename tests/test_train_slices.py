@@ -40,6 +40,23 @@ def test_a_2d_method_learns_and_a_resumed_run_equals_an_uninterrupted_one(train,
     assert err.count("--vgg") == (name in ("u2fusion", "dilran"))
 
 
+@pytest.mark.parametrize(("name", "lr"), [("dilran", 1e-3), ("matr", 1e-3)])
+def test_a_trained_2d_method_beats_its_untrained_self_on_a_held_out_subject(synthetic_cohort, tmp_path, name, lr):
+    subjects = find_subjects(synthetic_cohort).subjects
+    options = {"model": name, "lr": lr, "size": 24, "batch_size": 8, "workers": 0, "cache": "memory"}
+    config = TrainConfig.of(options | {"out": str(tmp_path)})
+    torch.manual_seed(0)
+    trainer = workers.build_trainer(
+        Process(0, 1, torch.device("cpu")), config, train_diff.prepare_data(config, (subjects[:2], subjects[2:]))
+    )
+    untrained = trainer.validate()
+    for epoch in range(4):
+        trainer.train_epoch(epoch)
+    trained = trainer.validate()
+    for source in ("mri", "pet"):
+        assert trained[f"ssim_{source}"][0] > untrained[f"ssim_{source}"][0] + 0.02, source
+
+
 def test_vgg_has_a_part_in_the_loss_where_its_weights_are_given(train, tmp_path):
     torch.manual_seed(0)
     torch.save(Vgg16(batch_norm=True).state_dict(), tmp_path / "vgg.pth")

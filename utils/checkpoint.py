@@ -12,6 +12,7 @@ An own checkpoint is a dict of tensors and plain values:
     versions    of torch, monai and Python
 """
 
+import json
 import os
 import pickle
 import platform
@@ -28,7 +29,7 @@ from torch import nn
 
 from models import build_model
 from models.released import is_released, load_released
-from utils.cli import InputError
+from utils.cli import InputError, notice
 from utils.config import TrainConfig
 from utils.files import replacing
 
@@ -125,6 +126,29 @@ def locate(path: Path) -> Path:
         if (path / name).is_file():
             return path / name
     raise InputError(path, f"no {BEST} or {LAST} in this folder", "give a run folder of train_diff.py")
+
+
+def newest_run(root: Path) -> Path:
+    """The run folder of DC2Fusion below `root` with the newest checkpoint; says which one it is.
+
+    Raises:
+        InputError: there is none.
+    """
+    runs = [path.parent for path in sorted(root.glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)]
+    runs = [run for run in runs if _model_of(run) == "dc2fusion"]
+    if not runs:
+        remedy = "train first (python train_diff.py, or make demo), or give a checkpoint"
+        raise InputError("--checkpoint", f"not given, and no run of DC2Fusion under {root}/", remedy)
+    notice(f"no --checkpoint: using the newest run, {runs[-1]}")
+    return runs[-1]
+
+
+def _model_of(run: Path) -> str:
+    """The model that a run folder says it is of; DC2Fusion where it does not say."""
+    try:
+        return json.loads((run / "config.json").read_text())["model"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "dc2fusion"
 
 
 def is_own(path: Path) -> bool:

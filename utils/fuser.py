@@ -1,14 +1,16 @@
 """Fusing one pair of volumes with a trained network, the result on the MRI's own grid."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from monai.inferers import sliding_window_inference
 from monai.transforms import Compose, CropForegroundd
 
+from data.subjects import stem
 from data.transforms import KEYS, RECIPES, deterministic, foreground, rescale, scale_like, to_item, to_native
-from data.volume import Volume
+from data.volume import Volume, check_output
 from metrics import Scorer, clip_unit
 from models.baselines.slicewise import Slicewise
 from utils.checkpoint import TrainedModel
@@ -16,6 +18,31 @@ from utils.cli import InputError
 
 SCORES = ("psnr", "ssim", "nmi")  # printed for a fused pair
 OVERLAP = 0.5  # of neighbouring windows
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pair to fuse and where to write it."""
+
+    subject: str
+    mri: Path
+    pet: Path
+    output: Path
+
+    @property
+    def picture(self) -> Path:
+        """The PNG beside the output."""
+        return self.output.with_name(stem(self.output) + ".png")
+
+    def check(self, overwrite: bool) -> None:
+        """Refuse, before any work is done, outputs that cannot or should not be written.
+
+        Raises:
+            InputError: naming the volume or the picture.
+        """
+        check_output(self.output, (self.mri, self.pet), overwrite)
+        if self.picture.is_dir() or (self.picture.exists() and not overwrite):
+            raise InputError(self.picture, "is already there", "choose another output or pass --overwrite")
 
 
 @dataclass(frozen=True)

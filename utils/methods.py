@@ -148,10 +148,12 @@ def model_method(text: str, loading: Loading) -> Method:
     if label.partition(":")[0] in slicewise_names() and (":" in label or not is_own(Path(path))):
         return weights_method(text, loading, "--methods")
     _check_label(label, "--methods")
-    trained = load_model(Path(path), loading.variant, loading.size)
+    # --variant says how to read weights of the released code; an own checkpoint knows.
+    variant = None if is_own(Path(path)) else loading.variant
+    trained = load_model(Path(path), variant, loading.size)
     if label in need_file and label != trained.name:
         raise InputError("--methods", f"{path} is no {label}, it is {trained.name}", "choose another label for it")
-    return _network(label, trained, loading, (trained.source,), loading.variant)
+    return _network(label, trained, loading, (trained.source,), variant)
 
 
 def weights_method(text: str, loading: Loading, flag: str) -> Method:

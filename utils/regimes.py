@@ -23,6 +23,7 @@ class Regime:
         inputs: what a batch holds: pairs, or single images of both modalities pooled.
         slicewise: a 2-D method, trained on slices with its own loss.
         patch: side of the random squares that it sees instead of slices.
+        drops_last: a last batch that is not full is left out: the loss is divided by the batch once more.
         weight_limit: after each step, weights beyond this are set to it.
         without_vgg: what is done where no file of VGG-16's weights is given; None for a loss without VGG-16.
     """
@@ -36,13 +37,14 @@ class Regime:
     inputs: tuple[str, ...] = ("mri", "pet")
     slicewise: bool = True
     patch: int | None = None
+    drops_last: bool = False
     weight_limit: float | None = None
     without_vgg: str | None = None
 
 
 REGIMES = {
     "dc2fusion": Regime(epochs=500, batch_size=1, lr=1e-4, decays=True, slicewise=False),
-    "swinfuse": Regime(epochs=50, batch_size=4, lr=1e-5, inputs=("image",)),
+    "swinfuse": Regime(epochs=50, batch_size=4, lr=1e-5, inputs=("image",), drops_last=True),
     # Published: 3, 2 and 2 epochs of three tasks one after another, of which the first has two modalities. TensorFlow's
     # RMSProp begins with a mean square of 1 instead of 0, which its decay of 0.6 forgets within some steps.
     "u2fusion": Regime(

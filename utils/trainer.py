@@ -100,14 +100,16 @@ class Trainer:
             len(train), config.seed, shuffle=True, rank=process.rank, world_size=process.world_size
         )
         self.train = train
-        # A GPU augments a pair while a core would still be at its first rotation.
         train.deferred = train.augmentation is not None and process.device.type == "cuda"
         self.loader = DataLoader(
             train,
             batch_size=config.batch_size,
             sampler=self.sampler,
+            drop_last=self.regime.drops_last and len(self.sampler) >= config.batch_size,
             num_workers=config.workers,
             persistent_workers=config.workers > 0,
+            # Its own, or starting the processes would draw from the global one and shift what a resumed run draws.
+            generator=torch.Generator().manual_seed(config.seed),
             prefetch_factor=PREFETCHED if config.workers else None,
             pin_memory=process.device.type == "cuda",
         )
@@ -178,7 +180,7 @@ class Trainer:
         loss.backward()
         norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         losses = {"loss/total": loss.detach()} | {f"loss/{name}": value for name, value in terms.items()}
-        *numbers, norm = torch.stack([*losses.values(), norm]).tolist()  # all at once: a GPU is waited for once a step
+        *numbers, norm = torch.stack([*losses.values(), norm]).tolist()  # all in one transfer from the device
         values = dict(zip(losses, numbers, strict=True))
         self._stop_unless_finite(values, batch["name"])
         values["gradient norm"] = norm
