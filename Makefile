@@ -83,7 +83,7 @@ prepare-demo: $(PREP_VENV)/.installed
 	@$(PREP) prepare.py --adni demo/download --out demo/prepared
 
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 8 --dist loadscope
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

@@ -6,21 +6,20 @@ Checks that both paths agree on the device, then measures the full model at 128^
 in float32, TF32, bfloat16, compiled, compiled with CUDA graphs, with checkpointed activations and without each of the
 Triton kernels; every kernel beside PyTorch's operations; the time by kind of operation; 300 training steps in bfloat16
 beside float32; the 7x7x7 convolution alone; cost against size; an epoch with and without data. A part
-that fails is named in the table and in the report, and the others still run.
+that fails is named in the table and in the report, and the others still run. The report is written anew after each.
 """
 
 import argparse
 import csv
 import json
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from benchmarks import step
-from benchmarks.measure import machine, parse_device
+from benchmarks.measure import machine, parse_device, run_module
 from benchmarks.operations import operations_table
 from models import build_model
 from models.kernels import KERNELS
@@ -42,6 +41,9 @@ CONFIGURATIONS |= {
 }
 CONFIGURATIONS["fast bfloat16 without kernels"] = ("fast", ["--dtype", "bfloat16", "--kernels", "none"])
 CURVES = {"float32": [], "bfloat16": ["--dtype", "bfloat16"]}
+SECTIONS = ("agreement", "configurations", "curves", "ceilings", "benchmarks")
+
+Figures = dict[str, dict]  # what each part of a section found, None where it failed
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -75,80 +77,69 @@ def agreement(device: torch.device, variant: str) -> dict[str, float]:
 
 
 def attempt(failures: dict[str, str], name: str, part: Callable[[], object]) -> object:
-    """The part's result, or None with the reason kept."""
+    """The part's result, or None with the reason kept, whatever it is: the parts after it are to run."""
     print(f"{name} ..", flush=True)
     try:
         return part()
-    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-        failures[name] = str(error).splitlines()[0]
+    except Exception as error:
+        failures[name] = (str(error).strip() or repr(error)).splitlines()[0]
         return None
 
 
-def measure_all(args: argparse.Namespace, failures: dict[str, str]) -> dict:
-    """Figures of every part by name."""
+def parts(args: argparse.Namespace) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    """Section, name and function of everything that is measured, in order."""
     common = ["--size", str(args.size), "--embed-dim", str(args.embed_dim), "--device", str(args.device)]
-    timing = [*common, "--repeats", str(args.repeats), "--operations"]
-    figures: dict = {"agreement": {}, "configurations": {}, "curves": {}, "ceilings": {}}
     for variant in ("paper", "released"):
-        name = f"agreement, {variant}"
-        figures["agreement"][variant] = attempt(failures, name, lambda v=variant: agreement(args.device, v))
+        yield "agreement", variant, partial(agreement, args.device, variant)
     for name in args.configurations:
         path, flags = CONFIGURATIONS[name]
-        result = attempt(failures, name, lambda p=path, f=flags: step.measure_apart([*timing, *f], p))
-        figures["configurations"][name] = result
+        timing = [*common, "--repeats", str(args.repeats), "--operations", *flags]
+        yield "configurations", name, partial(step.measure_apart, timing, path)
     for name, flags in CURVES.items() if args.steps else ():
-        flags = [*common, *flags, "--passes", "forward", "--steps", str(args.steps)]
-        result = attempt(failures, f"loss curve, {name}", lambda f=flags: step.measure_apart(f, "fast"))
-        figures["curves"][name] = result and result["losses"]
+        training = [*common, *flags, "--passes", "forward", "--steps", str(args.steps)]
+        yield "curves", name, partial(train_losses, training)
     for dtype in step.DTYPES:
-        options = step.build_parser().parse_args([*common, "--dtype", dtype])
-        figures["ceilings"][dtype] = attempt(failures, f"ceilings, {dtype}", lambda o=options: step.ceilings(o))
-    return figures
+        yield "ceilings", dtype, partial(step.ceilings, step.build_parser().parse_args([*common, "--dtype", dtype]))
+    for name, flags in other_benchmarks(args).items():
+        yield "benchmarks", name, partial(run_module, f"benchmarks.{name}", *flags)
 
 
-def run_others(args: argparse.Namespace, failures: dict[str, str]) -> dict[str, str]:
-    """What the other benchmarks print, by name."""
-    device = ["--device", str(args.device)]
-    commands = {"blend_conv": device, "epoch": [*device, "--embed-dim", str(args.embed_dim), "--size", str(args.size)]}
-    if args.device.type == "cuda":
-        commands["epoch"].append("--amp")
-        commands["kernels"] = [*device, "--embed-dim", str(args.embed_dim), "--size", str(args.size)]
+def train_losses(flags: list[str]) -> list[float]:
+    """Of every training step of the fast path."""
+    return step.measure_apart(flags, "fast")["losses"]
+
+
+def other_benchmarks(args: argparse.Namespace) -> dict[str, list[str]]:
+    """Flags of the other benchmarks by name."""
+    device, network = ["--device", str(args.device)], ["--embed-dim", str(args.embed_dim)]
+    on_gpu = args.device.type == "cuda"
+    sized = [*device, *network, "--size", str(args.size)]
+    benchmarks = {"blend_conv": device, "epoch": [*sized, "--amp"] if on_gpu else sized}
+    if on_gpu:
+        benchmarks["kernels"] = sized
     if args.sizes:
-        picture = str(args.out / "scaling.png")
-        commands["scaling"] = [
-            *device,
-            "--embed-dim",
-            str(args.embed_dim),
-            "--picture",
-            picture,
-            "--sizes",
-            *args.sizes,
-        ]
-        commands["scaling"] += ["--dtype", "bfloat16"] if args.device.type == "cuda" else []
-
-    def output(name: str) -> str:
-        command = [sys.executable, "-m", f"benchmarks.{name}", *commands[name]]
-        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-    texts = {name: attempt(failures, name, lambda n=name: output(n)) for name in commands}
-    return {name: text for name, text in texts.items() if text}
+        picture = ["--picture", str(args.out / "scaling.png")]
+        dtype = ["--dtype", "bfloat16"] if on_gpu else []
+        benchmarks["scaling"] = [*device, *network, *picture, "--sizes", *args.sizes, *dtype]
+    return benchmarks
 
 
-def write_report(args: argparse.Namespace, figures: dict, texts: dict[str, str], summary: list[str]) -> None:
+def write_report(args: argparse.Namespace, figures: Figures, summary: list[str]) -> None:
     """report.md, figures.json and losses.csv in the folder."""
     (args.out / "figures.json").write_text(json.dumps(figures, indent=1))
     lines = ["# " + machine(args.device), "", *summary]
     measured = {name: result for name, result in figures["configurations"].items() if result}
-    limits = figures["ceilings"].get("float32")
-    if limits:
-        lines += ["", f"Of the ceilings in float32 ({limits['matrix rate'] / 1e12:.3g} TFLOP/s):", ""]
-        lines += step.fractions_table(measured, limits)
+    for dtype, limits in figures["ceilings"].items():
+        of_dtype = {name: result for name, result in measured.items() if dtype_of(name) == dtype}
+        if limits and of_dtype:
+            lines += ["", f"Of the ceilings in {dtype} ({limits['matrix rate'] / 1e12:.3g} TFLOP/s):", ""]
+            lines += step.fractions_table(of_dtype, limits)
     for name in step.PASSES:
         times = {configuration: result["operations"][name] for configuration, result in measured.items()}
         if times:
             lines += ["", f"## {name}, by kind of operation", "", *operations_table(times)]
-    for name, text in texts.items():
-        lines += ["", f"## benchmarks.{name}", "", text]
+    for name, text in figures["benchmarks"].items():
+        lines += ["", f"## benchmarks.{name}", "", text] if text else []
     (args.out / "report.md").write_text("\n".join(lines) + "\n")
     curves = {name: losses for name, losses in figures["curves"].items() if losses}
     with open(args.out / "losses.csv", "w", newline="") as file:
@@ -157,7 +148,12 @@ def write_report(args: argparse.Namespace, figures: dict, texts: dict[str, str],
         writer.writerows([index + 1, *losses] for index, losses in enumerate(zip(*curves.values(), strict=False)))
 
 
-def summarise(args: argparse.Namespace, figures: dict, failures: dict[str, str]) -> list[str]:
+def dtype_of(configuration: str) -> str:
+    """What a configuration computes in, one of `step.DTYPES`."""
+    return step.build_parser().parse_args(CONFIGURATIONS[configuration][1]).dtype
+
+
+def summarise(args: argparse.Namespace, figures: Figures, failures: dict[str, str]) -> list[str]:
     """The short table, with the agreement above it and what failed below."""
     lines = []
     for variant, differences in figures["agreement"].items():
@@ -189,10 +185,11 @@ def main() -> None:
     args = build_parser().parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     failures: dict[str, str] = {}
-    figures = measure_all(args, failures)
-    texts = run_others(args, failures)
-    summary = summarise(args, figures, failures)
-    write_report(args, figures, texts, summary)
+    figures: Figures = {section: {} for section in SECTIONS}
+    for section, name, part in parts(args):
+        figures[section][name] = attempt(failures, f"{section}, {name}", part)
+        summary = summarise(args, figures, failures)
+        write_report(args, figures, summary)
     print(f"\n{machine(args.device)}\neverything is in {args.out}/\n")
     print(*summary, sep="\n")
 

@@ -9,24 +9,13 @@ import argparse
 import time
 
 import torch
-from torch.nn import functional as F
 
-from benchmarks.measure import machine, parse_device, seconds
-from data.phantom import make_subject, subject_seed
+from benchmarks.measure import machine, parse_device, seconds, synthetic_head
 from models import build_model, model_names
 from utils.cli import InputError, positive_int, report
 from utils.published import FORM, load_published, parse_published
 
-HEAD_MM = 256  # a little more than the box of a synthetic head
 WARM_UP = 16  # voxels along each axis
-
-
-def volumes(size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """MRI and PET of a synthetic head, (1, 1, size, size, size) in [0, 1]."""
-    head = make_subject(subject_seed(0, 0), min(8, max(1, HEAD_MM / size)))
-    pair = [torch.from_numpy(array.astype("float32"))[None, None] for array in (head.mri, head.pet)]
-    pair = [F.interpolate(volume, size=(size, size, size), mode="trilinear") for volume in pair]
-    return tuple((volume - volume.min()) / (volume.max() - volume.min()) for volume in pair)
 
 
 def main() -> None:
@@ -43,7 +32,7 @@ def main() -> None:
         report(error)
         raise SystemExit(2) from error
 
-    mri, pet = (volume.to(args.device) for volume in volumes(args.size))
+    mri, pet = (volume.to(args.device) for volume in synthetic_head(args.size))
     middle = slice((args.size - WARM_UP) // 2, (args.size + WARM_UP) // 2)
     few = tuple(volume[:, :, middle, middle, middle] for volume in (mri, pet))
     print(f"{args.size}^3 voxels; {machine(args.device)}\n")

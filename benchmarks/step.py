@@ -7,20 +7,19 @@ Each path runs in a process of its own, so that its peak memory is its own. Prin
 ratios; what was counted (FLOPs of the plain network's products, three times as many for a step; bytes that the
 operations read and write) and which fraction of the machine's own matrix rate and copy bandwidth that is; with
 --operations the time by kind of operation. With --steps the last path also trains that many steps on one synthetic
-pair and the losses are printed.
+head and the losses are printed; what is timed runs on noise.
 """
 
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 
 import torch
 
 from benchmarks.counting import STEP_BY_FORWARD, copy_bandwidth, matrix_rate, network_flops, traffic
-from benchmarks.measure import machine, parse_device, peak_memory_gib, seconds
+from benchmarks.measure import machine, parse_device, peak_memory_gib, run_module, seconds, synthetic_head
 from benchmarks.operations import operations_table, time_by_kind
 from losses import build_objective
 from models import build_model, kernels
@@ -28,6 +27,8 @@ from models import build_model, kernels
 DTYPES = ("float32", "tf32", "bfloat16")
 PASSES = ("forward", "step")
 WARM_UP = 2  # memory is still being taken from the system in the second step
+
+Pair = tuple[torch.Tensor, torch.Tensor]  # MRI and PET
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,8 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def passes(args: argparse.Namespace, path: str) -> dict[str, Callable[[], object]]:
-    """The forward pass without gradients and the training step of one path, ready to be called."""
+def passes(args: argparse.Namespace, path: str) -> dict[str, Callable[..., object]]:
+    """The forward pass without gradients and the training step of one path, on noise or on the pair they are given."""
     dtype = args.plain_dtype if path == "plain" and args.plain_dtype else args.dtype
     torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = dtype == "tf32"
@@ -64,20 +65,20 @@ def passes(args: argparse.Namespace, path: str) -> dict[str, Callable[[], object
     network = torch.compile(model, mode=args.compile) if args.compile and path == "fast" else model
     objective = build_objective("ssim-gradient-intensity")
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=path == "fast")
-    mri, pet = torch.rand(2, 1, 1, *(args.size,) * 3, device=args.device)
+    noise = tuple(torch.rand(2, 1, 1, *(args.size,) * 3, device=args.device))
 
-    def fuse() -> torch.Tensor:
+    def fuse(pair: Pair) -> torch.Tensor:
         with torch.autocast(args.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-            return network(mri, pet)
+            return network(*pair)
 
-    def forward() -> None:
+    def forward(pair: Pair = noise) -> None:
         model.eval()
         with torch.no_grad():
-            fuse()
+            fuse(pair)
 
-    def step() -> float:
+    def step(pair: Pair = noise) -> float:
         model.train()
-        loss, _ = objective(fuse(), mri, pet)
+        loss, _ = objective(fuse(pair), *pair)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -100,7 +101,10 @@ def measure(args: argparse.Namespace, path: str) -> dict:
             results["bytes"][name] = traffic(function)
         if args.operations:
             results["operations"][name] = time_by_kind(function, args.device)
-    results["losses"] = [functions["step"]() for _ in range(args.steps)]
+    results["losses"] = []
+    if args.steps:
+        pair = tuple(volume.to(args.device) for volume in synthetic_head(args.size))
+        results["losses"] = [functions["step"](pair) for _ in range(args.steps)]
     return results
 
 
@@ -110,10 +114,11 @@ def measure_apart(arguments: list[str], path: str) -> dict:
     Args:
         arguments: the flags.
         path: "plain" or "fast".
+
+    Raises:
+        RuntimeError: it failed, see `run_module`.
     """
-    command = [sys.executable, "-m", "benchmarks.step", *arguments, "--measure", path]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(output.splitlines()[-1])
+    return json.loads(run_module("benchmarks.step", *arguments, "--measure", path).splitlines()[-1])
 
 
 def ceilings(args: argparse.Namespace) -> dict[str, float]:

@@ -91,7 +91,10 @@ class Stage(nn.ModuleList):
         """One call of a block, with its activations or without."""
         if not (self.checkpoint_activations and torch.is_grad_enabled()):
             return block(x, y)
-        return checkpoint(block, x, y, use_reentrant=False, context_fn=lambda: (nullcontext(), block.repeated()))
+        # torch.compile takes no contexts, and needs none: it computes only the activations again, not the statistics.
+        compiling = torch.compiler.is_compiling()
+        options = {} if compiling else {"context_fn": lambda: (nullcontext(), block.repeated())}
+        return checkpoint(block, x, y, use_reentrant=False, **options)
 
 
 class SkipReduction(nn.Linear):

@@ -35,9 +35,10 @@ def depthwise_conv3d(
     """
     if path == "plain":
         return _convolve(volume, weight, bias)
+    (volume,) = _in_autocast_type(volume)
     if kernels.available("depthwise", volume):
         return _kernel(volume, None, weight, bias)
-    volume, weight, bias = _in_autocast_type(volume, weight, bias)
+    weight, bias = _in_autocast_type(weight, bias)
     volume = volume.contiguous(memory_format=torch.channels_last_3d)  # what depthwise kernels want
     if volume.device.type == "cpu":
         return _DepthwiseSum.apply(bias, volume, weight)
@@ -65,9 +66,11 @@ def blend_conv3d(
     if path == "plain":
         interleaved = torch.stack((first, second), dim=2).flatten(1, 2)
         return _convolve(interleaved, weight, bias)
+    # First of all: on a GPU autocast leaves one stream in float32, whose LayerNorm was the last to touch it.
+    first, second = _in_autocast_type(first, second)
     if kernels.available("depthwise", first, second):
         return _kernel(first, second, weight, bias)
-    first, second, weight, bias = _in_autocast_type(first, second, weight, bias)
+    weight, bias = _in_autocast_type(weight, bias)
     first, second = (volume.contiguous(memory_format=torch.channels_last_3d) for volume in (first, second))
     if first.device.type == "cpu":
         return _DepthwiseSum.apply(bias, first, weight[:, :1], second, weight[:, 1:])
@@ -79,7 +82,6 @@ def _kernel(
 ) -> torch.Tensor:
     from models.kernels.depthwise import depthwise_sum
 
-    first, second = _in_autocast_type(first, second)
     tokens = [None if volume is None else volume.permute(0, 2, 3, 4, 1) for volume in (first, second)]
     return depthwise_sum(*tokens, weight, bias).permute(0, 4, 1, 2, 3)
 

@@ -26,7 +26,7 @@ def sample_partner(
         path: "fast" or "plain", see `models.paths`.
 
     Returns:
-        (B, D, H, W, C) of the offsets' dtype, of the tokens' on a CUDA device; channels contiguous on the fast path.
+        (B, D, H, W, C) of the offsets' dtype; of the tokens' where the Triton kernel of `models.kernels` is taken.
     """
     if path != "plain" and kernels.available("sampling", tokens) and offsets.dtype == torch.float32:
         from models.kernels.sampling import sample

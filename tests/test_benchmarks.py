@@ -1,11 +1,12 @@
 """The benchmarks run and print what they promise; their figures are not tested."""
 
+import json
 import sys
 
 import pytest
 import torch
 
-from benchmarks import ablation, blend_conv, counting, epoch, gpu, methods, operations, scaling, step
+from benchmarks import ablation, blend_conv, counting, epoch, gpu, measure, methods, operations, scaling, step
 from models import dc2fusion
 
 
@@ -78,9 +79,60 @@ def test_epoch(monkeypatch, capsys, here):
     assert ratio == pytest.approx(loading / repeated, rel=0.02)
 
 
-def test_gpu_script_names_what_failed_and_goes_on(monkeypatch, capsys, here, tmp_path):
-    def fail(*_):
-        raise RuntimeError("no kernel image\nlong story")
+def test_a_repeated_batch_is_augmented_once(monkeypatch, capsys, here):
+    """Where the training's device augments, as a GPU does: an epoch without data has to be without that."""
+    build, finished = epoch.build_trainer, []
+
+    def build_deferred(*arguments):
+        trainer = build(*arguments)
+        dataset, finish = trainer.train, trainer.train.finish
+
+        def noted(item, number, index):
+            finished.append(number)
+            return finish(item, number, index)
+
+        dataset.deferred = True
+        monkeypatch.setattr(dataset, "finish", noted)
+        return trainer
+
+    monkeypatch.setattr(epoch, "build_trainer", build_deferred)
+    run(monkeypatch, capsys, epoch, "--size", 34, "--subjects", 2, "--workers", 1, "--epochs", 1)
+    assert finished == [0, 0, 0, 1, 1]  # the one to repeat, the epoch that starts the workers, the one with loading
+
+
+def test_losses_are_those_of_a_head(monkeypatch, here):
+    """Noise teaches a network nothing that a precision could spoil."""
+    trained, build = [], step.build_objective
+
+    def noted(name):
+        objective = build(name)
+
+        def call(fused, mri, pet):
+            trained.append(mri)
+            return objective(fused, mri, pet)
+
+        return call
+
+    monkeypatch.setattr(step, "build_objective", noted)
+    flags = ("--size", "34", "--embed-dim", "24", "--passes", "forward", "--steps", "2")
+    losses = step.measure(step.build_parser().parse_args(flags), "fast")["losses"]
+    assert len(losses) == len(trained) == 2
+    for mri in trained:
+        assert torch.equal(mri, measure.synthetic_head(34)[0])
+
+
+def test_failed_process_is_explained_by_its_exception(capfd):
+    with pytest.raises(RuntimeError, match="^timeit ended with status 1: ZeroDivisionError: division by zero$"):
+        measure.run_module("timeit", "1 / 0")
+    assert "Traceback" in capfd.readouterr().err
+    with pytest.raises(RuntimeError, match="^json.tool ended with status 2: .*unrecognized arguments: --nonsense$"):
+        measure.run_module("json.tool", "--nonsense")
+    assert measure.run_module("timeit", "--number", "1", "pass").startswith("1 loop")
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """What benchmarks.gpu measures, given out at once; the ceilings fail for bfloat16."""
 
     def measured(arguments, path):
         seconds = {"forward": 4.0, "step": 12.0} if path == "plain" else {"forward": 0.5, "step": 1.0}
@@ -93,16 +145,54 @@ def test_gpu_script_names_what_failed_and_goes_on(monkeypatch, capsys, here, tmp
             "losses": [3, 2],
         }
 
+    def ceilings(args):
+        if args.dtype == "bfloat16":
+            raise ValueError("no kernel image\nlong story")
+        return {"flops": 1e12, "matrix rate": {"float32": 4e12, "tf32": 8e12}[args.dtype], "bandwidth": 1e12}
+
+    monkeypatch.setattr(gpu, "agreement", lambda *_: {"forward": 1e-6})
     monkeypatch.setattr(step, "measure_apart", measured)
-    monkeypatch.setattr(step, "ceilings", fail)
-    monkeypatch.setattr(gpu, "run_others", lambda *_: {"epoch": "text"})
+    monkeypatch.setattr(step, "ceilings", ceilings)
+    monkeypatch.setattr(gpu, "run_module", lambda module, *_: f"text of {module}")
+
+
+def test_fast_path_agrees_with_the_plain_one():
+    differences = gpu.agreement(torch.device("cpu"), "released")
+    assert 0 < differences["forward"] < 1e-4 and 0 < differences["gradients"] < 1e-4
+
+
+def test_gpu_script_names_what_failed_and_goes_on(monkeypatch, capsys, here, figures, tmp_path):
     lines = run(monkeypatch, capsys, gpu, "--device", "cpu", "--out", tmp_path)
-    assert any(line.startswith("fast against plain, released, float32: forward") for line in lines)
+    assert "fast against plain, released, float32: forward 1.0e-06" in lines
     assert "| fast bfloat16 | 0.5 | 8.0 | 1 | 12.0 | 2 | 1.00 |" in lines
     assert lines[-1] == "failed: ceilings, bfloat16: no kernel image"
     report = (tmp_path / "report.md").read_text()
-    assert "## step, by kind of operation" in report and "text" in report
+    assert "## step, by kind of operation" in report and "text of benchmarks.epoch" in report
     assert (tmp_path / "losses.csv").read_text().splitlines() == ["step,float32,bfloat16", "1,3,3", "2,2,2"]
+
+
+def test_gpu_script_measures_each_configuration_by_the_ceiling_of_its_type(
+    monkeypatch, capsys, here, figures, tmp_path
+):
+    run(monkeypatch, capsys, gpu, "--device", "cpu", "--out", tmp_path)
+    report = (tmp_path / "report.md").read_text()
+    rows = [line.split("|") for line in report.splitlines() if line.endswith("| - | - | - |")]
+    fractions = {row[1].strip(): row[4].strip() for row in rows}
+    assert fractions["plain float32 forward"] == "6 %"  # 1 TFLOP in 4 s, of 4 TFLOP/s
+    assert fractions["fast float32 forward"] == "50 %"
+    assert fractions["fast TF32 forward"] == "25 %"
+    assert not any("bfloat16" in name for name in fractions)
+
+
+def test_gpu_script_keeps_what_it_measured_when_it_is_stopped(monkeypatch, capsys, here, figures, tmp_path):
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(step, "ceilings", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(monkeypatch, capsys, gpu, "--device", "cpu", "--out", tmp_path)
+    assert "fast bfloat16" in (tmp_path / "report.md").read_text()
+    assert json.loads((tmp_path / "figures.json").read_text())["curves"] == {"float32": [3, 2], "bfloat16": [3, 2]}
 
 
 def test_flops_are_those_of_the_products():

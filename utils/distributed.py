@@ -89,6 +89,7 @@ def launch(function: Callable, devices: list[torch.device], *arguments) -> None:
         SystemExit: with the status of the first process that ended in an error it has reported.
     """
     if len(devices) == 1:
+        _make_current(devices[0])
         function(Process(0, 1, devices[0]), *arguments)
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -99,10 +100,15 @@ def launch(function: Callable, devices: list[torch.device], *arguments) -> None:
             raise SystemExit(error.exit_code) from None
 
 
-def _worker(rank: int, function: Callable, devices: list[torch.device], store: str, arguments: tuple) -> None:
-    device = devices[rank]
+def _make_current(device: torch.device) -> None:
+    """What asks for "cuda" without a number, or for the current stream, gets this process's device."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
+
+
+def _worker(rank: int, function: Callable, devices: list[torch.device], store: str, arguments: tuple) -> None:
+    device = devices[rank]
+    _make_current(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, init_method=store, rank=rank, world_size=len(devices))
     try:

@@ -4,7 +4,7 @@ Volumes are (B, 1, D, H, W) = (B, 1, X, Y, Z) in RAS+ order, pictures (N, 1, H, 
 `nn.Module` with `forward(mri, pet) -> fused` on pictures in [0, 1], and these attributes:
 
     multiple            the sides of a picture that it takes are multiples of this number
-    padding             what a picture is padded with up to there: a number, or "replicate"
+    padding             what a picture is padded with up to there, a number or "replicate"; only where multiple > 1
     one_slice           whether it takes one picture a call
     published_stretch   how its authors stretch a fused picture before saving it, "min-max" or "maximum"; absent
                         where they do not

@@ -11,7 +11,8 @@ never asks. Triton is not imported before the first CUDA tensor arrives.
 
 Every kernel reads and writes contiguous channels-last tokens (B, D, H, W, C), sums in float32, uses no atomics
 (two runs give the same bits) and is a `torch.library` operator, so that `torch.compile` passes it through whole.
-None can be differentiated twice. Tile sizes are in `models.kernels.tiles`.
+None can be differentiated twice. Triton launches on the current device, so every launch makes its tensors' device the
+current one. Tile sizes are in `models.kernels.tiles`.
 
 The environment variable DC2FUSION_KERNELS chooses among them, by name and commas, or "none": for measurements.
 """

@@ -224,7 +224,8 @@ def _window_attention(
     out = torch.empty_like(query)
     normaliser = query.new_empty((*query.shape[:4], 0 if linear else heads), dtype=torch.float32)
     grid, sizes, constants = _launch(query, heads, window, tiles.ATTENTION)
-    _forward[grid](query, key, value, gate, out, normaliser, *sizes, LINEAR=linear, **constants)
+    with torch.cuda.device_of(query):
+        _forward[grid](query, key, value, gate, out, normaliser, *sizes, LINEAR=linear, **constants)
     return out, normaliser
 
 
@@ -252,7 +253,8 @@ def _window_attention_backward(
     gradients = [torch.empty_like(tensor) for tensor in (query, key, value)]
     partial = query.new_empty((query.shape[0], grid[0], query.shape[-1]), dtype=torch.float32)
     tensors = (query, key, value, gate, out, normaliser, upstream, *gradients, partial)
-    _backward[grid](*tensors, *sizes, LINEAR=linear, **constants)
+    with torch.cuda.device_of(query):
+        _backward[grid](*tensors, *sizes, LINEAR=linear, **constants)
     return *gradients, partial.sum(dim=1).to(gate.dtype)
 
 

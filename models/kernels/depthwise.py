@@ -198,26 +198,27 @@ def _depthwise_sum(
     out = torch.empty_like(first)
     taps = weight.permute(1, 2, 3, 4, 0).to(torch.float32).contiguous()
     grid = (b * triton.cdiv(d, planes) * triton.cdiv(h, block_h) * triton.cdiv(w, block_w), triton.cdiv(c, block_c))
-    _convolve[grid](
-        first,
-        first if second is None else second,
-        taps,
-        taps if bias is None else bias,
-        out,
-        d,
-        h,
-        w,
-        c,
-        STREAMS=1 if second is None else 2,
-        KERNEL=weight.shape[-1],
-        FLIPPED=flipped,
-        BIASED=bias is not None,
-        PLANES=planes,
-        BLOCK_H=block_h,
-        BLOCK_W=block_w,
-        BLOCK_C=block_c,
-        num_warps=tile.warps,
-    )
+    with torch.cuda.device_of(first):
+        _convolve[grid](
+            first,
+            first if second is None else second,
+            taps,
+            taps if bias is None else bias,
+            out,
+            d,
+            h,
+            w,
+            c,
+            STREAMS=1 if second is None else 2,
+            KERNEL=weight.shape[-1],
+            FLIPPED=flipped,
+            BIASED=bias is not None,
+            PLANES=planes,
+            BLOCK_H=block_h,
+            BLOCK_W=block_w,
+            BLOCK_C=block_c,
+            num_warps=tile.warps,
+        )
     return out
 
 
@@ -236,21 +237,22 @@ def _weight_gradient(gradient: torch.Tensor, source: torch.Tensor, kernel: int) 
     groups = triton.cdiv(rows, rows_a_program)
     block_c = tiles.block(c, tile.channels)
     partial = torch.empty((groups, kernel, kernel, kernel, c), dtype=torch.float32, device=source.device)
-    _correlate[(groups, kernel, triton.cdiv(c, block_c))](
-        gradient,
-        source,
-        partial,
-        rows,
-        rows_a_program,
-        d,
-        h,
-        w,
-        c,
-        KERNEL=kernel,
-        BLOCK_K=tiles.power_of_two(kernel),
-        BLOCK_C=block_c,
-        num_warps=tile.warps,
-    )
+    with torch.cuda.device_of(source):
+        _correlate[(groups, kernel, triton.cdiv(c, block_c))](
+            gradient,
+            source,
+            partial,
+            rows,
+            rows_a_program,
+            d,
+            h,
+            w,
+            c,
+            KERNEL=kernel,
+            BLOCK_K=tiles.power_of_two(kernel),
+            BLOCK_C=block_c,
+            num_warps=tile.warps,
+        )
     return partial.sum(dim=0).permute(3, 0, 1, 2).unsqueeze(1).contiguous()
 
 

@@ -110,7 +110,8 @@ def _norm_gelu(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor,
     """`norm_gelu` of contiguous features."""
     out = torch.empty_like(features)
     programs, sizes, constants = _launch(features)
-    _forward[(programs,)](features, weight, bias, out, *sizes, eps, **constants)
+    with torch.cuda.device_of(features):
+        _forward[(programs,)](features, weight, bias, out, *sizes, eps, **constants)
     return out
 
 
@@ -127,7 +128,8 @@ def _norm_gelu_backward(
     gradient = torch.empty_like(features)
     programs, sizes, constants = _launch(features)
     partial = features.new_empty((2, programs, sizes[1]), dtype=torch.float32)
-    _backward[(programs,)](features, weight, bias, upstream, gradient, *partial, *sizes, eps, **constants)
+    with torch.cuda.device_of(features):
+        _backward[(programs,)](features, weight, bias, upstream, gradient, *partial, *sizes, eps, **constants)
     for_weight, for_bias = partial.sum(dim=1)
     return gradient, for_weight.to(weight.dtype, copy=True), for_bias.to(bias.dtype, copy=True)
 

@@ -190,17 +190,18 @@ def _sample(tokens: torch.Tensor, offsets: torch.Tensor, aligned_corners: bool) 
     b, *sides, c = tokens.shape
     block_p, blocks_p, block_c, blocks_c = _sizes(tokens, tiles.SAMPLING)
     out = torch.empty_like(tokens)
-    _forward[(blocks_p, blocks_c, b)](
-        tokens,
-        offsets,
-        out,
-        *sides,
-        c,
-        ALIGNED=aligned_corners,
-        BLOCK_P=block_p,
-        BLOCK_C=block_c,
-        num_warps=tiles.SAMPLING.warps,
-    )
+    with torch.cuda.device_of(tokens):
+        _forward[(blocks_p, blocks_c, b)](
+            tokens,
+            offsets,
+            out,
+            *sides,
+            c,
+            ALIGNED=aligned_corners,
+            BLOCK_P=block_p,
+            BLOCK_C=block_c,
+            num_warps=tiles.SAMPLING.warps,
+        )
     return out
 
 
@@ -217,20 +218,21 @@ def _tokens_gradient(gradient: torch.Tensor, offsets: torch.Tensor, aligned_corn
     out = torch.empty_like(gradient)
     farthest = 2 if aligned_corners else 1  # aligned corners pull by up to half a token besides the offset
     reach = [min(farthest, side - 1) for side in sides]
-    _gather[(blocks_p, blocks_c, b)](
-        gradient,
-        offsets,
-        out,
-        *sides,
-        c,
-        ALIGNED=aligned_corners,
-        REACH_D=reach[0],
-        REACH_H=reach[1],
-        REACH_W=reach[2],
-        BLOCK_P=block_p,
-        BLOCK_C=block_c,
-        num_warps=tiles.SAMPLING.warps,
-    )
+    with torch.cuda.device_of(gradient):
+        _gather[(blocks_p, blocks_c, b)](
+            gradient,
+            offsets,
+            out,
+            *sides,
+            c,
+            ALIGNED=aligned_corners,
+            REACH_D=reach[0],
+            REACH_H=reach[1],
+            REACH_W=reach[2],
+            BLOCK_P=block_p,
+            BLOCK_C=block_c,
+            num_warps=tiles.SAMPLING.warps,
+        )
     return out
 
 
@@ -247,18 +249,19 @@ def _offsets_gradient(
     b, *sides, c = tokens.shape
     block_p, blocks_p, block_c, _ = _sizes(tokens, tiles.SAMPLING_SLOPE)
     out = torch.empty_like(offsets)
-    _slope[(blocks_p, b)](
-        gradient,
-        tokens,
-        offsets,
-        out,
-        *sides,
-        c,
-        ALIGNED=aligned_corners,
-        BLOCK_P=block_p,
-        BLOCK_C=block_c,
-        num_warps=tiles.SAMPLING_SLOPE.warps,
-    )
+    with torch.cuda.device_of(tokens):
+        _slope[(blocks_p, b)](
+            gradient,
+            tokens,
+            offsets,
+            out,
+            *sides,
+            c,
+            ALIGNED=aligned_corners,
+            BLOCK_P=block_p,
+            BLOCK_C=block_c,
+            num_warps=tiles.SAMPLING_SLOPE.warps,
+        )
     return out
 
 

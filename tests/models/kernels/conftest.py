@@ -34,6 +34,22 @@ def device(request):
 
 
 @pytest.fixture
+def calls(monkeypatch):
+    """Names of the kernels that were found available."""
+    seen = set()
+    available = kernels.available
+
+    def noted(kernel, *tensors):
+        if available(kernel, *tensors):
+            seen.add(kernel)
+            return True
+        return False
+
+    monkeypatch.setattr(kernels, "available", noted)
+    return seen
+
+
+@pytest.fixture
 def agree(device):
     """Function (ours, plain, tensors, dtype) that compares outputs and the gradients of all tensors.
 

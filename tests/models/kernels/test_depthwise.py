@@ -73,6 +73,19 @@ def test_autocast_computes_in_its_type_with_the_kernel_in_float32(device):
     assert (out.float() - expected).norm() < 2**-7 * expected.norm()
 
 
+def test_autocast_takes_the_kernel_for_streams_of_two_types(device, calls):
+    """On a GPU it computes a LayerNorm in float32, and the partner comes in bfloat16 from the sampling kernel."""
+    first, second = volume(2, 3, 2, 2, 2).to(device).unsqueeze(1)
+    weight, bias = torch.randn(3, 2, 3, 3, 3, device=device), torch.randn(3, device=device)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        out = blend_conv3d(first, second.bfloat16(), weight, bias)
+    assert calls == {"depthwise"}
+    assert out.dtype == torch.bfloat16
+    rounded = first.bfloat16().float(), second.bfloat16().float()
+    expected = blend_conv3d(*rounded, weight, bias, "plain")
+    assert (out.float() - expected).norm() < 2**-7 * expected.norm()
+
+
 def test_only_what_needs_a_gradient_gets_one(device):
     first, second = volume(2, 3, 2, 2, 2).to(device).unsqueeze(1)
     weight = torch.randn(3, 2, 3, 3, 3, device=device)

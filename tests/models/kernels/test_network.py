@@ -1,10 +1,15 @@
 """The whole network, fast with all kernels against plain; what runs without them; compilation."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
+from torch.nn import functional as F
 
-from models import build_model, dc2fusion, kernels
+from models import build_model, dc2fusion, depthwise, kernels
+from models.dcfb import DCFBlock
 from models.kernels import tiles
+from models.variants import build_variant
 from tests.golden import relative_error
 
 
@@ -27,20 +32,15 @@ def run(model, device) -> tuple[torch.Tensor, torch.Tensor]:
     return fused.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """Names of the kernels that were found available."""
-    seen = set()
-    available = kernels.available
-
-    def noted(kernel, *tensors):
-        if available(kernel, *tensors):
-            seen.add(kernel)
-            return True
-        return False
-
-    monkeypatch.setattr(kernels, "available", noted)
-    return seen
+def run_block(monkeypatch, device, dtype: torch.dtype = torch.float32) -> None:
+    """A training step of a single block, which has an operation for each kernel."""
+    monkeypatch.setattr(tiles, "DEPTHWISE_WEIGHT_PARTS", 1)
+    torch.manual_seed(0)
+    block = DCFBlock(24, 3, 0.0, build_variant("paper")).to(device)
+    x, y = torch.randn(2, 1, 2, 2, 1, 24, device=device).to(dtype).requires_grad_()
+    updated = block(x, y)
+    updated.float().square().sum().backward()
+    assert updated.isfinite().all() and all(parameter.grad.isfinite().all() for parameter in block.parameters())
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
@@ -52,6 +52,46 @@ def test_fast_with_kernels_equals_plain(device, monkeypatch, calls, variant):
     assert calls == set()
     assert relative_error(ours, plain) < 1e-4
     assert relative_error(our_gradients, plain_gradients) < 1e-4
+
+
+def test_autocast_takes_every_kernel(device, monkeypatch, calls):
+    """In all places: on a GPU a LayerNorm gives float32 under autocast, what goes on from another layer is bfloat16."""
+
+    def not_taken(*_):
+        raise AssertionError("a depthwise convolution went to PyTorch")
+
+    layer_norm = F.layer_norm
+    monkeypatch.setattr(F, "layer_norm", lambda features, *options: layer_norm(features.float(), *options))
+    monkeypatch.setattr(depthwise, "_convolve", not_taken)
+    with torch.autocast(device.type, torch.bfloat16):
+        run_block(monkeypatch, device, torch.bfloat16)
+    assert calls == set(kernels.KERNELS)
+
+
+def test_every_launch_is_on_the_device_of_its_tensors(device, monkeypatch):
+    """Triton itself launches on the current one. Forward and backward, seen in the interpreter on a CPU."""
+    if device.type == "cuda":
+        pytest.skip("launches are seen in the interpreter only")
+    from triton.runtime.interpreter import GridExecutor
+
+    guards, launched, launch = [], [], GridExecutor.__call__
+
+    @contextmanager
+    def device_of(tensor):
+        guards.append(tensor)
+        yield
+        guards.pop()
+
+    def noted(executor, *arguments, **constants):
+        name = f"{executor.fn.__module__}.{executor.fn.__name__}"
+        launched.append(name if guards else f"{name} without a guard")
+        return launch(executor, *arguments, **constants)
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    monkeypatch.setattr(GridExecutor, "__call__", noted)
+    run_block(monkeypatch, device)
+    assert len(set(launched)) == 9
+    assert not [name for name in launched if name.endswith("without a guard")]
 
 
 def test_cpu_tensors_take_no_kernel_outside_the_interpreter():
