@@ -90,39 +90,49 @@ def find(args: argparse.Namespace):
     if args.bids:
         return find_bids(args.bids, args.max_days, args.bids_filter)
     if args.pairs:
-        return read_scan_pairs(args.pairs)
+        return read_scan_pairs(args.pairs, args.max_days)
     return find_adni(args.adni, args.ids, args.tables, args.mri_description, args.pet_description, args.max_days)
 
 
 def check_inputs(findings, out: Path) -> None:
-    """Refuse inputs that lie where the results go.
+    """Refuse inputs that lie where the results go, and results that would lie in a listed folder.
 
     Raises:
         InputError: one does.
     """
+    from data.scan_lists import refuse_inside
+
     target = out.resolve()
     for pair in findings.pairs:
         for scan in (pair.mri, pair.pet):
             if scan.where.resolve().is_relative_to(target):
                 raise InputError(scan.where, f"lies inside the output, {out}", "choose another output folder")
+            if scan.listed:
+                refuse_inside(out, scan.listed)
 
 
-def show(findings, table: Path) -> None:
-    """Print what was found; `pairs.tsv` has the rest."""
+def show(findings, table: Path) -> int:
+    """Print what was found, `pairs.tsv` has the rest; returns 1 where something is wrong with it, else 0."""
+    from utils.prepared_report import fault_line, faults_of
+
+    faults = faults_of(findings.left_out)
+    for item in faults:
+        print(f"error: {fault_line(item)}", file=sys.stderr)
     for note in findings.notes:
         notice(note)
     if findings.missing_ids:
         first = ", ".join(findings.missing_ids[:5]) + (", ..." if len(findings.missing_ids) > 5 else "")
         notice(f"{len(findings.missing_ids)} image ids of --ids were not found: {first}")
     print(f"{len(findings.pairs)} pairs, {len(findings.left_out)} scans and subjects left out: {table}")
+    return 1 if faults else 0
 
 
-def prepare_all(args: argparse.Namespace, findings, source: Path) -> int:
+def prepare_all(args: argparse.Namespace, findings, folder, source: Path) -> int:
     """Make the pairs and the report; returns the exit status."""
     from tqdm import tqdm
 
     from data.convert import Allowed
-    from utils.preparation import BYTES_EACH, check_packages, prepare
+    from utils.preparation import BYTES_EACH, prepare
     from utils.prepared_report import exit_status, write_report
     from utils.prepared_subject import PrepareOptions
     from utils.processes import default_jobs
@@ -133,18 +143,17 @@ def prepare_all(args: argparse.Namespace, findings, source: Path) -> int:
     def tell(line: str) -> None:
         tqdm.write(f"error: {line}", file=sys.stderr)
 
-    check_packages()
     allowed = Allowed(args.average_frames, args.fill_nonfinite, args.assume_ras, args.prefer)
     options = PrepareOptions(args.space, args.template, args.mask, args.layout, allowed)
     jobs = args.jobs or default_jobs(BYTES_EACH)
     limit_s = 60 * args.time_limit
-    items = prepare(findings.pairs, options, args.out, source, jobs, limit_s, args.force, args.strict, bar, tell)
+    items = prepare(findings.pairs, options, folder, source, jobs, limit_s, args.force, args.strict, bar, tell)
     for item in items:
         if item.flags:
             notice(f"{item.pair.name}: flagged: {'; '.join(item.flags)}")
-    print(write_report(args.out, items, len(findings.left_out)))
+    print(write_report(args.out, items, findings.left_out))
     print(f"look at {args.out / 'report.html'}")
-    return exit_status(items)
+    return exit_status(items, findings.left_out)
 
 
 def stop_on_termination() -> None:
@@ -162,21 +171,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     source = check_flags(args)
 
     from data.scan_lists import write_pairs_tsv
+    from utils.preparation import check_packages
+    from utils.prepared_folder import PreparedFolder
+    from utils.prepared_report import pairing_table
 
     findings = find(args)
     check_inputs(findings, args.out)
-    table = args.out / "pairs.tsv"
-    write_pairs_tsv(table, findings)
-    show(findings, table)
-    if args.dry_run:
-        from utils.prepared_report import pairing_table
-
-        print(pairing_table(findings))
-        return 0
-    if not findings.pairs:
-        raise InputError(source, "no pair to prepare", f"see the reasons in {table}")
-    stop_on_termination()
-    return prepare_all(args, findings, source)
+    folder, table = PreparedFolder(args.out), args.out / "pairs.tsv"
+    with folder.locked():  # tables of a run that is at work are its own
+        write_pairs_tsv(table, findings)
+        status = show(findings, table)
+        if args.dry_run:
+            print(pairing_table(findings))
+            return status
+        if not findings.pairs:
+            raise InputError(source, "no pair to prepare", f"see the reasons in {table}")
+        check_packages()
+        stop_on_termination()
+        return prepare_all(args, findings, folder, source)
 
 
 if __name__ == "__main__":

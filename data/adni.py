@@ -39,7 +39,7 @@ def find_adni(
 
     Args:
         root: any folder above the images.
-        ids: list of the image ids to keep (`read_image_ids`); the others are left out.
+        ids: list of the image ids to keep (`read_image_ids`); the others are left out, and that is no fault.
         tables: collection CSVs, idaSearch CSVs, XMLs or folders of them; they fill in what names do not say.
         mri_description: pattern for the MRIs to take, instead of ADNI's T1 descriptions.
         pet_description: pattern for the FDG-PETs to take, instead of one processing version.
@@ -60,6 +60,7 @@ def find_adni(
     scans = _scans(download, rows, left_out)
     present = {item.scan.image_id for item in scans} | {_id_of(item) for item in left_out}
     if wanted is not None:
+        left_out = [replace(item, is_fault=item.is_fault and _id_of(item) in {*wanted, None}) for item in left_out]
         scans = _with_ids(scans, set(wanted), Path(ids).name, left_out)
     people = {name: Person() for name in sorted(download.subjects)}
     for found in scans:
@@ -67,6 +68,9 @@ def find_adni(
     notes = _keep_one_version(people, pet_description, max_days, left_out)
     _drop_other_tracers(people, left_out)
     pairs, without = pair_up(people, max_days)
+    if wanted is not None:  # nobody asked for subjects of whom nothing is on the list
+        asked = {found.scan.subject for found in scans}
+        without = [replace(item, is_fault=item.is_fault and item.subject in asked) for item in without]
     pairs, shared = drop_shared(pairs)
     pairs = [_completed(pair, download, rows) for pair in pairs]
     left_out = sorted([*left_out, *without, *shared], key=lambda item: natural_key(item.subject))
@@ -109,19 +113,20 @@ def _scan(series: Series, download: Download, rows: dict[str, Row]) -> _Found | 
     place, where = names.read_place(series.folder), series.folder
     if series.subject and place.subject and series.subject != place.subject:
         reason = f"the file names say {series.subject}, the folder {place.subject}"
-        return LeftOutScan(place.subject, where, reason)
+        return LeftOutScan(place.subject, where, reason, is_fault=True)
     image = series.image_id or place.image_id
     row = _row(image, place.date is None, download, rows)
     header = None
     if series.modality is None and series.format == "dicom":
         header = _first_header(series)
         if isinstance(header, str):
-            return LeftOutScan(place.subject or "", where, header)
+            return LeftOutScan(place.subject or "", where, header, is_fault=True)
     subject = series.subject or place.subject or row.subject or (header.patient if header else "")
     if not PLAIN_NAME.fullmatch(subject):
-        return LeftOutScan("", where, "neither folders nor header say whose image it is")
+        return LeftOutScan("", where, "neither folders nor header say whose image it is", is_fault=True)
     if row.subject and row.subject != subject.upper():
-        return LeftOutScan(subject, where, f"the table says that {image} is an image of {row.subject}")
+        reason = f"the table says that {image} is an image of {row.subject}"
+        return LeftOutScan(subject, where, reason, is_fault=True)
     description = row.description or series.description or place.description or (header.description if header else "")
     modality = series.modality or (header.modality if header else _modality(row, description))
     scan = Scan(subject, modality or "", series.paths, series.format, description, place.date or row.date, image)
@@ -129,7 +134,7 @@ def _scan(series: Series, download: Download, rows: dict[str, Row]) -> _Found | 
         what = f"modality {modality}" if modality else "names do not tell MRI from PET"
         return left(scan, what)
     if modality == "MRI" and series.format == "nifti" and len(series.paths) > 1:
-        return left(scan, f"{len(series.paths)} NIfTI files for one MRI")
+        return left(scan, f"{len(series.paths)} NIfTI files for one MRI", is_fault=True)
     return _Found(scan, header)
 
 
@@ -270,10 +275,12 @@ def _drop_other_tracers(people: dict[str, Person], left_out: list[LeftOutScan]) 
     for person in people.values():
         kept = []
         for pet in person.pets if person.mris else ():
-            header = read_header(pet.scan.files[0]) if pet.scan.format == "dicom" else None
-            problem = header.tracer_problem if isinstance(header, SeriesHeader) else header
-            if problem:
-                left_out.append(left(pet.scan, problem))
+            first = pet.scan.files[0]
+            header = read_header(first) if pet.scan.format == "dicom" else None
+            if isinstance(header, str):
+                left_out.append(left(pet.scan, f"{first.name}: {header}", is_fault=True))
+            elif header and header.tracer_problem:
+                left_out.append(left(pet.scan, header.tracer_problem))
             else:
                 kept.append(pet)
         if person.mris:

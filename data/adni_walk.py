@@ -69,8 +69,8 @@ class Download:
             return self.remarks
         return [*self.remarks, f"{len(self.strangers)} files are no images by their names, as {self.strangers[0]}"]
 
-    def leave_out(self, path: Path, reason: str) -> None:
-        self.left_out.append(LeftOutScan(read_place(path).subject or "", path, reason))
+    def leave_out(self, path: Path, reason: str, is_fault: bool = True) -> None:
+        self.left_out.append(LeftOutScan(read_place(path).subject or "", path, reason, is_fault=is_fault))
 
 
 def walk_download(root: Path) -> Download:
@@ -93,7 +93,7 @@ def walk_download(root: Path) -> Download:
         found.subjects.update(name.upper() for name in folders if SUBJECT.fullmatch(name))
         for name in folders:
             if os.path.islink(at / name):
-                found.leave_out(at / name, "a link to a folder, which is not followed")
+                found.leave_out(at / name, "a link to a folder, which is not followed", is_fault=False)
         if not folders and not files:
             found.leave_out(at, "the folder is empty")
         if files:
@@ -117,7 +117,7 @@ def _sort_files(found: Download, folder: Path, files: list[str]) -> None:
     for (subject, modality, description, image, _, kind), members in named.items():
         found.subjects.add(subject)
         if kind in (ECAT, ANALYZE):
-            found.left_out.append(LeftOutScan(subject, folder / members[0], kind))
+            found.left_out.append(LeftOutScan(subject, folder / members[0], kind, is_fault=True))
             continue
         ordered = tuple(sorted(members, key=natural_key))
         found.series.append(Series(folder, ordered, kind, subject, modality, description, image))

@@ -178,7 +178,10 @@ def _largest_motion(matrix: np.ndarray, shape: tuple[int, ...], affine: np.ndarr
 
 
 def check_volume(volume: Volume, role: str) -> list[str]:
-    """Refuse what registration cannot take (ANTs never returns from an infinite voxel); returns warnings."""
+    """Refuse what registration cannot take (ANTs never returns from an infinite voxel); returns warnings.
+
+    Values below 0 that belong at 0 are no matter of registration; `data.convert` tells of them.
+    """
     array, path = volume.array, volume.path
     wrong = int((~np.isfinite(array)).sum())
     if wrong:
@@ -200,11 +203,9 @@ def check_volume(volume: Volume, role: str) -> list[str]:
     warnings = []
     if min(sizes) < _USUAL_FIELD_MM[0] or max(sizes) > _USUAL_FIELD_MM[1]:
         warnings.append(f"{role}: the field of view is unusual, {sizes_text}")
-    if low < 0:
-        if role == "MRI" and low < -_MOST_NEGATIVE * high:
-            problem = f"the MRI goes down to {low:g} (maximum {high:g}), so 0 is not its background"
-            raise InputError(path, problem, "give it before standardisation")
-        warnings.append(f"{role}: {int((array < 0).sum())} voxels below 0 set to 0")
+    if role == "MRI" and low < -_MOST_NEGATIVE * high:
+        problem = f"the MRI goes down to {low:g} (maximum {high:g}), so 0 is not its background"
+        raise InputError(path, problem, "give it before standardisation")
     return warnings
 
 

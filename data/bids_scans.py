@@ -85,7 +85,7 @@ def _listed(folder: Path, left_out: list[LeftOutScan]) -> list[Path]:
         names = [name for name in os.listdir(folder) if not name.startswith(".")]
     except OSError as error:
         subject = next((part for part in folder.parts if part.startswith("sub-")), "")
-        left_out.append(LeftOutScan(subject, folder, (error.strerror or str(error)).lower()))
+        left_out.append(LeftOutScan(subject, folder, (error.strerror or str(error)).lower(), is_fault=True))
         return []
     return [folder / name for name in sorted(names, key=natural_key)]
 
@@ -98,10 +98,10 @@ def _without_twins(folders: list[Path], left_out: list[LeftOutScan]) -> list[Pat
         if not folder.is_dir():
             continue
         if not PLAIN_NAME.fullmatch(folder.name):
-            left_out.append(LeftOutScan(folder.name, folder, "not a subject name"))
+            left_out.append(LeftOutScan(folder.name, folder, "not a subject name", is_fault=True))
         elif twins:
             reason = f"its name and {twins[0]} differ in case alone: two folders for one subject"
-            left_out.append(LeftOutScan(folder.name, folder, reason))
+            left_out.append(LeftOutScan(folder.name, folder, reason, is_fault=True))
         else:
             kept.append(folder)
     return kept
@@ -135,7 +135,8 @@ def _dates(place: Path, left_out: list[LeftOutScan]) -> dict[str, datetime.date]
         try:
             rows = list(csv.DictReader(io.StringIO(read_text(table)), delimiter="\t"))
         except (InputError, csv.Error) as error:
-            left_out.append(LeftOutScan(_subject_of(table), table, f"its dates cannot be read ({error})"))
+            reason = f"its dates cannot be read ({error})"
+            left_out.append(LeftOutScan(_subject_of(table), table, reason, is_fault=True))
             continue
         for row in rows:
             day = re.match(r"(\d{4})-(\d{2})-(\d{2})", row.get("acq_time") or "")
@@ -164,7 +165,7 @@ def _candidate(
     """One file as a candidate, or why it is none."""
     labels = _entities(file)
     if f"sub-{labels.get('sub')}" != subject or labels.get("ses", session) != session:
-        return LeftOutScan(subject, file, "its name does not fit its folder")
+        return LeftOutScan(subject, file, "its name does not fit its folder", is_fault=True)
     modality = "MRI" if stem(file).endswith("_T1w") else "PET"
     wanted = filters["t1w" if modality == "MRI" else "pet"]
     if any(labels.get(entity) != value for entity, value in wanted.items()):
@@ -178,7 +179,7 @@ def _candidate(
         sidecar = _sidecar(root, file)
         durations = frame_durations(sidecar)
     except (InputError, ValueError, TypeError) as error:
-        return left(scan, f"its sidecar is damaged ({error})")
+        return left(scan, f"its sidecar is damaged ({error})", is_fault=True)
     tracer = labels.get("trc") or str(sidecar.get("TracerName") or "")
     if tracer and not re.search("fdg|deoxyglucose", tracer, re.IGNORECASE):
         return left(scan, f"tracer is {tracer}, not FDG")

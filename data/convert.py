@@ -19,7 +19,6 @@ from data.nifti_header import check_affine, check_shape, read_stored, remarks, s
 from data.scans import Scan
 from data.volume import Volume, corner_distance, read_volume
 from utils.cli import InputError
-from utils.files import replacing
 
 LEAST_SLICES = 16
 LEAST_VIEW_MM, MOST_VIEW_MM = 100.0, 500.0
@@ -106,43 +105,33 @@ def load_scan(scan: Scan, align_frames: AlignFrames | None = None, allowed: Allo
     return Loaded(replace(frames.grid, array=array), len(arrays), frames.units, tuple(notes))
 
 
-def check_head(source: object, shape: Sequence[int], affine: np.ndarray, most_view_mm: float = MOST_VIEW_MM) -> None:
+def check_head(source: object, shape: Sequence[int], affine: np.ndarray, modality: str) -> None:
     """Refuse a grid that cannot hold a head.
 
     Args:
         source: the file or series for the message.
         shape: (X, Y, Z), with as many slices as the last or any other axis.
         affine: (4, 4), voxel index -> mm.
-        most_view_mm: longest field of view along an axis.
+        modality: "MRI" or "PET"; a PET scanner's ring is wider than any head.
 
     Raises:
-        InputError: fewer than 16 slices, voxels outside 0.3 to 8 mm, or a field of view below 100 mm or above the most.
+        InputError: fewer than 16 slices, voxels outside 0.3 to 8 mm, or a field of view below 100 mm or above 500 mm
+            (PET 1000).
     """
     if len(shape) != 3 or min(shape) < LEAST_SLICES:
         sides = " x ".join(str(side) for side in shape)
         problem = f"{sides} voxels are not a volume, at least {LEAST_SLICES} slices are needed"
         raise InputError(source, problem, "choose another image of this scan")
     sides = np.linalg.norm(affine[:3, :3], axis=0)
-    views = sides * shape
-    if views.min() < LEAST_VIEW_MM or views.max() > most_view_mm:
-        worst = views.max() if views.max() > most_view_mm else views.min()
-        problem = f"field of view {worst:.4g} mm (a head needs {LEAST_VIEW_MM:g} to {most_view_mm:g})"
+    views, most = sides * shape, MOST_VIEW_MM * (2 if modality == "PET" else 1)
+    if views.min() < LEAST_VIEW_MM or views.max() > most:
+        worst = views.max() if views.max() > most else views.min()
+        problem = f"field of view {worst:.4g} mm (a head needs {LEAST_VIEW_MM:g} to {most:g})"
         raise InputError(source, problem, "are the units wrong? choose another image or correct the header")
     if sides.min() < LEAST_VOXEL_MM or sides.max() > MOST_VOXEL_MM:
         shown = " x ".join(f"{side:.4g}" for side in sides)
         problem = f"voxels of {shown} mm ({LEAST_VOXEL_MM:g} to {MOST_VOXEL_MM:g} are usual)"
         raise InputError(source, problem, "are the units wrong? choose another image or correct the header")
-
-
-def write_volume(path: Path, volume: Volume) -> None:
-    """Write a volume as NIfTI-1: RAS+ order, float32, sform and qform of code 1 (scanner), mm; reproducible bytes.
-
-    Raises:
-        InputError: a place that cannot be written to.
-    """
-    image = nib.Nifti1Image(volume.array, volume.affine, _scanner_header(volume.array.shape, volume.affine))
-    with replacing(path) as part:
-        nib.save(image, part)
 
 
 # DICOM -------------------------------------------------------------------------------------------
@@ -157,8 +146,7 @@ def _from_dicom(scan: Scan) -> _Frames:
         if scan.matrix_z is not None and scan.matrix_z != series.slices:
             problem = f"{series.slices} of {scan.matrix_z} slices (Matrix Z of its XML)"
             raise InputError(scan.where, problem, "download the series again")
-    # The pixel spacing of DICOM is in mm, and a PET scanner's ring is wider than any head.
-    check_head(scan.where, series.array.shape[:3], series.affine, most_view_mm=2 * MOST_VIEW_MM)
+    check_head(scan.where, series.array.shape[:3], series.affine, scan.modality)
     notes = [*series.notes, *_full_ends(scan, series)]
     arrays = [series.array] if series.frames == 1 else list(np.moveaxis(series.array, 3, 0))
     grid = _in_memory(arrays[0], series.affine, scan.where)
@@ -221,7 +209,7 @@ def _read_nifti(file: Path, modality: str, allowed: Allowed, notes: list[str]) -
         return [read_volume(file)]  # which says what is wrong with the file
     shape = check_shape(file, header, modality)
     affine = check_affine(file, header, allowed.assume_ras, allowed.prefer)
-    check_head(file, shape[:3], affine)
+    check_head(file, shape[:3], affine, modality)
     notes += remarks(header, shape)
     oriented = max(int(header["sform_code"]), int(header["qform_code"])) > 0
     if math.prod(shape[3:]) == 1 and oriented and allowed.prefer is None and not allowed.fill_nonfinite:

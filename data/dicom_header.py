@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.adni_names import pet_problem
+from data.adni_walk import ARCHIVE, ECAT
 from data.dicom_planes import import_pydicom
 
 _FLUORINE_18_S = 6586.2  # half-life
@@ -63,9 +64,9 @@ def _other_format(start: bytes) -> str | None:
     if not start:
         return "file is empty"
     if start.startswith(b"MATRIX7"):
-        return "ECAT file, download the 'Co-registered, Averaged' DICOM of this scan instead"
+        return ECAT
     if start.startswith((b"PK\3\4", b"\x1f\x8b")):
-        return "an archive: unpack it first"
+        return ARCHIVE
     if start.lstrip()[:1] == b"<":
         return "not a DICOM image (a web page or XML)"
     return None

@@ -75,7 +75,8 @@ def pair_up(
 ) -> tuple[list[ScanPair], list[LeftOutScan]]:
     """One pair for each subject that has one within `max_days`, and why everything else is left out.
 
-    Gaps that nobody knows are allowed, with a warning.
+    Gaps that nobody knows are allowed, with a warning. A subject without a pair is a fault, told once: its scans are
+    left out with the same reason and are none.
     """
     pairs, left_out = [], []
     for name in sorted(people, key=natural_key):
@@ -97,9 +98,14 @@ def pair_up(
     return pairs, left_out
 
 
-def left(scan: Scan, reason: str) -> LeftOutScan:
+def left(scan: Scan, reason: str, is_fault: bool = False) -> LeftOutScan:
     """A scan as left out."""
-    return LeftOutScan(scan.subject, scan.where, reason, scan)
+    return LeftOutScan(scan.subject, scan.where, reason, scan, is_fault)
+
+
+def too_far_apart(days: int, max_days: int) -> str:
+    """The reason against two scans with so many days between them."""
+    return f"MRI and PET are {days} days apart (limit {max_days})"
 
 
 def label(scan: Scan) -> str:
@@ -134,9 +140,9 @@ def _without_pair(name: str, person: Person, max_days: int) -> list[LeftOutScan]
         reason = " and ".join(lacking)
     else:
         gap = min(days_between(mri.scan, pet.scan) for mri, pet in product(person.mris, person.pets))
-        reason = f"MRI and PET are {gap} days apart (limit {max_days})"
+        reason = too_far_apart(gap, max_days)
     scans = [candidate.scan for candidate in (*person.mris, *person.pets)]
-    return [LeftOutScan(name, None, reason), *(left(scan, f"no pair: {reason}") for scan in scans)]
+    return [LeftOutScan(name, None, reason, is_fault=True), *(left(scan, f"no pair: {reason}") for scan in scans)]
 
 
 # The same image twice ----------------------------------------------------------------------------
@@ -155,7 +161,7 @@ def drop_shared(pairs: Iterable[ScanPair]) -> tuple[list[ScanPair], list[LeftOut
             others = [other for other, _ in group if other != name]
             path = uses[name, modality][0]
             problem = f"same image as subject {others[0]}" if others else "MRI and PET are the same image"
-            reasons.setdefault(name, LeftOutScan(name, path, problem))
+            reasons.setdefault(name, LeftOutScan(name, path, problem, is_fault=True))
     return [pair for pair in pairs if pair.name not in reasons], [reasons[name] for name in reasons]
 
 

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from data.adni_names import FILE_NAME, read_place
+from data.adni_names import FILE_NAME, pet_problem, read_place
 from data.adni_walk import ANALYZE, ARCHIVE, ECAT, format_by_name
 from data.bids_scans import find_bids, frame_durations, read_json
-from data.pairing import days_between, drop_shared
+from data.dicom_header import SeriesHeader, read_header
+from data.pairing import days_between, drop_shared, too_far_apart
 from data.scans import PLAIN_NAME, Findings, LeftOutScan, Scan, ScanPair
 from data.subjects import natural_key, read_table, stem
 from utils.cli import InputError
@@ -33,12 +34,16 @@ _COLUMNS = (
 )
 
 
-def read_scan_pairs(path: str | os.PathLike) -> Findings:
+def read_scan_pairs(path: str | os.PathLike, max_days: int = 365) -> Findings:
     """Read a table `subject,mri,pet` of NIfTI files, DICOM files or folders of DICOM files.
 
     Separated by commas, semicolons or tabs; relative paths start at the table's folder. The JSON beside a NIfTI PET
-    may tell its `FrameDuration`. A line that cannot be used
-    is left out with its number; a subject in two lines is left out, because nobody knows which line is meant.
+    may tell its `FrameDuration`. A line that cannot be used is left out with its number, which is a fault: every line
+    was asked for. A subject in two lines is left out, because nobody knows which line is meant.
+
+    Args:
+        path: the table.
+        max_days: between the acquisitions of a pair, where names tell both dates.
 
     Raises:
         InputError: no such file, not UTF-8 text, empty, columns missing, or no lines below the header.
@@ -54,30 +59,36 @@ def read_scan_pairs(path: str | os.PathLike) -> Findings:
     for line, row in rows:
         name = row.get("subject", "")
         others = [str(other) for other in lines[name.casefold()] if other != line]
-        item = _listed_pair(path, line, row)
+        item = _listed_pair(path, line, row, max_days)
         if name and others:
             reason = f"line {line}: the subject is also in line {', '.join(others)}; keep one of them"
-            item = LeftOutScan(name, path, reason)
+            item = LeftOutScan(name, path, reason, is_fault=True)
         (pairs if isinstance(item, ScanPair) else left_out).append(item)
     pairs, shared = drop_shared(sorted(pairs, key=lambda pair: natural_key(pair.name)))
     return Findings(tuple(pairs), (*left_out, *shared))
 
 
-def _listed_pair(path: Path, line: int, row: dict[str, str]) -> ScanPair | LeftOutScan:
+def _listed_pair(path: Path, line: int, row: dict[str, str], max_days: int) -> ScanPair | LeftOutScan:
     """One line of the table as a pair, or what is wrong with it."""
     name = row.get("subject", "")
+
+    def fault(at: Path, reason: str) -> LeftOutScan:
+        return LeftOutScan(name, at, f"line {line}: {reason}", is_fault=True)
+
     if not PLAIN_NAME.fullmatch(name):
-        reason = f"line {line}: not a subject name: {name!r}; use up to 64 letters, digits and . _ -"
-        return LeftOutScan(name, path, reason)
+        return fault(path, f"not a subject name: {name!r}; use up to 64 letters, digits and . _ -")
     scans = []
     for column, modality in (("mri", "MRI"), ("pet", "PET")):
         if not row.get(column):
-            return LeftOutScan(name, path, f"line {line}: no {column}; name both on each line")
+            return fault(path, f"no {column}; name both on each line")
         scan = _scan_at(path.parent / row[column], name, modality)
         if isinstance(scan, str):
-            return LeftOutScan(name, path.parent / row[column], f"line {line}: {scan}")
+            return fault(path.parent / row[column], scan)
         scans.append(scan)
-    return ScanPair(name, *scans, days_between(*scans))
+    days = days_between(*scans)
+    if days is not None and days > max_days:
+        return fault(path, too_far_apart(days, max_days))
+    return ScanPair(name, *scans, days)
 
 
 def _scan_at(path: Path, subject: str, modality: str) -> Scan | str:
@@ -104,7 +115,28 @@ def _scan_at(path: Path, subject: str, modality: str) -> Scan | str:
         return f"{len(files)} NIfTI files for one MRI"
     if modality != (_modality_by_name(files[0]) or modality):
         return f"file looks like the other modality ({files[0].name} for the {modality})"
-    return _with_durations(_described(Scan(subject, modality, files, kind)))
+    listed = path.absolute() if path.is_dir() else None
+    scan = _described(Scan(subject, modality, files, kind, listed=listed))
+    header = _first_header(files) if kind == "dicom" else None
+    if problem := modality == "PET" and _tracer_problem(scan, header):
+        return problem
+    if header and not scan.description:
+        scan = replace(scan, description=header.description)
+    return _with_durations(scan)
+
+
+def _tracer_problem(scan: Scan, header: SeriesHeader | None) -> str | None:
+    """Why a PET is not of FDG, by its name and its header."""
+    problem = pet_problem(scan.description)
+    if header:
+        problem = problem or pet_problem(header.description) or header.tracer_problem
+    return problem
+
+
+def _first_header(files: tuple[Path, ...]) -> SeriesHeader | None:
+    """The first header that can be read; without one, reading the images will say what is wrong with them."""
+    headers = (read_header(file) for file in files)
+    return next((header for header in headers if isinstance(header, SeriesHeader)), None)
 
 
 def _files_below(folder: Path) -> tuple[Path, ...]:
@@ -135,7 +167,7 @@ def _described(scan: Scan) -> Scan:
     if match is None:
         return scan
     image = f"I{match['image']}" if match["image"] else place.image_id
-    return Scan(scan.subject, scan.modality, scan.files, scan.format, match["description"], place.date, image)
+    return replace(scan, description=match["description"], date=place.date, image_id=image)
 
 
 def _with_durations(scan: Scan) -> Scan | str:

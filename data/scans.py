@@ -28,6 +28,7 @@ class Scan:
         session: BIDS session label without `ses-`.
         frame_durations: seconds for each frame of a dynamic PET, from a BIDS sidecar.
         matrix_z: number of planes that the ADNI XML promises.
+        listed: the folder that the user named for this scan, None where a search found the files.
     """
 
     subject: str
@@ -40,6 +41,7 @@ class Scan:
     session: str | None = None
     frame_durations: tuple[float, ...] | None = None
     matrix_z: int | None = None
+    listed: Path | None = None
 
     @property
     def where(self) -> Path:
@@ -77,12 +79,15 @@ class LeftOutScan:
         path: the file or folder, None where the reason is about the subject.
         reason: one line.
         scan: what is known about it, where it is a scan.
+        is_fault: something is wrong with it (unreadable, damaged, not found, two claims on it); False where it was only
+            not chosen.
     """
 
     subject: str
     path: Path | None
     reason: str
     scan: Scan | None = None
+    is_fault: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from utils.cli import InputError
+from utils.processes import Refusal
 
 
 def behave(how: str) -> str:
@@ -17,6 +18,8 @@ def behave(how: str) -> str:
         raise InputError("scan.nii", "is\nbad", "mend it")
     if how == "raise":
         raise ZeroDivisionError("first line\nsecond line")
+    if how == "refuse for good":
+        raise Refusal("scan.nii", "is bad", "mend it")
     if how == "crash":
         ctypes.string_at(0)
     if how == "hang":

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import nibabel as nib
@@ -23,10 +24,14 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 import prepare
+import train_diff
 from data.phantom import write_cohort
+from data.phantom_dicom import write_download
 from data.subjects import find_subjects
 from data.volume import read_pair
+from tests.runs import QUICK
 from tests.tasks import is_alive, wait_until
+from utils.prepared_folder import PreparedFolder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOOD = ("synthetic-001", "synthetic-002")
@@ -50,9 +55,9 @@ def command(*flags) -> list[str]:
     return [sys.executable, "-m", "tests.unaligned", *map(str, flags)]
 
 
-def call(*flags, script: tuple[str, ...] = ("-m", "tests.unaligned")) -> Finished:
-    command = [sys.executable, *script, *map(str, flags)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+def call(*flags, script: tuple[str, ...] = ("-m", "tests.unaligned"), **environment: str) -> Finished:
+    command, environment = [sys.executable, *script, *map(str, flags)], os.environ | environment
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, env=environment)
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
@@ -162,6 +167,63 @@ def test_a_turned_pet_comes_back_onto_its_mri(tmp_path):
     assert 1.025 < record["figures"]["nmi_brain"]
 
 
+@pytest.fixture(scope="module")
+def downloaded(tmp_path_factory) -> tuple[dict, list[Path]]:
+    """The truth about an ADNI-like download with one bad subject, and two data sets made of it by ANTs; read only."""
+    if find_spec("ants") is None:
+        pytest.skip("antspyx is not installed")
+    root = tmp_path_factory.mktemp("download")
+    truth = write_download(root / "adni", subjects=3, voxel_mm=4, bad_share=0.34)["subjects"]
+    made = []
+    for jobs in (2, 1):
+        made.append(root / f"data-{jobs}")
+        run = call("--adni", root / "adni", "--out", made[-1], "--jobs", jobs, script=("prepare.py",))
+        assert run.status == 1 and len(run.errors) == 1, run.err
+    return truth, made
+
+
+def test_a_download_becomes_what_is_true_of_it(downloaded):
+    truth, (root, _) = downloaded
+    report = rows(root)
+    assert report.keys() == truth.keys() and sum(subject["defect"] is not None for subject in truth.values()) == 1
+    for name, subject in truth.items():
+        status = report[name]["status"]
+        assert (status == "failed") if subject["defect"] else (status in ("ok", "warned")), report[name]
+        if subject["defect"]:
+            continue
+        record = json.loads((root / name / f"{name}.json").read_text())
+        assert (record["inputs"]["pet"]["frames"] > 1) == subject["dynamic"]
+        mri = nib.load(root / name / f"{name}_mri_MNI152.nii.gz")
+        assert list(mri.shape) == subject["mri_shape"] and np.allclose(mri.affine, subject["mri_affine"], atol=1e-4)
+        points = np.append(np.random.default_rng(0).uniform(-70, 70, (100, 3)), np.ones((100, 1)), axis=1)
+        there, true = (points @ np.transpose(m) for m in (record["transforms"]["pet_to_mri"], subject["pet_to_mri"]))
+        assert np.linalg.norm(there - true, axis=1).mean() < 2  # half a voxel
+
+
+def test_two_runs_give_the_same_bytes(downloaded):
+    first, second = map(digests, downloaded[1])
+    assert len(first) == 4 and first == second
+
+
+def test_training_takes_what_a_download_gave(downloaded, tmp_path, run_script):
+    flags = "--data", downloaded[1][0], "--out", tmp_path, "--epochs", 1, *QUICK
+    status, out, err = run_script(train_diff.main, *flags)
+    assert status == 0, err
+    assert "2 subjects" in out
+
+
+def test_a_bids_data_set_is_prepared(source, tmp_path):
+    for label, name in zip(("01", "02"), GOOD, strict=True):
+        for kind, file in (("anat", f"sub-{label}_T1w.nii.gz"), ("pet", f"sub-{label}_trc-18FFDG_pet.nii.gz")):
+            (tmp_path / "bids" / f"sub-{label}" / kind).mkdir(parents=True)
+            scan = source / name / ("mri.nii.gz" if kind == "anat" else "pet.nii.gz")
+            shutil.copy(scan, tmp_path / "bids" / f"sub-{label}" / kind / file)
+    run = call("--bids", tmp_path / "bids", "--out", tmp_path / "data", "--layout", "bids")
+    assert run.status == 0, run.err
+    cohort = find_subjects(tmp_path / "data")
+    assert [subject.name for subject in cohort.subjects] == ["sub-01", "sub-02"] and cohort.layout == "BIDS"
+
+
 def test_records_hold_inputs_transforms_and_figures(prepared):
     record = json.loads((prepared[0] / GOOD[0] / f"{GOOD[0]}.json").read_text())
     assert record["subject"] == GOOD[0] and record["versions"]["antspyx"]
@@ -225,21 +287,89 @@ def test_results_that_the_inputs_no_longer_give_go_away(copy, source, tmp_path):
     assert not (copy / GOOD[0]).exists() and (copy / GOOD[1]).exists()
 
 
+def everything(root: Path) -> dict[str, bytes]:
+    """All files of the subjects of a data set."""
+    files = (path for path in root.rglob("*") if path.is_file() and path.parts[len(root.parts)] in (*GOOD, "flagged"))
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
+def test_what_has_nothing_to_do_with_the_scans_deletes_no_result(copy, source):
+    before = everything(copy)
+    run = call("--pairs", source / "one.csv", "--out", copy, "--force", "--time-limit", 0.005)
+    assert run.status == 2 and len(run.errors) == 1 and run.errors[0].endswith("the earlier result stays")
+    assert everything(copy) == before and len(before) == 9
+
+    run = call("--pairs", source / "pairs.csv", "--out", copy, "--template", source / GOOD[0] / "pet.nii.gz")
+    assert run.status == 2 and len(run.errors) == 1 and "no T1 template in MNI152 space" in run.errors[0]
+    assert everything(copy) == before
+
+
+def test_a_broken_package_or_full_disk_deletes_no_result(copy, source, tmp_path):
+    before = everything(copy)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "sitecustomize.py").write_text(
+        "import shutil\nusage = shutil.disk_usage\nshutil.disk_usage = lambda path: usage(path)._replace(free=0)\n"
+    )
+    flags = "--pairs", source / "pairs.csv", "--out", copy, "--force", "--assume-ras"
+    run = call(*flags, PYTHONPATH=str(tmp_path / "broken"))
+    assert run.status == 2 and sum("no space left" in line for line in run.errors) == 3
+    assert sum(line.endswith("stays, made of other inputs or options") for line in run.errors) == 3
+    assert everything(copy) == before
+
+
+def test_one_refused_move_does_not_stop_the_others(copy, source):
+    shutil.move(copy / GOOD[0], copy / "flagged" / GOOD[0])
+    shutil.rmtree(copy / GOOD[1])
+    code = (
+        "import os\n"
+        "rename = os.rename\n"
+        "def refusing(a, b):\n"
+        f"    if str(b).endswith('data/{GOOD[0]}'):\n"
+        "        raise OSError(18, 'Invalid cross-device link')\n"
+        "    rename(a, b)\n"
+        "os.rename = refusing\n"
+    )
+    (copy.parent / "sitecustomize.py").write_text(code)
+    run = call("--pairs", source / "pairs.csv", "--out", copy, PYTHONPATH=str(copy.parent))
+    assert run.status == 1 and any(GOOD[0] in line and "cross-device" in line for line in run.errors)
+    statuses = {name: row["status"] for name, row in rows(copy).items()}
+    assert statuses == {GOOD[0]: "failed", GOOD[1]: "warned", CUT: "failed", NOISE: "flagged"}
+    assert (copy / "flagged" / GOOD[0]).is_dir() and (copy / GOOD[1]).is_dir()
+
+
+@pytest.mark.parametrize("flags", (("--space", "mni"), ("--mask", "head")))
+def test_one_data_set_is_of_one_kind(copy, source, refuses, flags):
+    names = copy, *flags, "choose another --out"
+    refuses(prepare.main, "--pairs", source / "one.csv", "--out", copy, *flags, names=names)
+    assert (copy / GOOD[0]).is_dir()
+
+
+def test_a_second_run_leaves_the_tables_of_the_first(copy, source, refuses):
+    before = (copy / "pairs.tsv").read_bytes()
+    with PreparedFolder(copy).locked():
+        for more in ((), ("--dry-run",)):
+            refuses(prepare.main, "--pairs", source / "one.csv", "--out", copy, *more, names=("another prepare.py",))
+    assert (copy / "pairs.tsv").read_bytes() == before
+
+
 # Interruptions -----------------------------------------------------------------------------------
 
 
 def test_killed_runs_leave_nothing_half_written_and_are_continued(source, prepared, tmp_path):
     flags = "--pairs", source / "pairs.csv", "--out", tmp_path / "data", "--jobs", 2
-    choice = random.Random(3)
+    choice, scratch = random.Random(3), tmp_path / "scratch"
+    scratch.mkdir()
+    environment, silent = os.environ | {"TMPDIR": str(scratch)}, subprocess.DEVNULL
     for latest in (2, 3, 4):
-        run = subprocess.Popen(command(*flags), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        run = subprocess.Popen(command(*flags), cwd=REPOSITORY, stdout=silent, stderr=silent, env=environment)
         time.sleep(choice.uniform(0.5, latest))
         run.kill()
         run.wait()
         for image in (tmp_path / "data").rglob("*.nii.gz"):
             assert "working" in image.parts or nib.load(image).get_fdata().shape
-    last = call(*flags)
+    last = call(*flags, TMPDIR=str(scratch))
     assert last.status == 1, last.err
+    assert not list(scratch.iterdir())
     assert digests(tmp_path / "data") == digests(prepared[0])
     assert sorted(os.listdir(tmp_path / "data" / ".prepare")) == ["lock", "workers"]
 
@@ -299,7 +429,7 @@ def test_one_folder_holds_one_layout(copy, source, refuses):
 def test_a_dry_run_only_pairs(source, tmp_path, run_script):
     status, out, _ = run_script(prepare.main, "--pairs", source / "pairs.csv", "--out", tmp_path / "data", "--dry-run")
     assert status == 0 and all(name in out for name in (*GOOD, CUT, NOISE))
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["pairs.tsv"]
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [".prepare", "pairs.tsv"]
     assert rows(tmp_path / "data", "pairs.tsv").keys() == {*GOOD, CUT, NOISE}
 
 
@@ -332,9 +462,36 @@ def test_flags_that_cannot_be(source, tmp_path, monkeypatch, refuses, flags, nam
     assert not list(tmp_path.rglob("*.nii.gz"))
 
 
-def test_a_table_without_a_usable_line_is_nothing_done(tmp_path, refuses):
+def test_a_table_without_a_usable_line_is_nothing_done(tmp_path, run_script):
     (tmp_path / "pairs.csv").write_text("subject,mri,pet\na,missing.nii,missing.nii\n")
-    refuses(prepare.main, "--pairs", tmp_path / "pairs.csv", "--out", tmp_path / "data", names=("no pair", "pairs.tsv"))
+    flags = "--pairs", tmp_path / "pairs.csv", "--out", tmp_path / "data"
+    status, _, err = run_script(prepare.main, *flags)
+    first, second = err.splitlines()
+    assert status == 2 and first.startswith("error: a: ") and "missing.nii: line 2: no such file" in first
+    assert second.startswith("error: ") and "no pair" in second and "pairs.tsv" in second
+    assert run_script(prepare.main, *flags, "--dry-run")[0] == 1
+
+
+def test_a_line_that_cannot_be_used_is_an_error_and_a_row(copy, source):
+    table = source / "with_missing.csv"
+    table.write_text((source / "one.csv").read_text() + f"lost,missing.nii,{GOOD[1]}/pet.nii.gz\n")
+    run = call("--pairs", table, "--out", copy)
+    assert run.status == 1 and len(run.errors) == 1
+    assert run.errors[0].startswith("error: lost: ") and "missing.nii: line 3: " in run.errors[0]
+    assert "1 scans left out (1 for faults)" in run.out
+    row = rows(copy)["lost"]
+    assert row["status"] == "failed" and "missing.nii" in row["message"]
+    assert "<b>lost</b>" in (copy / "report.html").read_text()
+
+
+def test_results_are_not_put_into_a_listed_folder(tmp_path, refuses):
+    for name in ("mri", "pet"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.dcm").write_bytes(bytes(128) + b"DICM" + name.encode())
+    (tmp_path / "pairs.csv").write_text("subject,mri,pet\na,mri,pet\n")
+    flags = "--pairs", tmp_path / "pairs.csv", "--out", tmp_path / "mri" / "out"
+    refuses(prepare.main, *flags, names=("out", "lies in the input folder"))
+    assert not (tmp_path / "mri" / "out").exists()
 
 
 def test_it_needs_neither_torch_nor_monai():

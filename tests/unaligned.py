@@ -3,6 +3,7 @@
 python -m tests.unaligned --pairs pairs.csv --out DATASET
 """
 
+import tempfile
 import time
 
 import numpy as np
@@ -22,12 +23,13 @@ _prepare_subject = prepared_subject.prepare_subject
 def align_by_headers(mri, pet, options) -> Aligned:
     """Both volumes on the output grid, by their affines alone."""
     notice("aligned by the headers")
-    time.sleep(SECONDS)
+    with tempfile.TemporaryDirectory(prefix="dc2fusion-"):
+        time.sleep(SECONDS)
     print("what ANTs prints")
     native = options.space == "mri"
     shape, affine = (mri.array.shape, mri.affine) if native else (MNI_SHAPE, MNI_AFFINE)
     arrays = [np.maximum(sample(Image(v.array, v.affine), shape, affine), 0) for v in (mri, pet)]
-    figures = {"nmi_brain": nmi(*arrays, arrays[0] > 0), "rotation_deg": 0.0, "start": "com", "nmi_mirrored": None}
+    figures = {"nmi_brain": nmi(*arrays, arrays[0] > 0), "rotation_deg": 0.0, "start": "com"}
     figures |= {f"scale_{axis}": 1.0 for axis in "xyz"}
     transforms = {"pet_to_mri": np.eye(4).tolist()}
     return Aligned(*arrays, np.array(affine), options.space, PACKAGED, transforms, figures, ())

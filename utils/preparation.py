@@ -10,15 +10,17 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import math
 import os
 import shutil
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from data.judgement import LEAST_NMI, judge
 from data.scans import ScanPair
+from data.template import PACKAGED, load_template
 from utils.cli import InputError, notice
 from utils.prepared_folder import PreparedFolder
 from utils.prepared_layout import Place, name_problems, place_of, write_bids_dataset
@@ -28,6 +30,7 @@ from utils.processes import Outcome, Task, run_tasks
 BYTES_EACH = 1 << 30  # memory of a process at 1 mm
 DISK_EACH = 30_000_000  # bytes of two volumes of 1 mm with a scanner's noise
 _PACKAGES = {"ants": "antspyx", "pydicom": "pydicom", "nilearn": "nilearn"}
+_OTHERS = ("numpy", "scipy", "nibabel", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg")  # change voxels, too
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -40,6 +43,7 @@ class Item:
         fingerprint: of its inputs, options and versions.
         record: the JSON beside its images once they are complete.
         is_old: made by an earlier run.
+        is_refused: its scans cannot be used; other problems may be gone the next time.
         problem: one line on why it cannot be made.
         flags: why its alignment is implausible; empty when it is not.
         seconds: that its process took.
@@ -50,6 +54,7 @@ class Item:
     fingerprint: str = ""
     record: dict | None = None
     is_old: bool = False
+    is_refused: bool = False
     problem: str | None = None
     flags: list[str] = field(default_factory=list)
     seconds: float | None = None
@@ -61,7 +66,12 @@ class Item:
             return "failed"
         if self.flags:
             return "flagged"
-        return "skipped" if self.is_old else "warned" if self.record["warnings"] else "ok"
+        return "skipped" if self.is_old else "warned" if self.warnings else "ok"
+
+    @property
+    def warnings(self) -> list[str]:
+        """Of the pair as it was found now, and of its images when they were made."""
+        return list(dict.fromkeys([*self.pair.warnings, *(self.record["warnings"] if self.record else ())]))
 
 
 def check_packages() -> None:
@@ -78,7 +88,7 @@ def check_packages() -> None:
 def prepare(
     pairs: Sequence[ScanPair],
     options: PrepareOptions,
-    root: Path,
+    folder: PreparedFolder,
     source: Path,
     jobs: int = 1,
     limit_s: float = 600.0,
@@ -90,7 +100,7 @@ def prepare(
     """Make what is not made yet, judge all, and bring each subject to its place.
 
     Args:
-        root: the data set; subjects that are not in `pairs` stay as they are.
+        folder: the data set, locked; subjects that are not in `pairs` stay as they are.
         source: folder or table that the pairs were found in.
         jobs: subjects at a time.
         limit_s: wall-clock seconds for each.
@@ -103,30 +113,31 @@ def prepare(
         an item for each pair, in their order.
 
     Raises:
-        InputError: the folder cannot be used, or another run is at work in it.
+        InputError: the template or the folder cannot be used, or the folder holds a data set of another kind.
     """
-    folder = PreparedFolder(root)
-    with folder.locked():
-        items = _plan(pairs, options, folder, force)
-        for item in items:
-            if item.problem:
-                tell(f"{item.pair.name}: {item.problem}")
-        by_name = {item.pair.name: item for item in items}
-        versions = _versions()
-        tasks = [
-            Task(name, Job(item.pair, item.place, options, root, item.fingerprint, versions), folder.log(name))
-            for name, item in by_name.items()
-            if not item.record and not item.problem
-        ]
-        _compare_space(root, len(tasks))
-        with contextlib.closing(run_tasks(prepare_subject, tasks, jobs, limit_s)) as outcomes:
-            for outcome in progress(outcomes, len(tasks)):
-                _note(by_name[outcome.task.name], outcome, tell)
-        _judge(items, strict)
-        _settle(items, folder)
-        if options.layout == "bids":
-            write_bids_dataset(root, versions["dc2fusion"], folder.participants(), source)
-        folder.tidy()
+    if options.template:  # one error for all, before anything is touched
+        load_template(options.template)
+    items = _plan(pairs, options, folder, force)
+    for item in items:
+        if item.problem:
+            tell(f"{item.pair.name}: {item.problem}")
+    by_name = {item.pair.name: item for item in items}
+    versions = _versions()
+    tasks = [
+        Task(name, Job(item.pair, item.place, options, folder.root, item.fingerprint, versions), folder.log(name))
+        for name, item in by_name.items()
+        if not item.record and not item.problem
+    ]
+    _compare_space(folder.root, len(tasks))
+    with contextlib.closing(run_tasks(prepare_subject, tasks, jobs, limit_s)) as outcomes:
+        for outcome in progress(outcomes, len(tasks)):
+            _note(by_name[outcome.task.name], outcome, folder, tell)
+    _judge(items, strict)
+    for item in items:
+        _settle(item, folder, tell)
+    if options.layout == "bids":
+        write_bids_dataset(folder.root, versions["dc2fusion"], folder.participants(), source)
+    folder.tidy()
     return items
 
 
@@ -136,14 +147,16 @@ def prepare(
 def _plan(pairs: Sequence[ScanPair], options: PrepareOptions, folder: PreparedFolder, force: bool) -> list[Item]:
     """Every pair with its place and fingerprint, and what earlier runs have made of it."""
     places = [place_of(pair.name, options.layout, options.space, options.template) for pair in pairs]
-    others, layouts = folder.others(places)
-    if layouts - {options.layout}:
-        problem = f"holds subjects in the layout {', '.join(layouts - {options.layout})}"
-        raise InputError(folder.root, problem, "choose another --out, or that --layout")
+    there, own = folder.subjects(), {place.folder for place in places}
+    _refuse_another_kind(folder.root, there, options)
+    others = [path.as_posix() for path in there if path not in own]
     if others:
-        names = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
-        notice(f"{folder.root}: {len(others)} subjects of earlier runs stay as they are: {names}")
-    problems, items = name_problems(pairs, options.layout), []
+        notice(f"{folder.root}: {len(others)} subjects of earlier runs stay as they are: {_first(others)}")
+    waiting = folder.waiting() - {pair.name for pair in pairs}
+    if waiting:
+        problem = f"{len(waiting)} subjects of an interrupted run wait for one that has them among its pairs"
+        notice(f"{folder.unjudged}: {problem}: {_first(waiting)}")
+    problems, items = name_problems(pairs, options.layout, there), []
     for pair, place in zip(pairs, places, strict=True):
         item = Item(pair, place, problem=problems.get(pair.name))
         items.append(item)
@@ -160,6 +173,39 @@ def _plan(pairs: Sequence[ScanPair], options: PrepareOptions, folder: PreparedFo
             item.record = folder.complete_record(pair.name, place, item.fingerprint)
             item.is_old = item.record is not None
     return items
+
+
+def _first(names: Iterable[str]) -> str:
+    """The first names of many."""
+    names = sorted(names)
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _refuse_another_kind(root: Path, there: Mapping[Path, tuple[str, dict]], options: PrepareOptions) -> None:
+    """Refuse to put subjects beside others that were made in another way: no training could use both.
+
+    Raises:
+        InputError: layout, space, mask, or the template that the images lie on, differ.
+    """
+    wanted = _kind(options.layout, asdict(options), template_name(options.template))
+    for folder, (layout, record) in there.items():
+        held = _kind(layout, record.get("options", {}), record.get("template"))
+        for flag, value in held.items():
+            if value != wanted[flag]:
+                problem = f"holds subjects made with {flag} {value} ({folder.as_posix()}), not {wanted[flag]}"
+                raise InputError(root, problem, "choose another --out, or the same options")
+
+
+def _kind(layout: str, options: Mapping, template: str | None) -> dict[str, str | None]:
+    """What all subjects of a data set must have in common, by flag."""
+    space, mask = options.get("space"), options.get("mask")
+    decides = space == "mni" or mask == "brain"  # else the template only serves the judgement
+    return {"--layout": layout, "--space": space, "--mask": mask, "--template": template if decides else None}
+
+
+def template_name(path: Path | None) -> str:
+    """How a template is called in the records, as by `data.template.load_template`."""
+    return PACKAGED if path is None else path.name.split(".nii")[0]
 
 
 def _compare_space(root: Path, subjects: int) -> None:
@@ -189,7 +235,7 @@ def fingerprint(pair: ScanPair, options: PrepareOptions) -> str:
 def _versions() -> dict[str, str]:
     """Of the project and of the packages whose version can change voxels."""
     found = {"dc2fusion": tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["version"]}
-    for package in _PACKAGES.values():
+    for package in (*_PACKAGES.values(), *_OTHERS):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -200,29 +246,38 @@ def _versions() -> dict[str, str]:
 # The cohort --------------------------------------------------------------------------------------
 
 
-def _note(item: Item, outcome: Outcome, tell: Callable[[str], None]) -> None:
+def _note(item: Item, outcome: Outcome, folder: PreparedFolder, tell: Callable[[str], None]) -> None:
     """What has become of a subject's task."""
     item.record, item.problem, item.seconds = outcome.result, outcome.problem, outcome.seconds
-    if item.problem:
-        tell(f"{item.pair.name}: {item.problem}")
+    if not item.problem:
+        return
+    # Where the same inputs, options and versions gave a result before, it cannot be the scans.
+    known = folder.complete_record(item.pair.name, item.place, item.fingerprint) is not None
+    item.is_refused = outcome.is_final and not known
+    if not item.is_refused and folder.has_result(item.pair.name, item.place):
+        item.problem += "; the earlier result stays" + ("" if known else ", made of other inputs or options")
+    tell(f"{item.pair.name}: {item.problem}")
 
 
 def _judge(items: Iterable[Item], strict: bool) -> None:
     """Flag what is implausible by itself or against the cohort."""
     made = {item.pair.name: item for item in items if item.record}
-    # JSON has no infinity: a figure that was not finite is not known.
-    figures = {name: {k: v for k, v in item.record["figures"].items() if v is not None} for name, item in made.items()}
+    figures = {name: item.record["figures"] for name, item in made.items()}
     flags = judge(figures)
     for name, item in made.items():
         item.flags = flags[name]
-        if strict and not item.flags and figures[name].get("nmi_brain", LEAST_NMI) < LEAST_NMI:
+        if strict and not item.flags and (figures[name].get("nmi_brain") or math.inf) < LEAST_NMI:
             item.flags = [f"NMI in the brain is {figures[name]['nmi_brain']:.3f}, below {LEAST_NMI} (--strict)"]
 
 
-def _settle(items: Iterable[Item], folder: PreparedFolder) -> None:
-    """Each complete subject to its place; what is left of one that can no longer be made, away."""
-    for item in items:
+def _settle(item: Item, folder: PreparedFolder, tell: Callable[[str], None]) -> None:
+    """A complete subject to its place; what is left of one whose scans give none any more, away."""
+    try:
         if item.record:
             folder.settle(item.pair.name, item.place, bool(item.flags), item.fingerprint)
-        elif item.fingerprint and not folder.is_foreign(item.place):
+        elif item.is_refused and not folder.is_foreign(item.place):
             folder.remove(item.pair.name, item.place)
+    except (InputError, OSError) as error:
+        item.record, item.flags = None, []
+        item.problem = " ".join(str(error).split())
+        tell(f"{item.pair.name}: {item.problem}")

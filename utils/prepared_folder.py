@@ -2,7 +2,7 @@
 
     <root>/<subject>/...             plausible subjects
     <root>/flagged/<subject>/...     implausible ones
-    <root>/.prepare/working/...      being written, or on its way out; deleted when a run starts
+    <root>/.prepare/working/...      being written, on its way out, or of the libraries; deleted when a run starts
     <root>/.prepare/unjudged/...     done, waiting until the whole cohort can be judged; what a run continues from
     <root>/.prepare/lock, workers    locks, which the system takes back from a killed process
 
@@ -14,8 +14,9 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -26,6 +27,7 @@ from utils.prepared_layout import FLAGGED, HIDDEN, PICTURES, Place, discard, mov
 ORPHANS_S = 20  # how long processes of a killed run are waited for
 
 _PART = re.compile(r"\.\d+\..+")  # what `utils.files.replacing` writes to
+_PLAIN_PATH = re.compile(r"[\w./+@%~-]+", re.ASCII)  # ANTs takes commas, blanks and brackets apart
 
 try:
     import fcntl
@@ -46,6 +48,7 @@ class PreparedFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.working, self.unjudged = root / HIDDEN / "working", root / HIDDEN / "unjudged"
+        self.trash = self.working / ".old"
         try:
             (root / HIDDEN).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -85,29 +88,58 @@ class PreparedFolder:
 
     @contextlib.contextmanager
     def working_on(self, name: str) -> Iterator[Path]:
-        """An empty folder for a subject's new files, while no new run may start in this folder."""
+        """An empty folder for a subject's new files, while no new run may start in this folder.
+
+        What the libraries write meanwhile is in this folder, too, where the next run finds it after a kill.
+        """
         with _lock(self.root / HIDDEN / "workers", exclusive=False, patience_s=ORPHANS_S):
             folder = self.working / name
             shutil.rmtree(folder, ignore_errors=True)
-            yield folder
+            with self._scratch():
+                yield folder
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[None]:
+        """Have temporary files of this process in `working`, where its path is one that ANTs can be given."""
+        folder, before = self.working.absolute() / f".scratch-{os.getpid()}", tempfile.tempdir
+        if not _PLAIN_PATH.fullmatch(str(folder)):
+            yield
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = f"cannot be made ({error.strerror or error})"
+            raise InputError(folder, problem, "check the disk and run the command again") from error
+        tempfile.tempdir = str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+            shutil.rmtree(folder, ignore_errors=True)
 
     # States of a subject -------------------------------------------------------------------------
 
     def commit(self, name: str) -> None:
         """A subject's new files are complete: out of `working`, in one step."""
-        move_into(self.working / name, self.unjudged / name, self.working / "old")
+        move_into(self.working / name, self.unjudged / name, self.trash)
 
     def places(self, name: str, place: Place) -> tuple[Path, Path, Path]:
         """Where a subject can be: not judged yet, plausible, flagged."""
         return self.unjudged / name, self.root / place.folder, self.root / FLAGGED / place.folder
 
     def complete_record(self, name: str, place: Place, fingerprint: str) -> dict | None:
-        """The record of a subject that was made before from the same, with its images whole; else None."""
+        """The record of a subject that was made before from the same, with its images and picture whole; else None."""
+        if not self.picture(name).is_file():
+            return None
         for folder in self.places(name, place):
             record = read_record(folder / place.record)
             if record and record["fingerprint"] == fingerprint and _is_whole(folder, record):
                 return record
         return None
+
+    def has_result(self, name: str, place: Place) -> bool:
+        """Whether there is anything complete of a subject, whatever it was made of."""
+        return any(read_record(folder / place.record) for folder in self.places(name, place))
 
     def is_foreign(self, place: Place) -> bool:
         """Whether something lies in the subject's place that this program has not made."""
@@ -119,42 +151,50 @@ class PreparedFolder:
 
         Returns:
             its folder.
+
+        Raises:
+            InputError: it cannot be moved, or is not whole there.
+            OSError: what is in the way cannot be cleared away.
         """
         unjudged, plausible, implausible = self.places(name, place)
         target, other = (implausible, plausible) if flagged else (plausible, implausible)
         for folder in (unjudged, other):
             record = read_record(folder / place.record)
             if record and record["fingerprint"] == fingerprint and _is_whole(folder, record):
-                move_into(folder, target, self.working / "old")
+                move_into(folder, target, self.trash)
                 break
         self._discard(unjudged, other)
+        record = read_record(target / place.record)
+        if not record or record["fingerprint"] != fingerprint or not _is_whole(target, record):
+            raise InputError(target, "is not complete after all", "check the disk and run the command again")
         return target
 
     def remove(self, name: str, place: Place) -> None:
         """Clear away a subject's older results: what it is to be made from now gives none."""
         self._discard(*self.places(name, place))
+        self.picture(name).unlink(missing_ok=True)
 
     def _discard(self, *folders: Path) -> None:
         for folder in folders:
-            discard(folder, self.working / "old")
+            discard(folder, self.trash)
             for parent in folder.parents:  # of BIDS sessions, and flagged/
                 if parent == self.root or HIDDEN in parent.parts or not parent.is_dir() or any(parent.iterdir()):
                     break
                 parent.rmdir()
 
-    def others(self, places: Iterable[Place]) -> tuple[list[str], set[str]]:
-        """Subjects of earlier runs that are not among `places`, and the layouts of all subjects in the folder."""
-        known = {place.folder for place in places}
-        others, layouts = [], set()
+    def subjects(self) -> dict[Path, tuple[str, dict]]:
+        """The plausible subjects of earlier runs: {folder relative to the data set: (layout, record)}."""
+        found = {}
         for layout, files in (("pairs", self.root.glob("*/*.json")), ("bids", self._bids_records())):
-            for file in files:
-                folder = file.parent.relative_to(self.root)
-                if (layout == "pairs" and file.stem != folder.name) or read_record(file) is None:
-                    continue
-                layouts.add(layout)
-                if folder not in known:
-                    others.append(folder.as_posix())
-        return sorted(others), layouts
+            for file in sorted(files):
+                folder, record = file.parent.relative_to(self.root), read_record(file)
+                if record is not None and (layout == "bids" or file.stem == folder.name):
+                    found[folder] = layout, record
+        return found
+
+    def waiting(self) -> set[str]:
+        """Names of the subjects that an interrupted run has left to be judged."""
+        return {folder.name for folder in self.unjudged.glob("*") if folder.is_dir()}
 
     def _bids_records(self) -> list[Path]:
         """The records of the plausible subjects of a BIDS data set."""
@@ -198,8 +238,13 @@ def _lock(path: Path, exclusive: bool, patience_s: float) -> Iterator[bool | Non
     """Hold a lock on a file, which ends with the process at the latest; None when others keep it."""
     if fcntl is None:
         raise InputError("prepare.py", "does not run on Windows", "use Linux, macOS or WSL")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a")
+    except OSError as error:
+        problem = f"cannot be opened ({error.strerror or error})"
+        raise InputError(path, problem, "make it writable or choose another --out") from error
+    with file:
         held: bool | None = None
         until = time.monotonic() + patience_s
         while held is None:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,8 +88,12 @@ def space_label(template: Path | None) -> str:
     return flow.group(1) if flow else re.sub("[^A-Za-z0-9]", "", template.name.split(".")[0]) or "template"
 
 
-def name_problems(pairs: Iterable[ScanPair], layout: str) -> dict[str, str]:
-    """The subjects that cannot have a place of their own: {name: one line}."""
+def name_problems(pairs: Sequence[ScanPair], layout: str, there: Iterable[Path] = ()) -> dict[str, str]:
+    """The subjects that cannot have a place of their own: {name: one line}.
+
+    Args:
+        there: folders of subjects that the data set has already, relative to it.
+    """
     problems: dict[str, str] = {}
     taken: dict[Path, str] = {}
     for pair in pairs:
@@ -100,6 +104,13 @@ def name_problems(pairs: Iterable[ScanPair], layout: str) -> dict[str, str]:
             problems[pair.name] = f"not a subject name: {pair.name!r}; use letters, digits and . _ -"
         elif other != pair.name:
             problems[pair.name] = f"its results would lie where those of {other} do ({key}); rename one of them"
+    # A folder is moved as one, with all that is in it.
+    taken = {Path(str(folder).lower()): folder.as_posix() for folder in there} | taken
+    names = {pair.name for pair in pairs}
+    for key, inner in taken.items():
+        for outer in (taken[parent] for parent in key.parents if parent in taken):
+            problem = f"the results of {inner} would lie inside those of {outer} ({key}); rename one of them"
+            problems.setdefault(inner if inner in names else outer, problem)
     return problems
 
 

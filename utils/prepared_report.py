@@ -2,10 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from data.scans import Findings
+from data.scans import Findings, LeftOutScan, Scan
 from utils.files import replacing
 from utils.preparation import Item
 from utils.prepared_layout import PICTURES
@@ -22,7 +22,7 @@ STATUSES = {
 }
 FIGURES = (
     "rotation_deg", "shift_mm", "start", "nmi_before", "nmi_after", "nmi_brain", "nmi_mirrored", "contrast",
-    "fov_cover", "off_centre_mm", "scale_x", "scale_y", "scale_z", "template_fit", "mri_peak", "pet_peak",
+    "fov_cover", "sharpness", "off_centre_mm", "scale_x", "scale_y", "scale_z", "template_fit", "mri_peak", "pet_peak",
 )  # fmt: skip
 _SCAN = ("path", "id", "description", "date")
 COLUMNS = (
@@ -45,51 +45,62 @@ def pairing_table(findings: Findings) -> str:
     return "\n".join(line.rstrip() for line in lines).encode("utf-8", "replace").decode("utf-8")
 
 
-def write_report(root: Path, items: Sequence[Item], left_out: int) -> str:
+def faults_of(left_out: Iterable[LeftOutScan]) -> list[LeftOutScan]:
+    """What was left out because something is wrong with it."""
+    return [item for item in left_out if item.is_fault]
+
+
+def fault_line(item: LeftOutScan) -> str:
+    """`subject: path: reason`, as far as they are known, in one line."""
+    return ": ".join(" ".join(str(part).split()) for part in (item.subject, item.path, item.reason) if part)
+
+
+def write_report(root: Path, items: Sequence[Item], left_out: Sequence[LeftOutScan]) -> str:
     """Write `report.tsv` and `report.html`; returns the summary line.
 
     Args:
-        left_out: scans and subjects that were not paired.
+        left_out: scans and subjects that were not paired; what is wrong with some has rows of its own.
 
     Raises:
         InputError: a file cannot be written.
     """
     line = summary(items, left_out)
-    rows = [row(item) for item in items]
+    faults = faults_of(left_out)
+    rows = [*(row(item) for item in items), *map(_fault_row, faults)]
     lines = ["\t".join(COLUMNS), *("\t".join(_cell(cells[column]) for column in COLUMNS) for cells in rows)]
     text = "\n".join(lines).encode("utf-8", "replace").decode("utf-8")
     with replacing(root / "report.tsv", "choose another --out") as part:
         part.write_text(text + "\n", encoding="utf-8")
-    save_page(root / "report.html", [_entry(item, root) for item in items], STATUSES, line)
+    lost = [Entry(item.subject or "?", "failed", (fault_line(item),), None, math.inf) for item in faults]
+    save_page(root / "report.html", [*(_entry(item, root) for item in items), *lost], STATUSES, line)
     return line
 
 
-def summary(items: Sequence[Item], left_out: int) -> str:
+def summary(items: Sequence[Item], left_out: Sequence[LeftOutScan]) -> str:
     """One line: how many subjects became what."""
     counts = Counter(item.status for item in items)
     made = counts["ok"] + counts["warned"]
     warned = f" ({counts['warned']} with warnings)" if counts["warned"] else ""
+    faulty = f" ({len(faults_of(left_out))} for faults)" if faults_of(left_out) else ""
     return (
         f"{len(items)} pairs: {made} made{warned}, {counts['skipped']} made before, {counts['flagged']} flagged, "
-        f"{counts['failed']} failed; {left_out} scans left out"
+        f"{counts['failed']} failed; {len(left_out)} scans left out{faulty}"
     )
 
 
-def exit_status(items: Sequence[Item]) -> int:
-    """0 when every subject is there, 1 when some failed or are flagged, 2 when there is none at all."""
+def exit_status(items: Sequence[Item], left_out: Iterable[LeftOutScan]) -> int:
+    """0 when every subject is there, 1 when some failed, are faulty or are flagged, 2 when all failed."""
     statuses = {item.status for item in items}
     if statuses <= {"failed"}:
         return 2
-    return 1 if statuses & {"failed", "flagged"} else 0
+    return 1 if statuses & {"failed", "flagged"} or faults_of(left_out) else 0
 
 
 def row(item: Item) -> dict:
     """A subject's cells of `report.tsv`, by column; what is not known is empty."""
     cells: dict = dict.fromkeys(COLUMNS, "")
     cells |= {"subject": item.pair.name, "status": item.status, "days_between": item.pair.days}
-    for key, scan in (("mri", item.pair.mri), ("pet", item.pair.pet)):
-        parts = scan.where, scan.image_id, scan.description, scan.date
-        cells |= {f"{key}_{part}": value for part, value in zip(_SCAN, parts, strict=True)}
+    cells |= _scan_cells(item.pair.mri) | _scan_cells(item.pair.pet)
     cells |= {"message": item.problem, "flags": "; ".join(item.flags), "seconds": item.seconds}
     record = item.record
     if record is None:
@@ -101,7 +112,21 @@ def row(item: Item) -> dict:
     cells |= {"pet_frames": pet["frames"], "pet_units": pet["units"], "space": record["space"]}
     cells |= {"template": record["template"], "seconds": record["seconds"]}
     cells |= {name: record["figures"].get(name) for name in FIGURES}
-    return cells | {"warnings": "; ".join(record["warnings"])}
+    return cells | {"warnings": "; ".join(item.warnings)}
+
+
+def _fault_row(item: LeftOutScan) -> dict:
+    """The cells of something that no pair could be made of."""
+    scan = _scan_cells(item.scan) if item.scan else {}
+    message = f"{item.path}: {item.reason}" if item.path else item.reason
+    about = {"subject": item.subject, "status": "failed", "message": message}
+    return dict.fromkeys(COLUMNS, "") | scan | about
+
+
+def _scan_cells(scan: Scan) -> dict:
+    """Where a scan comes from, by column."""
+    parts = scan.where, scan.image_id, scan.description, scan.date
+    return {f"{scan.modality.lower()}_{part}": value for part, value in zip(_SCAN, parts, strict=True)}
 
 
 _GRID = (("shape", "shape"), ("voxel", "voxel_mm"))
@@ -120,8 +145,8 @@ def _entry(item: Item, root: Path) -> Entry:
     """A subject on the page."""
     picture = Path(PICTURES) / f"{item.pair.name}.png"
     shown = item.record is not None and (root / picture).is_file()
-    record = item.record or {"figures": {}, "warnings": []}
-    lines = (item.problem or "", *item.flags, *record["warnings"])
+    record = item.record or {"figures": {}}
+    lines = (item.problem or "", *item.flags, *item.warnings)
     nmi = record["figures"].get("nmi_brain") or math.inf
     lines += (picture_caption(record),)
     return Entry(item.pair.name, item.status, lines, picture if shown else None, nmi)

@@ -15,6 +15,7 @@ import numpy as np
 from data.align import Aligned, AlignOptions, align_frames, align_pair
 from data.convert import Allowed, Loaded, load_scan
 from data.scans import Scan, ScanPair
+from utils.cli import InputError
 from utils.prepared_folder import PreparedFolder
 from utils.prepared_layout import (
     XFORM_ALIGNED,
@@ -26,6 +27,7 @@ from utils.prepared_layout import (
     nifti_bytes,
     write_durably,
 )
+from utils.processes import Refusal
 from utils.qc import save_qc_picture
 
 VERSION = 1  # of the way from scans to files: raise it when the same inputs and options give other files
@@ -71,18 +73,21 @@ def prepare_subject(job: Job) -> dict:
     """Convert, align, write, picture, and commit one subject; returns its record.
 
     Raises:
-        InputError: a scan that cannot be used, or files that cannot be written.
+        Refusal: a scan that cannot be used.
+        InputError: everything else that can go wrong: the disk, the registration, a package.
     """
     pair, place, options = job.pair, job.place, job.options
     folder = PreparedFolder(job.root)
     started = time.monotonic()
     with folder.working_on(pair.name) as working:
         with _hearing_notices() as heard:
-            mri = load_scan(pair.mri, allowed=options.allowed)
-            pet = load_scan(pair.pet, align_frames, options.allowed)
+            with _refusing():
+                mri = load_scan(pair.mri, allowed=options.allowed)
+                pet = load_scan(pair.pet, align_frames, options.allowed)
             align_options = AlignOptions(space=options.space, template=options.template, mask=options.mask)
-            aligned = align_pair(mri.volume, pet.volume, align_options)
-        warnings = [*pair.warnings, *mri.notes, *pet.notes, *aligned.warnings, *heard]
+            with _refusing(mri.volume.path, pet.volume.path):
+                aligned = align_pair(mri.volume, pet.volume, align_options)
+        warnings = [*mri.notes, *pet.notes, *aligned.warnings, *heard]
         images = _encoded(aligned, options)
         files = {place.mri: images["mri"], place.pet: images["pet"]}
         if options.layout == "bids":
@@ -100,6 +105,36 @@ def prepare_subject(job: Job) -> dict:
         write_durably(working, {place.record: json_text(record).encode()})  # last: the mark of a complete subject
         folder.commit(pair.name)
     return record
+
+
+@contextlib.contextmanager
+def _refusing(*sources: os.PathLike) -> Iterator[None]:
+    """Tell errors of the scans themselves from those of the machine, which may be gone the next time.
+
+    Args:
+        sources: only errors about these are the scans'; none: all are.
+
+    Raises:
+        Refusal: an `InputError` that is about a scan.
+    """
+    try:
+        yield
+    except InputError as error:
+        if sources and error.source not in map(str, sources) or _is_of_the_machine(error):
+            raise
+        raise Refusal(error.source, error.problem, error.remedy) from error
+
+
+def _is_of_the_machine(error: BaseException | None) -> bool:
+    """Whether an error comes from the system, or from a package that cannot be imported."""
+    while error is not None:
+        # What nibabel and gzip say about damaged files are OSErrors, too, but without a number.
+        if isinstance(error, ImportError | MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+            return True
+        if isinstance(error, InputError) and error.remedy.startswith("pip install"):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextlib.contextmanager
@@ -137,6 +172,7 @@ def _record(job: Job, mri: Loaded, pet: Loaded, aligned: Aligned, sizes: dict[st
             "options": asdict(job.options),
             "inputs": {"mri": _input(job.pair.mri, mri), "pet": _input(job.pair.pet, pet)},
             "days_between": job.pair.days,
+            "pair_warnings": job.pair.warnings,
             "outputs": {key: {"file": files[key], "bytes": sizes[key], "shape": shape} for key in files},
             "space": aligned.space,
             "template": aligned.template,

@@ -22,6 +22,8 @@ from utils.cli import InputError
 
 TASKS_PER_PROCESS = 8  # then a fresh one, so that what a library leaks is given back
 GRACE_S = 30  # after its limit a process whose parent is gone ends itself
+# Any limit is taken, but the system's calls count no further than this.
+_LONGEST_WAIT_S, _LONGEST_ALARM_S = 3600.0, 2**31 - 1
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 _PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 
@@ -41,14 +43,22 @@ class Task:
     log: Path
 
 
+class Refusal(InputError):
+    """What a task was given cannot be used, whenever and wherever it is tried again."""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task: its result, or in `problem` one line on why there is none."""
+    """What became of a task: its result, or in `problem` one line on why there is none.
+
+    `is_final` says that the task raised a `Refusal`; every other problem may be gone the next time.
+    """
 
     task: Task
     result: Any
     problem: str | None
     seconds: float
+    is_final: bool = False
 
 
 def run_tasks(function: Callable, tasks: Sequence[Task], jobs: int, limit_s: float) -> Iterator[Outcome]:
@@ -69,7 +79,8 @@ def run_tasks(function: Callable, tasks: Sequence[Task], jobs: int, limit_s: flo
                 workers.append(_Worker(function, limit_s))
                 workers[-1].give(waiting.pop())
             soonest = min(worker.deadline for worker in workers)
-            wait([worker.pipe for worker in workers], timeout=max(soonest - time.monotonic(), 0))
+            left_s = max(soonest - time.monotonic(), 0)
+            wait([worker.pipe for worker in workers], timeout=min(left_s, _LONGEST_WAIT_S))
             for worker in list(workers):
                 outcome = worker.outcome()
                 if outcome is None:
@@ -129,10 +140,10 @@ class _Worker:
 
     def outcome(self) -> Outcome | None:
         """The outcome of the task, None while there is none; kills what is over its time."""
-        result = None
+        result, is_final = None, False
         try:
             if self.pipe.poll():
-                result, problem = self.pipe.recv()
+                result, problem, is_final = self.pipe.recv()
             elif time.monotonic() < self.deadline:
                 return None
             else:
@@ -141,7 +152,7 @@ class _Worker:
         except (EOFError, OSError):
             self.process.join()
             problem = f"its process died ({_ending(self.process.exitcode)}); look at its log, or use fewer --jobs"
-        return Outcome(self.task, result, problem, time.monotonic() - self.started)
+        return Outcome(self.task, result, problem, time.monotonic() - self.started, is_final)
 
     def kill(self) -> None:
         """End it at once; what it has finished is in files and in the pipe already."""
@@ -159,7 +170,7 @@ def _ending(exit_code: int | None) -> str:
 
 
 def _work(function: Callable, pipe: Connection, limit_s: float, parent: int) -> None:
-    """The process: tasks in, (result, problem) out, until the other end of the pipe closes."""
+    """The process: tasks in, answers out, until the other end of the pipe closes."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # gone before the line above
@@ -171,7 +182,7 @@ def _work(function: Callable, pipe: Connection, limit_s: float, parent: int) -> 
         except (EOFError, OSError):
             return
         # The kernel acts on this, whatever compiled code is at: for systems without a signal at the parent's death.
-        signal.alarm(int(limit_s) + GRACE_S)
+        signal.alarm(int(min(limit_s + GRACE_S, _LONGEST_ALARM_S)))
         with _printing_to(task.log):
             answer = _answer(function, task)
         signal.alarm(0)
@@ -181,19 +192,19 @@ def _work(function: Callable, pipe: Connection, limit_s: float, parent: int) -> 
             return
 
 
-def _answer(function: Callable, task: Task) -> tuple[Any, str | None]:
-    """(result, None), or (None, one line on what went wrong)."""
+def _answer(function: Callable, task: Task) -> tuple[Any, str | None, bool]:
+    """(result, None, False), or (None, one line on what went wrong, whether that is final)."""
     try:
-        return function(task.argument), None
+        return function(task.argument), None, False
     except InputError as error:
-        return None, " ".join(str(error).split())
+        return None, " ".join(str(error).split()), isinstance(error, Refusal)
     except MemoryError:
         traceback.print_exc()
-        return None, "not enough memory; use fewer --jobs, or a machine with more"
+        return None, "not enough memory; use fewer --jobs, or a machine with more", False
     except Exception as error:
         traceback.print_exc()
         first = next(iter(str(error).splitlines()), "")
-        return None, f"{type(error).__name__} {first}".strip() + f"; the whole story is in {task.log}"
+        return None, f"{type(error).__name__} {first}".strip() + f"; the whole story is in {task.log}", False
 
 
 @contextlib.contextmanager
@@ -202,7 +213,7 @@ def _printing_to(log: Path) -> Iterator[None]:
     target: Path | str = log
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     except OSError:  # a full disk must not keep the task from saying so
         target = os.devnull
         descriptor = os.open(target, os.O_WRONLY)

@@ -53,6 +53,10 @@ def reason_of(findings, image):
     return next(item.reason for item in findings.left_out if item.scan and item.scan.image_id == image)
 
 
+def faults(findings):
+    return {(item.subject, item.reason) for item in findings.left_out if item.is_fault}
+
+
 def pet_file(path, tracer="FDG -- fluorodeoxyglucose", modality="PT", description="", **extra):
     """A single DICOM plane."""
     pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
@@ -247,7 +251,7 @@ class TestPairing:
         add("001_S_0003", UNIFORM, 123)
         findings = find_adni(download)
         assert ids(findings) == [("I101", "I103"), ("I112", "I113"), ("I125", "I123")]
-        assert reason_of(findings, "I121") == "I125 is taken for this subject"
+        assert reason_of(findings, "I121") == "I125 is taken for this subject" and not faults(findings)
 
     @pytest.mark.parametrize("worst", ["MPRAGE_REPEAT", "MPR-R__GradWarp__N3", "HS_Sagittal_MPRAGE_ND"])
     def test_repeats_only_when_there_is_nothing_else(self, add, download, worst):
@@ -328,6 +332,9 @@ class TestBadInputs:
         assert [pair.name for pair in findings.pairs] == ["001_S_0002"]
         assert reason in reasons(findings, "001_S_0001")
         assert ("the folder is empty" in reasons(findings, "001_S_0001")) == (not descriptions)
+        # Once for the subject, not for each of its scans, and not for another tracer.
+        empty = {("001_S_0001", "the folder is empty")} if not descriptions else set()
+        assert faults(findings) == {("001_S_0001", reason)} | empty
 
     def test_row37_one_image_for_two_subjects(self, add, download):
         for subject in (1, 2, 3):
@@ -339,6 +346,7 @@ class TestBadInputs:
         assert [pair.name for pair in findings.pairs] == ["001_S_0003"]
         assert reasons(findings, "001_S_0001") == ["same image as subject 001_S_0002"]
         assert reasons(findings, "001_S_0002") == ["same image as subject 001_S_0001"]
+        assert {subject for subject, _ in faults(findings)} == {"001_S_0001", "001_S_0002"}
 
     def test_row43_loops_and_locked_folders(self, add, download, monkeypatch):
         add("001_S_0001", N3M, 101)
@@ -346,6 +354,7 @@ class TestBadInputs:
         (download / "001_S_0001" / "loop").symlink_to(download)
         assert ids(find_adni(download)) == [("I101", "I102")]
         assert "a link to a folder, which is not followed" in reasons(find_adni(download), "001_S_0001")
+        assert not faults(find_adni(download))
         real = os.scandir
 
         def scandir(path):
@@ -355,7 +364,7 @@ class TestBadInputs:
 
         monkeypatch.setattr(os, "scandir", scandir)
         findings = find_adni(download)
-        assert {"permission denied", "no FDG image"} <= set(reasons(findings, "001_S_0001"))
+        assert faults(findings) == {("001_S_0001", reason) for reason in ("permission denied", "no FDG image")}
 
     @pytest.mark.parametrize(
         "file, reason",
@@ -376,7 +385,7 @@ class TestBadInputs:
         path.write_bytes(b"x")
         findings = find_adni(download)  # nothing else there
         assert findings.pairs == ()
-        assert any(reason in line for line in reasons(findings, "001_S_0002"))
+        assert any(reason in line for _, line in faults(findings))
         add("001_S_0001", N3M, 101)
         add("001_S_0001", UNIFORM, 102)
         assert len(find_adni(download).pairs) == 1
@@ -391,6 +400,17 @@ class TestBadInputs:
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
         assert reason in reasons(find_adni(download), "001_S_0002")[0]
+        assert reason in next(iter(sorted(line for _, line in faults(find_adni(download)) if "no T1" not in line)))
+
+    @pytest.mark.parametrize("content, reason", [(b"", "file is empty"), (b"damaged" * 99, "not a DICOM image")])
+    def test_a_pet_whose_first_file_is_damaged(self, add, download, content, reason):
+        pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
+        add("001_S_0001", N3M, 101)
+        first = add("001_S_0001", UNIFORM, 102, suffix="dcm")
+        first.write_bytes(content)
+        findings = find_adni(download)
+        assert ("001_S_0001", f"{first.name}: {reason}") in faults(findings)
+        assert next(item.path for item in findings.left_out if item.is_fault and item.path) == first.parent
 
     def test_row53_another_tracer_in_the_header(self, add, download):
         for subject, tracer, half_life in ((1, "Florbetapir", 6586.2), (2, "Solution", 1223), (3, "Solution", 6586)):
@@ -406,12 +426,14 @@ class TestBadInputs:
         assert ids(findings) == [("I30", "I31")]
         assert reason_of(findings, "I11") == "tracer is florbetapir, not FDG"
         assert "half-life 1223 s" in reason_of(findings, "I21")
+        assert {reason for _, reason in faults(findings)} == {"no FDG image"}
 
     def test_row54_scans_too_far_apart(self, add, download):
         add("001_S_0001", N3M, 101, "2010-01-01")
         add("001_S_0001", UNIFORM, 102, "2012-03-23")
         findings = find_adni(download)
         assert reasons(findings, "001_S_0001")[0] == "MRI and PET are 812 days apart (limit 365)"
+        assert faults(findings) == {("001_S_0001", "MRI and PET are 812 days apart (limit 365)")}
         assert find_adni(download, max_days=812).pairs[0].days == 812
 
     @pytest.mark.parametrize("date", ["1900-01-01", "2999-01-01", "2012-13-45"], ids=lambda date: f"row54-{date}")
@@ -513,6 +535,19 @@ class TestIds:
         assert ids(findings) == [("I10", "I11")] and findings.missing_ids == ("I999",)
         assert reason_of(findings, "I20") == "not in ImageID.csv"
         assert "no T1 MRI" in reasons(findings, "001_S_0002")
+        assert {subject for subject, _ in faults(findings)} == {"001_S_0002", "001_S_0003"}
+
+    def test_subjects_and_faults_that_nobody_asked_for(self, add, download, tmp_path):
+        for subject, image in ((1, 10), (2, 20)):
+            add(f"001_S_000{subject}", N3M, image)
+            add(f"001_S_000{subject}", UNIFORM, image + 1)
+        add("001_S_0001", "FDG_PET", 78, suffix="v")
+        path = tmp_path / "ImageID.csv"
+        path.write_text("I10,I11")
+        findings = find_adni(download, ids=path)
+        assert ids(findings) == [("I10", "I11")] and not faults(findings)
+        assert "no T1 MRI and no FDG image" in reasons(findings, "001_S_0002")
+        assert len(faults(find_adni(download))) == 1  # the ECAT file
 
     @pytest.mark.parametrize("text, words", [("", "empty"), ("I1,scan7\n", "scan7"), ("a,b\n", "no image id")])
     def test_bad_lists(self, tmp_path, text, words):

@@ -1,7 +1,11 @@
 """Figures of an alignment and the flags that they raise, for one subject and for a cohort."""
 
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from data import judgement
 from data.grids import Image
@@ -10,6 +14,9 @@ from data.phantom import make_subject
 from data.pose import Pose, turn_about
 from data.registration import working_copy
 from data.template import BrainFit
+from data.volume import read_volume
+
+PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data" / "pairs"
 
 GOOD = {
     "rotation_deg": 5.0,
@@ -22,6 +29,7 @@ GOOD = {
     "contrast": 3.7,
     "fov_cover": 1.0,
     "off_centre_mm": 6.0,
+    "sharpness": 2.2,
     "template_fit": 0.7,
     "scale_x": 1.05,
     "scale_y": 0.95,
@@ -49,6 +57,10 @@ class TestOneSubject:
             ({"nmi_mirrored": 1.07}, "check handedness"),
             ({"fov_cover": 0.62}, "covers only 62% of the brain"),
             ({"off_centre_mm": 81.0}, "81 mm off the middle"),
+            ({"sharpness": 0.4}, "the PET is sharper than the MRI (2.5 times): swapped?"),
+            ({"nmi_brain": math.nan}, "NMI in the brain could not be measured"),
+            ({"contrast": None}, "contrast could not be measured"),
+            ({"template_fit": math.nan}, "fit to the template could not be measured"),
             ({"template_fit": 0.1}, "brain was not found"),
             ({"scale_y": 1.7}, "stretched along y by 1.70"),
             ({"scale_x": 0.6, "scale_z": 2.0}, "along x by 0.60, z by 2.00"),
@@ -62,9 +74,14 @@ class TestOneSubject:
 
     def test_missing_figures_are_not_judged(self):
         assert judge({"one": {}, "two": {"rotation_deg": 90.0}})["one"] == []
+        assert judge({"one": GOOD | {"sharpness": None, "nmi_mirrored": math.nan}})["one"] == []
 
 
 class TestCohort:
+    def test_what_was_not_measured_takes_no_part(self):
+        flags = judge(cohort(1.07, 1.07, 1.07, 1.07, 1.07, math.nan, 1.02))
+        assert [len(lines) for lines in flags.values()] == [0, 0, 0, 0, 0, 1, 2]
+
     def test_an_outlier_among_many(self):
         flags = judge(cohort(1.070, 1.072, 1.071, 1.069, 1.073, 1.070, 1.045) | {})
         assert [name for name, lines in flags.items() if any("agree too little" in line for line in lines)] == ["s6"]
@@ -127,3 +144,57 @@ class TestFigures:
         middle = round(float(np.argwhere(brain)[:, 2].mean()))
         half = Image(np.where(levels > middle, pet.array, 0), made.affine)
         assert measure(mri, half, fit, brain, still)["fov_cover"] == pytest.approx(0.5, abs=0.12)
+
+
+class TestSharpness:
+    """Row 33: MRI and PET swapped."""
+
+    @pytest.fixture
+    def sharpness(self, monkeypatch):
+        """Function (MRI, PET) that measures a pair which lies right, by its working copies of 2 mm."""
+        monkeypatch.setattr(judgement, "register", lambda fixed, moving, start: start)
+
+        def of(mri, pet):
+            mri, pet = working_copy(mri, 2.0), working_copy(pet, 2.0)
+            middle = mri.array > np.percentile(mri.array, 80)
+            fit = BrainFit(np.eye(4), middle, 0.8, (1.0, 1.0, 1.0))
+            return measure(mri, pet, fit, middle, Pose(np.eye(4), "com", 3.0))["sharpness"]
+
+        return of
+
+    def check(self, sharpness, mri, pet):
+        right, swapped = sharpness(mri, pet), sharpness(pet, mri)
+        assert right > 1.1 * judgement.LEAST_SHARPNESS and swapped < judgement.LEAST_SHARPNESS
+        flags = judge({"right": GOOD | {"sharpness": right}, "swapped": GOOD | {"sharpness": swapped}})
+        assert not flags["right"] and "swapped?" in flags["swapped"][0]
+
+    @pytest.mark.parametrize("seed", [3, 12])
+    def test_synthetic_heads(self, sharpness, seed):
+        made = make_subject(seed, 2.0)
+        self.check(sharpness, Image(made.mri, made.affine), Image(made.pet, made.affine))
+
+    @pytest.mark.parametrize("name", ["template", "coronal", "sagittal"])
+    def test_real_pairs(self, sharpness, name):
+        if not PAIRS.is_dir():
+            pytest.skip("no ../shared/data/pairs beside the checkout")
+        volumes = (read_volume(PAIRS / name / f"{name}_{kind}_MNI152.nii.gz") for kind in ("mri", "FDG"))
+        self.check(sharpness, *(Image(volume.array, volume.affine) for volume in volumes))
+
+    def test_a_noisy_pet_is_not_taken_for_an_mri(self, sharpness):
+        """Noise of a tenth of the brain, as smooth as a scanner's, in the air too."""
+        made = make_subject(3, 2.0)
+        noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=made.pet.shape), 1.0)
+        noisy = made.pet + noise * 0.1 * np.percentile(made.pet[made.labels >= 11], 50) / noise.std()
+        pet = Image(np.maximum(noisy, 0).astype(np.float32), made.affine)
+        assert sharpness(Image(made.mri, made.affine), pet) > 1.1 * judgement.LEAST_SHARPNESS
+
+    def test_without_skull_nothing_is_claimed(self, sharpness):
+        """The edge of the brain is then the sharpest thing in both."""
+        made = make_subject(3, 2.0)
+        brain = made.labels >= 11
+        mri, pet = (Image(np.where(brain, array, 0), made.affine) for array in (made.mri, made.pet))
+        assert sharpness(mri, pet) > judgement.LEAST_SHARPNESS
+
+    def test_a_pet_that_is_elsewhere(self):
+        for blank in (np.zeros((20, 20, 20)), np.ones((20, 20, 20))):
+            assert math.isnan(judgement._sharpness(blank, np.eye(4)))

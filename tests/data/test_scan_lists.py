@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from data.dicom_writer import About, write_series
+from data.phantom_dicom import transverse
 from data.scan_lists import find_bids, read_scan_pairs, refuse_inside, write_pairs_tsv
 from data.scans import Findings, LeftOutScan, Scan, ScanPair
 from utils.cli import InputError
@@ -53,6 +56,7 @@ class TestBids:
         assert pair.name == "sub-ADNI033S5198_ses-M000" and pair.mri.subject == "sub-ADNI033S5198"
         assert pair.mri.session == pair.pet.session == "M000" and pair.mri.format == "nifti"
         assert reasons(findings, "sub-ADNI033S5198") == ["tracer is 18FAV45, not FDG"]
+        assert not any(item.is_fault for item in findings.left_out)
 
     def test_lowest_run_without_rec(self, touch):
         names = ("rec-norm_T1w", "run-02_T1w", "run-01_T1w", "acq-x_run-01_rec-norm_T1w")
@@ -95,6 +99,7 @@ class TestBids:
         assert "tracer is Florbetapir, not FDG" in reasons(findings, "sub-2")
         touch("sub-1/pet/sub-1_pet.json", text='{"FrameDuration": [300, -1]}')
         assert "its sidecar is damaged" in " ".join(reasons(find_bids(root), "sub-1"))
+        assert [item.is_fault for item in find_bids(root).left_out if "damaged" in item.reason] == [True]
         touch("sub-1/pet/sub-1_pet.json", text="{")
         assert "not JSON" in " ".join(reasons(find_bids(root), "sub-1"))
 
@@ -113,6 +118,7 @@ class TestBids:
         findings = find_bids(root)
         assert [pair.name for pair in findings.pairs] == ["sub-b"]
         assert "sub-A differ in case" in reasons(findings, "sub-a")[0]
+        assert all(item.is_fault for item in findings.left_out)
 
     def test_row36_missing_modality(self, touch):
         root = touch("sub-1/anat/sub-1_T1w.nii", "sub-2/pet/sub-2_pet.nii", "sub-3/x", "sub-4/anat/sub-5_T1w.nii")
@@ -121,6 +127,8 @@ class TestBids:
         assert "no FDG image" in reasons(findings, "sub-1") and "no T1 MRI" in reasons(findings, "sub-2")
         assert reasons(findings, "sub-3") == ["no T1 MRI and no FDG image"]
         assert "its name does not fit its folder" in reasons(findings, "sub-4")
+        faults = [item.subject for item in findings.left_out if item.is_fault]
+        assert faults == ["sub-1", "sub-2", "sub-3", "sub-4", "sub-4"]  # the subjects, and the wrong name
 
     def test_refusals(self, touch, tmp_path):
         with pytest.raises(InputError, match="no such folder"):
@@ -235,8 +243,10 @@ class TestTableOfPairs:
         findings = table(f"subject,mri,pet\n{line}\nb,b_mri.nii,b_pet.nii\nc,c_mri.nii,c_pet.nii\n")
         assert "b" in [pair.name for pair in findings.pairs]
         assert reason in reasons(findings, line.split(",")[0])[0]
+        assert all(item.is_fault for item in findings.left_out)
 
     def test_dicom_folders(self, touch):
+        pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
         adni = "033_S_5198/MT1__N3m/2013-05-09_10_11_12.0/I7"
         name = "ADNI_033_S_5198_MR_MT1__N3m_Br_20130509101112345_{}_S1_I7.dcm"
         root = touch(*(f"{adni}/{name.format(n)}" for n in (1, 2, 10)), f"{adni}/info.xml", "p/sub/IM1", "p/sub/IM2")
@@ -245,6 +255,34 @@ class TestTableOfPairs:
         assert [file.name for file in pair.mri.files] == [name.format(n) for n in (1, 2, 10)]
         assert (pair.mri.format, pair.mri.image_id, pair.mri.date) == ("dicom", "I7", datetime.date(2013, 5, 9))
         assert pair.pet.where == root / "p/sub" and pair.days is None
+        assert (pair.mri.listed, pair.pet.listed) == (root / adni, root / "p")
+
+    def test_row53_another_tracer(self, touch):
+        pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
+        wanted, planes = ("a", "b", "c"), transverse(np.ones((4, 4, 1), np.float32), np.eye(4))
+        descriptions = "PET Brain", "PET Brain", "AV45 Coreg, Avg, Standardized Image and Voxel Size"
+        for name, description, tracer in zip(wanted, descriptions, ("FDG", "Florbetapir", "Solution"), strict=True):
+            root = touch(f"{name}.nii", f"{name}/.x")
+            about = About("PT", name, description, name, datetime.datetime(2012, 3, 1), tracer=tracer)
+            write_series([root / name / "1.dcm"], planes, about)
+        touch("pairs.csv", text="subject,mri,pet\n" + "".join(f"{name},{name}.nii,{name}\n" for name in wanted))
+        findings = read_scan_pairs(root / "pairs.csv")
+        assert [(pair.name, pair.pet.description) for pair in findings.pairs] == [("a", "PET Brain")]
+        assert reasons(findings, "b") == ["line 3: tracer is florbetapir, not FDG"]
+        assert reasons(findings, "c") == ["line 4: tracer is florbetapir, not FDG"]
+        assert all(item.is_fault for item in findings.left_out)
+
+    def test_row54_scans_too_far_apart(self, touch):
+        name = "ADNI_001_S_0001_{}_{}_Br_20130509101112345_1_S1_I{}.nii"
+        mri = f"001_S_0001/MT1__N3m/2010-01-01_10_20_30.0/I1/{name.format('MR', 'MT1__N3m', 1)}"
+        pet = f"001_S_0001/FDG/2012-03-23_10_20_30.0/I2/{name.format('PT', 'FDG', 2)}"
+        root = touch(mri, pet, "a.nii", "b.nii")
+        touch("pairs.csv", text=f"subject,mri,pet\nx,{mri},{pet}\ny,a.nii,b.nii\n")
+        findings = read_scan_pairs(root / "pairs.csv")
+        assert [pair.name for pair in findings.pairs] == ["y"]  # nobody knows its days
+        assert reasons(findings, "x") == ["line 2: MRI and PET are 812 days apart (limit 365)"]
+        assert findings.left_out[0].is_fault
+        assert read_scan_pairs(root / "pairs.csv", max_days=812).pairs[0].days == 812
 
     def test_nifti_folders_and_sidecars(self, touch):
         root = touch("m/a.nii", "m/a.json", "p/1.nii", "p/2.nii", "p.nii.gz", "two/1.nii", "two/2.nii")

@@ -1,9 +1,15 @@
 """The parts of preparation that need no registration: names, bytes, states of a folder, fingerprints."""
 
+import errno
+import importlib.metadata
 import importlib.util
 import json
+import multiprocessing
 import os
+import random
 import shutil
+import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +18,15 @@ import numpy as np
 import pytest
 
 from data.convert import Allowed
-from data.scans import Scan, ScanPair
+from data.scans import LeftOutScan, Scan, ScanPair
 from utils import prepared_layout
 from utils.cli import InputError
-from utils.preparation import check_packages, fingerprint
+from utils.preparation import Item, check_packages, fingerprint
 from utils.prepared_folder import PreparedFolder, read_record
-from utils.prepared_layout import name_problems, nifti_bytes, place_of, space_label, write_durably
-from utils.prepared_subject import PrepareOptions
+from utils.prepared_layout import Place, name_problems, nifti_bytes, place_of, space_label, write_durably
+from utils.prepared_report import exit_status
+from utils.prepared_subject import Job, PrepareOptions, prepare_subject
+from utils.processes import Refusal
 
 
 @pytest.fixture
@@ -80,6 +88,16 @@ def test_names_that_would_meet_or_cannot_be(pair):
     assert sorted(name_problems(named, "pairs")) == ["../x", "FLAGGED", "qc"]
 
 
+def test_no_subject_lies_inside_another(pair):
+    outer, inner = (replace(pair, name=name) for name in ("sub-01", "sub-01_ses-M00"))
+    for pairs in ([outer, inner], [inner, outer]):
+        problems = name_problems(pairs, "bids")
+        assert list(problems) == [inner.name] and "inside those of sub-01" in problems[inner.name]
+    assert list(name_problems([outer], "bids", [Path("sub-01/ses-M00")])) == [outer.name]
+    assert list(name_problems([inner], "bids", [Path("sub-01")])) == [inner.name]
+    assert not name_problems([inner], "bids", [Path("sub-01/ses-M00"), Path("sub-01/ses-M12")])
+
+
 # Bytes -------------------------------------------------------------------------------------------
 
 
@@ -129,6 +147,27 @@ def test_a_fingerprint_is_of_inputs_options_and_template(pair, tmp_path):
     assert len({first, *others}) == len(others) + 1
 
 
+@pytest.mark.parametrize("package", ("numpy", "scipy", "nibabel", "antspyx", "pydicom", "pylibjpeg-openjpeg"))
+def test_a_fingerprint_is_of_versions(pair, monkeypatch, package):
+    options, version = PrepareOptions(), importlib.metadata.version
+    first = fingerprint(pair, options)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99" if name == package else version(name))
+    assert fingerprint(pair, options) != first
+
+
+def test_a_fault_in_what_was_found_is_in_the_exit_status(pair):
+    made = Item(pair, PLACE, record={"warnings": []})
+    faults = [LeftOutScan("a", None, "not chosen"), LeftOutScan("b", None, "damaged", is_fault=True)]
+    assert exit_status([made], faults[:1]) == 0 and exit_status([made], faults) == 1
+    assert exit_status([Item(pair, PLACE)], []) == 2
+
+
+def test_warnings_are_of_the_pair_as_it_is_now(pair):
+    record = {"warnings": ["PET: 3 voxels below 0 set to 0"], "pair_warnings": ["no date"]}
+    item = Item(replace(pair, warnings=("new",)), PLACE, record=record)
+    assert item.warnings == ["new", "PET: 3 voxels below 0 set to 0"] and item.status == "warned"
+
+
 def test_missing_packages_are_named(monkeypatch):
     check_packages()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ants" else object())
@@ -136,24 +175,57 @@ def test_missing_packages_are_named(monkeypatch):
         check_packages()
 
 
+@pytest.mark.parametrize(
+    ("cause", "remedy", "is_final"),
+    (
+        (None, "download it again", True),
+        (OSError("Expected 10 bytes, got 5"), "copy it again", True),
+        (EOFError(), "copy it again", True),
+        (OSError(errno.EIO, "Input/output error"), "download it again", False),
+        (PermissionError(errno.EACCES, "Permission denied"), "make it readable", False),
+        (ImportError("no ants"), "install it", False),
+        (MemoryError(), "take another machine", False),
+        (None, 'pip install "pydicom[pixeldata]"', False),
+    ),
+)
+def test_only_errors_of_the_scans_are_final(pair, tmp_path, monkeypatch, cause, remedy, is_final):
+    def load_scan(scan, *_, **__):
+        raise InputError(scan.where, "cannot be read", remedy) from cause
+
+    monkeypatch.setattr("utils.prepared_subject.load_scan", load_scan)
+    job = Job(pair, PLACE, PrepareOptions(), tmp_path / "data", "new", {})
+    with pytest.raises(InputError, match="cannot be read") as caught:
+        prepare_subject(job)
+    assert isinstance(caught.value, Refusal) == is_final
+
+
 # States of a subject -----------------------------------------------------------------------------
 
 
 @pytest.fixture
-def make(tmp_path, head):
-    """Function (folder, name, fingerprint) that leaves a complete subject waiting for its judgement."""
+def files_of(head):
+    """Function (place, fingerprint) -> the files of a complete subject."""
 
-    def call(folder: PreparedFolder, name: str, fingerprint: str) -> None:
-        place = place_of(name, "pairs", "mri", None)
+    def call(place: Place, fingerprint: str) -> dict[Path, bytes]:
         content = nifti_bytes(head, np.eye(4), 1)
         outputs = {
             key: {"file": str(file), "bytes": len(content), "shape": list(head.shape)}
             for key, file in (("mri", place.mri), ("pet", place.pet))
         }
         record = {"fingerprint": fingerprint, "outputs": outputs}
+        return {place.mri: content, place.pet: content, place.record: json.dumps(record).encode()}
+
+    return call
+
+
+@pytest.fixture
+def make(files_of):
+    """Function (folder, name, fingerprint) that leaves a complete subject waiting for its judgement."""
+
+    def call(folder: PreparedFolder, name: str, fingerprint: str) -> None:
         with folder.working_on(name) as working:
-            files = {place.mri: content, place.pet: content, place.record: json.dumps(record).encode()}
-            write_durably(working, files)
+            write_durably(working, files_of(place_of(name, "pairs", "mri", None), fingerprint))
+            write_durably(folder.picture(name).parent, {Path(folder.picture(name).name): b"picture"})
             folder.commit(name)
 
     return call
@@ -186,7 +258,40 @@ def test_a_subject_appears_with_its_judgement_and_moves_with_it(tmp_path, make):
     assert read_record(flagged / PLACE.record)["fingerprint"] == "newer" and not plausible.exists()
     folder.remove(NAME, PLACE)
     folder.tidy()
-    assert [path.name for path in tmp_path.iterdir()] == [".prepare"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".prepare", "qc"]
+    assert not folder.picture(NAME).exists()
+
+
+def make_for_ever(root: Path, name: str, place: Place, contents: dict[Path, bytes], fingerprint: str) -> None:
+    """Make a subject again and again, with its judgement changing each time."""
+    folder, flagged = PreparedFolder(root), False
+    while True:
+        with folder.working_on(name) as working:
+            write_durably(working, contents)
+            folder.commit(name)
+        folder.settle(name, place, flagged, fingerprint)
+        flagged = not flagged
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="kills forked processes")
+def test_killed_at_any_moment_every_subject_in_sight_is_whole(tmp_path, files_of):
+    folder, choice = PreparedFolder(tmp_path), random.Random(5)
+    contents = files_of(PLACE, "new")
+    seen = set()
+    for _ in range(40):
+        arguments = tmp_path, NAME, PLACE, contents, "new"
+        process = multiprocessing.get_context("fork").Process(target=make_for_ever, args=arguments)
+        process.start()
+        time.sleep(choice.uniform(0.005, 0.06))
+        process.kill()
+        process.join()
+        held = [where for where in folder.places(NAME, PLACE) if where.exists()]
+        for where in held:
+            assert {path.relative_to(where): path.read_bytes() for path in where.iterdir()} == contents
+        seen.add(tuple(path.relative_to(tmp_path).parts[0] for path in held))
+        with folder.locked():
+            assert not folder.working.exists()
+    assert len(seen) > 1  # the moments were different ones
 
 
 @pytest.mark.parametrize("damage", ("cut", "gone", "garbage", "other shape", "no record"))
@@ -209,6 +314,21 @@ def test_what_is_not_whole_is_not_taken_for_done(tmp_path, make, damage):
     assert folder.complete_record(NAME, PLACE, "new") is None
 
 
+def test_a_subject_without_its_picture_is_made_again(tmp_path, make):
+    folder = PreparedFolder(tmp_path)
+    make(folder, NAME, "new")
+    assert folder.complete_record(NAME, PLACE, "new")
+    folder.picture(NAME).unlink()
+    assert folder.complete_record(NAME, PLACE, "new") is None
+
+
+def test_what_is_not_whole_in_its_place_is_said(tmp_path, make):
+    folder = PreparedFolder(tmp_path)
+    make(folder, NAME, "new")
+    with pytest.raises(InputError, match="not complete after all"):
+        folder.settle(NAME, PLACE, False, "other")
+
+
 def test_folders_of_others_are_left_alone(tmp_path, make):
     folder = PreparedFolder(tmp_path)
     assert not folder.is_foreign(PLACE)
@@ -223,8 +343,9 @@ def test_earlier_subjects_are_told_apart_by_layout(tmp_path, make):
     folder.settle(NAME, PLACE, False, "new")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "notes.json").write_text("{}")
-    assert folder.others([]) == ([NAME], {"pairs"})
-    assert folder.others([PLACE]) == ([], {"pairs"})
+    make(folder, "waits", "new")
+    assert {path: layout for path, (layout, _) in folder.subjects().items()} == {Path(NAME): "pairs"}
+    assert folder.waiting() == {"waits"}
 
 
 def test_one_run_at_a_time_and_remains_of_a_killed_one_are_cleared(tmp_path):
@@ -241,6 +362,22 @@ def test_one_run_at_a_time_and_remains_of_a_killed_one_are_cleared(tmp_path):
             pass
     with PreparedFolder(tmp_path).locked():
         pass
+
+
+def test_a_lock_that_cannot_be_opened_is_one_line(tmp_path):
+    (tmp_path / ".prepare" / "lock").mkdir(parents=True)
+    with pytest.raises(InputError, match="lock: cannot be opened"), PreparedFolder(tmp_path).locked():
+        pass
+
+
+def test_temporary_files_are_where_the_next_run_finds_them(tmp_path):
+    before = tempfile.gettempdir()
+    folder = PreparedFolder(tmp_path)
+    with folder.working_on(NAME):
+        assert folder.working in Path(tempfile.mkdtemp()).parents
+    assert tempfile.gettempdir() == before and not list(folder.working.glob(".scratch*"))
+    with PreparedFolder(tmp_path / "a, b").working_on(NAME):  # ANTs would take this path apart
+        assert tempfile.gettempdir() == before
 
 
 def test_a_run_waits_for_the_processes_of_a_killed_one(tmp_path, monkeypatch):

@@ -20,9 +20,10 @@ def tasks(tmp_path, *names):
 
 @pytest.mark.parametrize("jobs", (1, 3))
 def test_every_task_has_its_outcome_whatever_the_others_do(tmp_path, jobs):
-    names = ("one", "refuse", "crash", "two", "raise", "hang", "three")
+    names = ("one", "refuse", "crash", "two", "raise", "hang", "refuse for good", "three")
     outcomes = {o.task.name: o for o in run_tasks(behave, tasks(tmp_path, *names), jobs, limit_s=1.0)}
     assert sorted(outcomes) == sorted(names)
+    assert [name for name in names if outcomes[name].is_final] == ["refuse for good"]
     assert {name: outcomes[name].result for name in ("one", "two", "three")} == {
         "one": "ONE",
         "two": "TWO",
@@ -46,6 +47,11 @@ def test_what_tasks_print_goes_to_their_logs(tmp_path, capfd):
     assert one.read_text().splitlines() == ["python says one", "another program says one"]
     assert "Traceback" in raised.read_text() and "second line" in raised.read_text()
     assert capfd.readouterr() == ("", "")
+
+
+def test_any_limit_is_taken_and_logs_are_no_programs(tmp_path):
+    (outcome,) = run_tasks(behave, tasks(tmp_path, "one"), 1, limit_s=60e6)
+    assert outcome.result == "ONE" and not outcome.task.log.stat().st_mode & 0o111
 
 
 def test_processes_are_replaced_after_some_tasks(tmp_path):
