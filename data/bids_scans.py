@@ -20,7 +20,7 @@ from pathlib import Path
 from data.adni_names import plausible_date
 from data.pairing import Candidate, Person, choose_version, days_between, drop_shared, left, pair_up
 from data.scans import PLAIN_NAME, Findings, LeftOutScan, Scan, ScanPair
-from data.subjects import natural_key, read_text, stem
+from data.subjects import entities, natural_key, read_text, stem
 from utils.cli import InputError
 
 _LOOKED_FOR = "looked for sub-*/[ses-*/]anat/*_T1w.nii.gz with sub-*/[ses-*/]pet/*_pet.nii.gz"
@@ -155,8 +155,7 @@ def _subject_of(file: Path) -> str:
 
 def _entities(file: Path) -> dict[str, str]:
     """`sub-01_trc-FDG_pet.nii.gz` -> {"sub": "01", "trc": "FDG"}."""
-    parts = file.name.split(".")[0].split("_")[:-1]
-    return dict(part.split("-", 1) for part in parts if "-" in part)
+    return entities(file.name.split(".")[0])
 
 
 def _candidate(

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from data.volume import SMOOTH_ABOVE
-
+# Sampling more coarsely than this (in moving voxels per voxel of the grid) asks for smoothing first.
+SMOOTH_ABOVE = 1.5
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, in standard deviations
 
 
@@ -41,13 +41,20 @@ def centre_of_mass(image: Image) -> np.ndarray:
     return carry(image.affine, np.array(ndimage.center_of_mass(image.array))[None])[0]
 
 
+def coarsening(moving: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """(3,) voxels of the grid `moving` that a voxel of the grid `affine` spans, along the axes of `moving`."""
+    return np.linalg.norm((np.linalg.inv(moving) @ affine)[:3, :3], axis=1)
+
+
 def sample(
     moving: Image, shape: tuple[int, ...], affine: np.ndarray, transform: np.ndarray | None = None, order: int = 1
 ) -> np.ndarray:
     """The values of `moving` at the voxel centres of another grid, in one interpolation.
 
     Outside the moving image the result is 0. Along an axis that is sampled more than 1.5 times more
-    coarsely a Gaussian goes first, as in `data.volume.resample_to`.
+    coarsely a Gaussian goes first: for a factor f its sigma is sqrt(f^2 - 1) / (2 sqrt(2 ln 2)) moving
+    voxels, which widens a point of 1 voxel FWHM to f voxels (Cardoso et al., "Scale factor point spread
+    function matching", MICCAI 2015).
 
     Args:
         shape, affine: of the grid to sample on.
@@ -60,10 +67,11 @@ def sample(
     world = moving.affine if transform is None else transform @ moving.affine
     to_moving = np.linalg.inv(world) @ affine
     values = moving.array.astype(np.float32, copy=False)
-    factors = np.linalg.norm(to_moving[:3, :3], axis=1)
-    if order and (factors > SMOOTH_ABOVE).any():
+    factors = coarsening(world, affine)
+    if (factors > SMOOTH_ABOVE).any():
         widths = np.where(factors > SMOOTH_ABOVE, np.sqrt(np.maximum(factors**2 - 1, 0)), 0) / _FWHM
         values = ndimage.gaussian_filter(values, widths, mode="constant")
+    # "constant" would zero the outermost voxels when rounding puts them 1e-12 outside.
     return ndimage.affine_transform(
         values,
         to_moving[:3, :3],
@@ -72,7 +80,6 @@ def sample(
         order=order,
         mode="grid-constant",
         cval=0.0,
-        prefilter=order > 1,
     )
 
 

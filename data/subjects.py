@@ -372,9 +372,9 @@ def _sessions(folder: Path) -> list[Path]:
     return [folder] * direct + sessions
 
 
-def _entities(file: Path) -> dict[str, str]:
-    """BIDS entities of a file name: `sub-01_trc-FDG_pet.nii.gz` -> {"sub": "01", "trc": "FDG"}."""
-    parts = stem(file).split("_")[:-1]
+def entities(name: str) -> dict[str, str]:
+    """BIDS entities of a file's stem: `sub-01_trc-FDG_pet` -> {"sub": "01", "trc": "FDG"}."""
+    parts = name.split("_")[:-1]
     return dict(part.split("-", 1) for part in parts if "-" in part)
 
 
@@ -404,7 +404,7 @@ def _belonging(files: list[Path], participant: str, session: str) -> tuple[list[
     """The files whose `sub-` and `ses-` agree with the folder they lie in, and the others."""
     taken, strays = [], []
     for file in files:
-        labels = _entities(file)
+        labels = entities(stem(file))
         person, visit = f"sub-{labels.get('sub')}", f"ses-{labels.get('ses')}"
         if person == participant and ("ses" not in labels or visit == session):
             taken.append(file)
@@ -417,7 +417,7 @@ def _with_fdg(files: list[Path]) -> tuple[list[Path], list[LeftOut]]:
     """The PETs whose tracer (`trc-`, in old data sets `acq-`) is FDG or not named, and the others."""
     taken, others = [], []
     for file in files:
-        labels = _entities(file)
+        labels = entities(stem(file))
         tracer = labels.get("trc", labels.get("acq"))
         if tracer is None or "FDG" in tracer.upper():
             taken.append(file)
@@ -430,8 +430,8 @@ def _with_recording(files: list[Path], recording: str | None) -> list[Path]:
     """The files of a recording; failing that, those that name none."""
     if recording is None:
         return files
-    matching = [file for file in files if _entities(file).get("rec") == recording]
-    return matching or [file for file in files if "rec" not in _entities(file)]
+    matching = [file for file in files if entities(stem(file)).get("rec") == recording]
+    return matching or [file for file in files if "rec" not in entities(stem(file))]
 
 
 def _with_run(files: list[Path], run: str | int | None) -> list[Path]:
@@ -439,8 +439,8 @@ def _with_run(files: list[Path], run: str | int | None) -> list[Path]:
     if run is None:
         return files
     wanted = str(run).lstrip("0")
-    matching = [file for file in files if _entities(file).get("run", "").lstrip("0") == wanted]
-    return matching or [file for file in files if "run" not in _entities(file)]
+    matching = [file for file in files if entities(stem(file)).get("run", "").lstrip("0") == wanted]
+    return matching or [file for file in files if "run" not in entities(stem(file))]
 
 
 def _candidates_reason(what: str, files: list[Path], asked: Iterable[str] = ()) -> list[str]:

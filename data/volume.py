@@ -29,8 +29,8 @@ from nibabel.orientations import (
     ornt_transform,
 )
 from nibabel.spatialimages import HeaderDataError
-from scipy import ndimage
 
+from data.grids import SMOOTH_ABOVE, Image, coarsening, sample
 from utils.cli import InputError, notice
 from utils.files import replacing
 
@@ -41,8 +41,6 @@ GRID_TOLERANCE = 0.1
 FORMS_TOLERANCE_MM = 1.0
 # Least part of the MRI's box that the PET's box has to cover.
 LEAST_OVERLAP = 0.01
-# Sampling more coarsely than this (in moving voxels per reference voxel) asks for smoothing first.
-SMOOTH_ABOVE = 1.5
 # Sum of negative over sum of positive values above which 0 cannot be the background.
 MOST_NEGATIVE = 0.1
 
@@ -123,10 +121,7 @@ def read_volume(path: str | os.PathLike) -> Volume:
 def resample_to(moving: Volume, reference: Volume, order: int = 1) -> Volume:
     """Sample `moving` at the voxel centres of `reference`, by the two affines.
 
-    Outside the moving volume the result is 0. Along an axis where the reference samples more than
-    1.5 times more coarsely, a Gaussian goes first, with a notice: for a factor f its sigma is
-    sqrt(f^2 - 1) / (2 sqrt(2 ln 2)) moving voxels, which widens a point of 1 voxel FWHM to f voxels
-    (Cardoso et al., "Scale factor point spread function matching", MICCAI 2015).
+    As `data.grids.sample`, with a notice where a Gaussian goes first.
 
     Args:
         order: of the spline, 0 to 5; 1 is trilinear.
@@ -134,24 +129,12 @@ def resample_to(moving: Volume, reference: Volume, order: int = 1) -> Volume:
     Returns:
         the values of `moving` on the grid and in the stored form of `reference`.
     """
-    to_moving = np.linalg.inv(moving.affine) @ reference.affine
-    values = moving.array
-    factors = np.linalg.norm(to_moving[:3, :3], axis=1)
+    factors = coarsening(moving.affine, reference.affine)
     if (factors > SMOOTH_ABOVE).any():
         steps = " x ".join(f"{factor:.2g}" for factor in factors)
         notice(f"{moving.path}: smoothed before sampling {steps} times more coarsely")
-        widths = np.where(factors > SMOOTH_ABOVE, np.sqrt(np.maximum(factors**2 - 1, 0)), 0)
-        values = ndimage.gaussian_filter(values, widths / (2 * math.sqrt(2 * math.log(2))), mode="constant")
-    # "constant" would zero the outermost voxels when rounding puts them 1e-12 outside.
-    sampled = ndimage.affine_transform(
-        values,
-        to_moving[:3, :3],
-        to_moving[:3, 3],
-        output_shape=reference.array.shape,
-        order=order,
-        mode="grid-constant",
-        cval=0.0,
-    )
+    image = Image(moving.array, moving.affine)
+    sampled = sample(image, reference.array.shape, reference.affine, order=order)
     return _on_grid_of(reference, sampled, moving)
 
 

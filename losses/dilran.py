@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from losses.reconstruction import reconstruction
 from losses.sobel import sobel_loss
 from losses.vgg import Vgg16
 
@@ -35,9 +36,7 @@ class DilranObjective(nn.Module):
         Returns:
             The scalar to minimise, and its unweighted terms, detached.
         """
-        height, width = (side - side % method.multiple for side in image.shape[-2:])
-        image = image[..., :height, :width]
-        output = method.reconstruct(image)
+        output, image = reconstruction(method, image)
         with torch.autocast(image.device.type, enabled=False):
             output = output.float()
             terms = {"mse": F.mse_loss(output, image), "sobel": sobel_loss(output, image)}

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from losses.msssim import msssim
+from losses.reconstruction import reconstruction
 
 MSSSIM_WEIGHT = 1000  # of the run that the authors name as their model
 
@@ -26,9 +27,7 @@ class SwinFuseObjective(nn.Module):
         Returns:
             The scalar to minimise, and its unweighted terms, detached.
         """
-        height, width = (side - side % method.multiple for side in image.shape[-2:])
-        image = image[..., :height, :width]
-        output = method.reconstruct(image)
+        output, image = reconstruction(method, image)
         with torch.autocast(image.device.type, enabled=False):
             return swinfuse_loss(output.float(), 2 * image - 1)
 

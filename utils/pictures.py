@@ -15,10 +15,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from utils.files import replacing
+from utils.planes import PLANES, plane_of
 
 COLUMNS = ("MRI", "PET", "fused", "PET on MRI")
-# plane -> (axis it is cut along, letter at the image's left, letter at its right)
-PLANES = {"axial": (2, "R", "L"), "coronal": (1, "R", "L"), "sagittal": (0, "A", "P")}
 PANEL_INCHES = 2.6  # the longest side of the volume on paper
 HEADER_INCHES, FOOTER_INCHES, GAP_INCHES = 0.30, 0.48, 0.05
 OVERLAY_OPACITY = 0.7  # of the hottest uptake; the least uptake is clear
@@ -99,9 +98,7 @@ def plane_image(volume: np.ndarray, plane: str, position: Sequence[int]) -> np.n
 
     `plane` is a key of `PLANES`, `position` the voxel (i, j, k) it goes through.
     """
-    axis = PLANES[plane][0]
-    # What is left is (x, y), (x, z) or (y, z): all of them grow towards the left or the top.
-    return np.take(volume, position[axis], axis=axis)[::-1, ::-1].T
+    return plane_of(volume, PLANES[plane][0], position)
 
 
 def _foreground_centre(mri: np.ndarray) -> tuple[int, ...]:
@@ -166,7 +163,7 @@ def _overlay(pet: np.ndarray) -> np.ndarray:
 
 def _label_sides(axes, plane: str) -> None:
     """Letters of the patient's sides in the upper corners, which a head leaves empty."""
-    _, left, right = PLANES[plane]
+    left, right = PLANES[plane][1][:2]
     look = {"transform": axes.transAxes, "color": "white", "fontsize": 9, "va": "top"}
     axes.text(0.02, 0.98, left, ha="left", **look)
     axes.text(0.98, 0.98, right, ha="right", **look)
@@ -252,7 +249,9 @@ def comparison_figure(
                 box = place / width, top / height, panel_width / width, panel_height / height
                 _draw_grey(figure, box, planes.get(key, {}).get(plane), f"{name} {plane} {key}")
             # In the corners of the first cell, which is wider than a narrow head.
-            for letter, x, side in zip(PLANES[plane][1:], (lefts[0], lefts[0] + cell), ("left", "right"), strict=True):
+            for letter, x, side in zip(
+                PLANES[plane][1][:2], (lefts[0], lefts[0] + cell), ("left", "right"), strict=True
+            ):
                 place = x / width, (top + panel_height) / height
                 figure.text(*place, letter, color="white", fontsize=8, ha=side, va="top")
             top -= GAP_INCHES

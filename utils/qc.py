@@ -13,10 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from utils.files import replacing
+from utils.planes import PLANES, plane_of
 
 COLUMNS = ("MRI", "PET", "PET on MRI", "outline of the MRI on PET")
-# plane -> (axis it is cut along, letters at the image's left, right, top, bottom)
-PLANES = {"axial": (2, "RLAP"), "coronal": (1, "RLSI"), "sagittal": (0, "APSI")}
 PANEL_PIXELS = 260  # the longest side of the volume
 GAP, HEADER, FOOTER = 6, 44, 24
 OPACITY = 0.75  # of the hottest uptake; the least uptake is clear
@@ -76,12 +75,6 @@ def save_qc_picture(path: Path, mri: np.ndarray, pet: np.ndarray, voxel_mm, titl
     picture = qc_picture(mri, pet, voxel_mm, title, caption)
     with replacing(path, "check the disk and run the command again") as part:
         picture.save(part, format="PNG")
-
-
-def plane_of(volume: np.ndarray, axis: int, position: Sequence[int]) -> np.ndarray:
-    """The plane of an (X, Y, Z) RAS+ volume across `axis` at `position`, as (rows, columns), first row at the top."""
-    # What is left is (x, y), (x, z) or (y, z): all of them grow towards the left or the top.
-    return np.take(volume, position[axis], axis=axis)[::-1, ::-1].T
 
 
 def _brain_centre(pet: np.ndarray, mri: np.ndarray) -> tuple[int, ...]:

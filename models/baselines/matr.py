@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from models.baselines.mlp import Mlp
+
 WIDTH = 16  # channels of every map, and length of a token
 CONTEXT = 5  # values that describe one channel's context, out of its 3x3 averages
 TAPS = 9
@@ -85,19 +87,6 @@ class LoneTokenAttention(nn.Module):
         return self.proj(value)
 
 
-class Mlp(nn.Module):
-    """Linear 16 -> 64, GELU, Linear 64 -> 16."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(WIDTH, 4 * WIDTH)
-        self.fc2 = nn.Linear(4 * WIDTH, WIDTH)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(..., 16) -> (..., 16)."""
-        return self.fc2(F.gelu(self.fc1(tokens)))
-
-
 class TransformerBlock(nn.Module):
     """Pre-norm attention and MLP, each added to the tokens."""
 
@@ -106,7 +95,7 @@ class TransformerBlock(nn.Module):
         self.norm1 = nn.LayerNorm(WIDTH)
         self.attn = LoneTokenAttention()
         self.norm2 = nn.LayerNorm(WIDTH)
-        self.mlp = Mlp()
+        self.mlp = Mlp(WIDTH)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(..., 16) -> (..., 16)."""

@@ -22,6 +22,8 @@ from monai.networks.layers import DropPath
 from torch import nn
 from torch.nn import functional as F
 
+from models.baselines.mlp import Mlp
+
 WIDTH = 96
 WINDOW = 7
 SHIFT = 3
@@ -94,19 +96,6 @@ class WindowAttention(nn.Module):
         return self.proj(attended.transpose(1, 2).reshape(n, w, t, c))
 
 
-class Mlp(nn.Module):
-    """Two layers and an exact GELU, (..., C) -> (..., 4 C) -> (..., C)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(WIDTH, 4 * WIDTH)
-        self.fc2 = nn.Linear(4 * WIDTH, WIDTH)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(..., C) -> (..., C)."""
-        return self.fc2(F.gelu(self.fc1(tokens)))
-
-
 class Block(nn.Module):
     """A Swin transformer block on windows as they are cut, (N, W, T, C) -> same.
 
@@ -120,7 +109,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(WIDTH)
         self.attn = WindowAttention(heads)
         self.norm2 = nn.LayerNorm(WIDTH)
-        self.mlp = Mlp()
+        self.mlp = Mlp(WIDTH)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
