@@ -14,6 +14,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from data.dicom import MOST_VOXELS
 from data.dicom_planes import refuse_foreign
+from data.nifti_values import COPY_AGAIN, read_values
 from data.volume import FORMS_TOLERANCE_MM, corner_distance
 from utils.cli import InputError
 
@@ -21,8 +22,6 @@ MOST_SHEAR = 1e-3  # cosine between two image axes
 ZOOM_TOLERANCE = 0.01  # between pixdim and the affine's columns, relative
 
 _LAST_CODE = 5  # of the coordinate systems that a form can be in
-_DEFLATE_LIMIT = 1032  # the most bytes that one byte of a gzip stream can stand for
-_CUT_SHORT = "copy or download it again"
 _CORRECT_HEADER = "correct the header or download the scan again"
 
 
@@ -121,32 +120,18 @@ def read_stored(file: Path, header: nib.Nifti1Header, shape: tuple[int, ...]) ->
     Raises:
         InputError: the data are cut short or damaged.
     """
-    compressed = file.suffix.lower() == ".gz"
+    opener = gzip.open if file.suffix.lower() == ".gz" else open
     try:
-        kind, offset = header.get_data_dtype(), int(header["vox_offset"])
-        if offset < header.sizeof_hdr:
-            raise HeaderDataError(f"vox_offset is {offset}")
-        slope, intercept = header.get_slope_inter()
-        needed = offset + math.prod(shape) * kind.itemsize
-        # A header that promises more than the file can hold must not reserve the memory for it.
-        held = file.stat().st_size * (_DEFLATE_LIMIT if compressed else 1)
-        with gzip.open(file, "rb") if compressed else open(file, "rb") as stream:
-            content = stream.read(needed) if needed <= held else b""
-            while stream.read(1 << 20):  # to the end, where gzip compares the checksum
-                pass
+        if int(header["vox_offset"]) < header.sizeof_hdr:
+            raise HeaderDataError(f"vox_offset is {header['vox_offset']}")
+        with opener(file, "rb") as stream:
+            return read_values(file, stream, header, shape)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(file, "the data are cut short or damaged", _CUT_SHORT) from error
+        raise InputError(file, "the data are cut short or damaged", COPY_AGAIN) from error
     except (HeaderDataError, ValueError, OverflowError) as error:
         raise InputError(file, "the header is damaged (offset or scaling)", _CORRECT_HEADER) from error
     except MemoryError as error:
         raise InputError(file, "the image does not fit into memory", "average or resample it first") from error
-    if len(content) < needed:
-        raise InputError(file, "the data are cut short", _CUT_SHORT)
-    values = np.frombuffer(content, kind, math.prod(shape), offset).reshape(shape, order="F")
-    with np.errstate(over="ignore", invalid="ignore"):  # infinity is counted and refused later
-        if slope is not None and (slope, intercept) != (1.0, 0.0):
-            values = values.astype(np.float64) * slope + intercept
-        return values.astype(np.float32)
 
 
 def _assumed(file: Path, header: nib.Nifti1Header, assume_ras: bool) -> np.ndarray:

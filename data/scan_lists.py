@@ -5,7 +5,6 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,20 +13,19 @@ from data.adni_walk import ANALYZE, ARCHIVE, ECAT, format_by_name
 from data.bids_scans import find_bids, frame_durations, read_json
 from data.dicom_header import SeriesHeader, read_header
 from data.pairing import days_between, drop_shared, too_far_apart
-from data.scans import PLAIN_NAME, Findings, LeftOutScan, Scan, ScanPair
+from data.scans import PLAIN_NAME, SCAN_COLUMNS, Findings, LeftOutScan, Scan, ScanPair, scan_cells
 from data.subjects import natural_key, read_table, stem
 from utils.cli import InputError
-from utils.files import replacing
+from utils.tsv import write_tsv
 
 __all__ = ["find_bids", "read_scan_pairs", "refuse_inside", "write_pairs_tsv"]
 
 _PAIR_COLUMNS = "subject", "mri", "pet"
-_SCAN_COLUMNS = "path", "id", "description", "date"
 _COLUMNS = (
     "subject",
     "status",
-    *(f"mri_{column}" for column in _SCAN_COLUMNS),
-    *(f"pet_{column}" for column in _SCAN_COLUMNS),
+    *(f"mri_{column}" for column in SCAN_COLUMNS),
+    *(f"pet_{column}" for column in SCAN_COLUMNS),
     "days",
     "path",
     "reason",
@@ -195,9 +193,7 @@ def refuse_inside(out: str | os.PathLike, source: str | os.PathLike) -> None:
 
 
 def write_pairs_tsv(path: str | os.PathLike, findings: Findings) -> None:
-    """Write one line for each pair and each thing left out, tab separated, UTF-8.
-
-    Characters that a file name has and UTF-8 cannot hold become `?`, tabs and line ends become blanks.
+    """Write one line for each pair and each thing left out, as by `utils.tsv.write_tsv`.
 
     Raises:
         InputError: the file cannot be written.
@@ -206,29 +202,14 @@ def write_pairs_tsv(path: str | os.PathLike, findings: Findings) -> None:
     rows += [
         {"status": "left out", "reason": f"image {image} is not in the download"} for image in findings.missing_ids
     ]
-    lines = [_COLUMNS, *([row.get(column, "") for column in _COLUMNS] for row in rows)]
-    text = "".join("\t".join(map(_cell, line)) + "\n" for line in lines)
-    with replacing(path, "give a folder that can be written to") as part:
-        part.write_bytes(text.encode("utf-8", errors="replace"))
-
-
-def _cell(value: object) -> str:
-    return " ".join(str(value).split())
-
-
-def _scan_cells(scan: Scan) -> dict[str, object]:
-    values = scan.where, scan.image_id or "", scan.description, scan.date or ""
-    return {f"{scan.modality.lower()}_{column}": value for column, value in zip(_SCAN_COLUMNS, values, strict=True)}
+    write_tsv(path, _COLUMNS, rows, "give a folder that can be written to")
 
 
 def _pair_row(pair: ScanPair) -> dict[str, object]:
-    days = "" if pair.days is None else pair.days
-    scans: Iterable[Scan] = (pair.mri, pair.pet)
-    cells = {key: value for scan in scans for key, value in _scan_cells(scan).items()}
-    return {"subject": pair.name, "status": "paired", **cells, "days": days, "reason": "; ".join(pair.warnings)}
+    cells = scan_cells(pair.mri) | scan_cells(pair.pet)
+    return {"subject": pair.name, "status": "paired", **cells, "days": pair.days, "reason": "; ".join(pair.warnings)}
 
 
 def _left_out_row(item: LeftOutScan) -> dict[str, object]:
-    cells = _scan_cells(item.scan) if item.scan else {}
-    path = item.path or ""
-    return {"subject": item.subject, "status": "left out", **cells, "path": path, "reason": item.reason}
+    cells = scan_cells(item.scan) if item.scan else {}
+    return {"subject": item.subject, "status": "left out", **cells, "path": item.path, "reason": item.reason}

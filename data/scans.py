@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+SCAN_COLUMNS = ("path", "id", "description", "date")  # of tables about scans, behind `mri_` or `pet_`
 # What can be a prepared subject's name: it becomes a folder and a part of file names.
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -50,6 +51,12 @@ class Scan:
             return self.files[0]
         folders = {os.path.dirname(file) for file in self.files}
         return Path(os.path.commonpath(folders))
+
+
+def scan_cells(scan: Scan) -> dict[str, object]:
+    """Where a scan comes from, by the column of a table."""
+    values = scan.where, scan.image_id, scan.description, scan.date
+    return {f"{scan.modality.lower()}_{column}": value for column, value in zip(SCAN_COLUMNS, values, strict=True)}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -31,6 +30,7 @@ from nibabel.orientations import (
 from nibabel.spatialimages import HeaderDataError
 
 from data.grids import SMOOTH_ABOVE, Image, coarsening, sample
+from data.nifti_values import COPY_AGAIN, read_values
 from utils.cli import InputError, notice
 from utils.files import replacing
 
@@ -46,9 +46,7 @@ MOST_NEGATIVE = 0.1
 
 _FUSED_DESCRIPTION = b"DC2Fusion: fused MRI and PET, unitless, [0, 1]"
 _LONGEST_HEADER = 540  # bytes; NIfTI-2
-_DEFLATE_LIMIT = 1032  # the most bytes that one byte of a gzip stream can stand for
 _CONVERT = "convert it to NIfTI first, for example with dcm2niix or mri_convert"
-_CUT_SHORT = "copy or download it again"
 
 # nibabel reports what it repairs in a header on its own logger; the checks here speak instead.
 _silent = logging.getLogger("dc2fusion.header")
@@ -103,7 +101,7 @@ def read_volume(path: str | os.PathLike) -> Volume:
             header = _parse_header(path, start)
             shape = _check_shape(path, header)
             affine = _read_affine(path, header)
-            stored = _read_values(path, stream, start, header, shape)
+            stored = read_values(path, stream, header, shape, start).reshape(shape[:3])
     _check_values(path, stored)
     orientation = io_orientation(affine)
     array = apply_orientation(stored, orientation)
@@ -227,12 +225,12 @@ def _file_errors(path: Path) -> Iterator[None]:
         raise InputError(path, "permission denied", "make it readable") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         problem = "the compressed data are cut short or damaged"
-        raise InputError(path, problem, _CUT_SHORT) from error
+        raise InputError(path, problem, COPY_AGAIN) from error
     except OSError as error:
         problem = f"cannot be read ({error.strerror or error})"
         raise InputError(path, problem, "check the file and the disk") from error
     except HeaderDataError as error:
-        raise InputError(path, f"the header is damaged ({error})", _CUT_SHORT) from error
+        raise InputError(path, f"the header is damaged ({error})", COPY_AGAIN) from error
     except MemoryError as error:
         problem = "the volume does not fit into memory"
         raise InputError(path, problem, "resample it to larger voxels first") from error
@@ -254,7 +252,7 @@ def _is_compressed(path: Path) -> bool:
     with open(path, "rb") as stream:
         start = stream.read(_LONGEST_HEADER)
     if not start:
-        raise InputError(path, "the file is empty", _CUT_SHORT)
+        raise InputError(path, "the file is empty", COPY_AGAIN)
     suffix = _suffix(path, _CONVERT)
     compressed = start[:2] == b"\x1f\x8b"
     if compressed and suffix == ".nii":
@@ -303,7 +301,7 @@ def _parse_header(path: Path, start: bytes) -> nib.Nifti1Header:
         raise InputError(path, f"not a NIfTI: {_what_it_is(start)}", _CONVERT)
     size = kind.template_dtype.itemsize
     if len(start) < size:
-        raise InputError(path, "the file is cut short within the header", _CUT_SHORT)
+        raise InputError(path, "the file is cut short within the header", COPY_AGAIN)
     header = kind(start[:size], check=False)
     if header["magic"].item()[:2] == b"ni":
         problem = "it is one half of a two-file NIfTI (.hdr and .img)"
@@ -373,28 +371,6 @@ def _compare_forms(path: Path, header: nib.Nifti1Header, sform: np.ndarray) -> N
     if not apart <= FORMS_TOLERANCE_MM:
         how = f"differ by up to {apart:.3g} mm" if math.isfinite(apart) else "contradict"
         notice(f"{path}: sform and qform {how}; the sform is used")
-
-
-def _read_values(
-    path: Path, stream: BinaryIO, start: bytes, header: nib.Nifti1Header, shape: tuple[int, ...]
-) -> np.ndarray:
-    """The first three axes of the stored data, float32 with slope and intercept applied."""
-    kind, offset = header.get_data_dtype(), header.get_data_offset()
-    needed = offset + math.prod(shape) * kind.itemsize
-    # A header that promises more than the file can hold must not reserve the memory for it.
-    most = path.stat().st_size * (_DEFLATE_LIMIT if isinstance(stream, gzip.GzipFile) else 1)
-    content = start + stream.read(needed - len(start)) if needed <= most else start
-    if len(content) < needed:
-        problem = f"cut short: {needed} bytes promised by the header are not all there"
-        raise InputError(path, problem, _CUT_SHORT)
-    while stream.read(1 << 20):  # to the end, where gzip compares the checksum
-        pass
-    values = np.frombuffer(content, kind, math.prod(shape), offset).reshape(shape[:3], order="F")
-    slope, intercept = header.get_slope_inter()
-    with np.errstate(over="ignore", invalid="ignore"):  # infinity is counted and refused later
-        if slope is not None and (slope, intercept) != (1.0, 0.0):
-            values = values.astype(np.float64) * slope + intercept
-        return values.astype(np.float32)
 
 
 def _check_values(path: Path, values: np.ndarray) -> None:

@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from data.scans import Findings, LeftOutScan, Scan
-from utils.files import replacing
+from data.scans import SCAN_COLUMNS, Findings, LeftOutScan, scan_cells
 from utils.preparation import Item
 from utils.prepared_layout import PICTURES
 from utils.prepared_subject import picture_caption
 from utils.qc import Entry, save_page
+from utils.tsv import write_tsv
 
 # status -> heading on the page, in the order in which a person should look
 STATUSES = {
@@ -24,9 +24,8 @@ FIGURES = (
     "rotation_deg", "shift_mm", "start", "nmi_before", "nmi_after", "nmi_brain", "nmi_mirrored", "contrast",
     "fov_cover", "sharpness", "off_centre_mm", "scale_x", "scale_y", "scale_z", "template_fit", "mri_peak", "pet_peak",
 )  # fmt: skip
-_SCAN = ("path", "id", "description", "date")
 COLUMNS = (
-    "subject", "status", *(f"mri_{part}" for part in _SCAN), *(f"pet_{part}" for part in _SCAN), "days_between",
+    "subject", "status", *(f"{role}_{part}" for role in ("mri", "pet") for part in SCAN_COLUMNS), "days_between",
     "mri_shape", "mri_voxel", "pet_shape", "pet_voxel", "pet_frames", "pet_units", "space", "template", *FIGURES,
     "seconds", "warnings", "flags", "message",
 )  # fmt: skip
@@ -67,10 +66,7 @@ def write_report(root: Path, items: Sequence[Item], left_out: Sequence[LeftOutSc
     line = summary(items, left_out)
     faults = faults_of(left_out)
     rows = [*(row(item) for item in items), *map(_fault_row, faults)]
-    lines = ["\t".join(COLUMNS), *("\t".join(_cell(cells[column]) for column in COLUMNS) for cells in rows)]
-    text = "\n".join(lines).encode("utf-8", "replace").decode("utf-8")
-    with replacing(root / "report.tsv", "choose another --out") as part:
-        part.write_text(text + "\n", encoding="utf-8")
+    write_tsv(root / "report.tsv", COLUMNS, rows, "choose another --out")
     lost = [Entry(item.subject or "?", "failed", (fault_line(item),), None, math.inf) for item in faults]
     save_page(root / "report.html", [*(_entry(item, root) for item in items), *lost], STATUSES, line)
     return line
@@ -100,14 +96,14 @@ def row(item: Item) -> dict:
     """A subject's cells of `report.tsv`, by column; what is not known is empty."""
     cells: dict = dict.fromkeys(COLUMNS, "")
     cells |= {"subject": item.pair.name, "status": item.status, "days_between": item.pair.days}
-    cells |= _scan_cells(item.pair.mri) | _scan_cells(item.pair.pet)
+    cells |= scan_cells(item.pair.mri) | scan_cells(item.pair.pet)
     cells |= {"message": item.problem, "flags": "; ".join(item.flags), "seconds": item.seconds}
     record = item.record
     if record is None:
         return cells
     for key in ("mri", "pet"):
-        seen = record["inputs"][key]
-        cells |= {f"{key}_{part}": " x ".join(f"{n:g}" for n in seen[source]) for part, source in _GRID}
+        for column, source in (("shape", "shape"), ("voxel", "voxel_mm")):
+            cells[f"{key}_{column}"] = " x ".join(f"{n:g}" for n in record["inputs"][key][source])
     pet = record["inputs"]["pet"]
     cells |= {"pet_frames": pet["frames"], "pet_units": pet["units"], "space": record["space"]}
     cells |= {"template": record["template"], "seconds": record["seconds"]}
@@ -117,28 +113,10 @@ def row(item: Item) -> dict:
 
 def _fault_row(item: LeftOutScan) -> dict:
     """The cells of something that no pair could be made of."""
-    scan = _scan_cells(item.scan) if item.scan else {}
+    scan = scan_cells(item.scan) if item.scan else {}
     message = f"{item.path}: {item.reason}" if item.path else item.reason
     about = {"subject": item.subject, "status": "failed", "message": message}
     return dict.fromkeys(COLUMNS, "") | scan | about
-
-
-def _scan_cells(scan: Scan) -> dict:
-    """Where a scan comes from, by column."""
-    parts = scan.where, scan.image_id, scan.description, scan.date
-    return {f"{scan.modality.lower()}_{part}": value for part, value in zip(_SCAN, parts, strict=True)}
-
-
-_GRID = (("shape", "shape"), ("voxel", "voxel_mm"))
-
-
-def _cell(value: object) -> str:
-    """A value as one cell of a table separated by tabs."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    return " ".join(str(value).split())
 
 
 def _entry(item: Item, root: Path) -> Entry:
