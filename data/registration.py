@@ -16,6 +16,9 @@ from data.grids import Image, coarser, sides
 from utils.cli import InputError
 
 CLIP_PERCENTILES = 0.5, 99.5  # of the voxels above 0
+# The two finest of ANTs' four levels, which start at 6 voxels; from a start that is nearly right the coarse ones can
+# only walk away: masked and at 4 mm their answers were 0.6 mm off on the average and up to 2.6, against 0.5 and 0.7.
+_FINEST_LEVELS = {"aff_iterations": (1200, 100), "aff_shrink_factors": (2, 1), "aff_smoothing_sigmas": (1, 0)}
 # ANTs writes a transform from fixed to moving, in the LPS millimetres of ITK.
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -47,7 +50,12 @@ def working_copy(image: Image, voxel_mm: float) -> Image:
 
 
 def register(
-    fixed: Image, moving: Image, kind: str = "Rigid", start: np.ndarray | None = None, mask: np.ndarray | None = None
+    fixed: Image,
+    moving: Image,
+    kind: str = "Rigid",
+    start: np.ndarray | None = None,
+    mask: np.ndarray | None = None,
+    is_near: bool = False,
 ) -> np.ndarray:
     """Find the linear transform that brings `moving` onto `fixed`, by mutual information.
 
@@ -56,6 +64,7 @@ def register(
         kind: ANTs' `type_of_transform`, "Rigid" or "antsRegistrationSyNQuick[a]".
         start: (4, 4) first guess; None: the centres of mass on each other.
         mask: part of `fixed` that counts, of its shape; None: all.
+        is_near: whether the start is right to a few voxels, so that no coarse levels are needed; rigid only.
 
     Returns:
         (4, 4) matrix, world of `moving` -> world of `fixed`.
@@ -69,7 +78,7 @@ def register(
             raise ValueError("images to be registered must be finite and not constant")
     ants = _import_ants()
     with tempfile.TemporaryDirectory(prefix="dc2fusion-") as folder:
-        options = {}
+        options = dict(_FINEST_LEVELS) if is_near else {}
         if start is not None:
             options["initial_transform"] = _write_transform(ants, start, Path(folder) / "start.mat")
         if mask is not None:

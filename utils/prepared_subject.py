@@ -30,7 +30,7 @@ from utils.prepared_layout import (
 from utils.processes import Refusal
 from utils.qc import save_qc_picture
 
-VERSION = 1  # of the way from scans to files: raise it when the same inputs and options give other files
+VERSION = 2  # of the way from scans to files: raise it when the same inputs and options give other files
 
 
 @dataclass(frozen=True)

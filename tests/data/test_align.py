@@ -301,7 +301,7 @@ def test_a_last_registration_that_walks_away_is_not_taken(monkeypatch, made, mri
     right, lost = np.eye(4), rigid(25, (20, 10, 0))
     asked = []
 
-    def stub(fixed, moving, kind="Rigid", start=None, mask=None):
+    def stub(fixed, moving, kind="Rigid", start=None, mask=None, is_near=False):
         asked.append(mask is not None)
         return right if len(asked) == 1 or (mask is None and unmasked_is_right) else lost
 
@@ -311,6 +311,23 @@ def test_a_last_registration_that_walks_away_is_not_taken(monkeypatch, made, mri
     answer = pose.find_pose(fixed, moving, made.labels >= 11)
     assert np.array_equal(answer.matrix, right)
     assert True in asked, "nothing was registered with a mask"
+
+
+@needs_ants
+def test_coarse_voxels_do_not_let_the_last_registration_walk_away():
+    """On 4 mm ANTs' first levels have voxels of 24 mm, and of those a mask leaves too few to go by."""
+    head = make_subject(1, 4.0)
+    fixed = working_copy(Image(head.mri, head.affine), 4.0)
+    places = carry(head.affine, np.argwhere(head.labels >= 11))
+    motions = rigid(14, (8, 3, -6)), rigid(9, (-4, 9, 2), axis=(3, -1, 1)), rigid(12, (2, -10, 5), axis=(0, 1, 2))
+    answers = []
+    for motion in motions:
+        moving = working_copy(Image(head.pet, motion @ head.affine), 4.0)
+        found = pose.find_pose(fixed, moving, head.labels >= 11)
+        answers.append(carry(found.matrix @ motion, places))
+    for answer in answers:
+        assert np.linalg.norm(answer - places, axis=1).max() < 1.5
+        assert np.linalg.norm(answer - np.mean(answers, axis=0), axis=1).mean() < 0.1
 
 
 def _step(x=0, y=0, z=0):
