@@ -79,7 +79,7 @@ table: demo-run
 	@echo "pictures:      result/table/pictures-01.png"
 
 prepare-demo: $(PREP_VENV)/.installed
-	@$(PREP) -m data.phantom_dicom --out demo/download
+	@$(PREP) -m data.phantom.download --out demo/download
 	@$(PREP) prepare.py --adni demo/download --out demo/prepared
 
 test: $(VENV)/.installed-dev

@@ -15,7 +15,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.cli import InputError, Parser, device_numbers, notice, positive_int, run
+from utils.cli import Parser, device_numbers, positive_int, run
+from utils.errors import InputError, notice
 
 
 def build_parser() -> Parser:
@@ -62,7 +63,7 @@ def choose_protocols(args: argparse.Namespace) -> list[str]:
     Raises:
         InputError: the published one on another grid than its own.
     """
-    from utils.evaluation import PUBLISHED_SIZE
+    from evaluation.scoring import PUBLISHED_SIZE
 
     if args.size < 16:
         raise InputError("--size", f"{args.size} is below 16 voxels", "give 16 or more")
@@ -109,7 +110,7 @@ def choose_methods(args: argparse.Namespace, settings, device, names: Sequence[s
     Raises:
         InputError: a bad name or path, a label twice, a plane for nothing, or nothing to score.
     """
-    from utils.methods import TRIVIAL, Loading, folder_method, model_method, trivial_method, weights_method
+    from evaluation.methods import TRIVIAL, Loading, folder_method, model_method, trivial_method, weights_method
 
     loading = Loading(settings.size, settings.recipe, device, args.variant, args.plane or "axial")
     methods = [model_method(text, loading) for text in args.methods]
@@ -145,8 +146,8 @@ def write_results(args: argparse.Namespace, book, subjects: list, methods: list,
     Raises:
         InputError: there is none.
     """
-    from utils.plots import save_box_plots, save_pages
-    from utils.tables import Results, Row, write_tables
+    from evaluation.plots import save_box_plots, save_pages
+    from evaluation.tables import Results, Row, write_tables
 
     rows = [Row(method.label, method.title, method.is_trivial) for method in methods]
     labels = [row.label for row in rows]
@@ -171,9 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from dataclasses import asdict
 
-    from utils.distributed import choose_devices
-    from utils.evaluation import Settings, evaluate
-    from utils.scorebook import ScoreBook
+    from evaluation.scorebook import ScoreBook
+    from evaluation.scoring import Settings, evaluate
+    from training.distributed import choose_devices
 
     protocols, metrics = choose_protocols(args), choose_metrics(args.metrics)
     settings = Settings(args.size, args.recipe, args.grid, args.mask, args.planes, metrics)

@@ -14,7 +14,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.cli import InputError, Parser, device_numbers, notice, positive_int, report, run
+from utils.cli import Parser, device_numbers, positive_int, run
+from utils.errors import InputError, notice, report
 
 RESULT = Path("result")
 HELD_OUT = Path("synthetic-held-out")
@@ -58,13 +59,13 @@ def build_parser() -> Parser:
 
 
 def find_jobs(args: argparse.Namespace) -> list:
-    """What the flags ask for, as `utils.fuser.Job`s.
+    """What the flags ask for, as `inference.fuse.Job`s.
 
     Raises:
         InputError: flags that do not go together, or nothing to fuse.
     """
     from data.subjects import PUBLISHED_MRI, find_subjects, read_pairs, stem
-    from utils.fuser import Job
+    from inference.fuse import Job
 
     sources = [flag for flag in ("mri", "data", "list") if getattr(args, flag)]
     if len(sources) > 1:
@@ -89,7 +90,7 @@ def find_jobs(args: argparse.Namespace) -> list:
 
 def synthetic_root() -> Path:
     """Make one synthetic subject that no training has seen."""
-    from data.phantom import write_cohort
+    from data.phantom.cohort import write_cohort
 
     notice(f"no --mri, --data or --list: fusing a synthetic subject, {HELD_OUT}/")
     write_cohort(HELD_OUT, subjects=1, seed=HELD_OUT_SEED)
@@ -108,8 +109,8 @@ def load_network(args: argparse.Namespace):
     if args.plane and not args.weights:
         raise InputError("--plane", "is that of --weights, a run knows its own", "leave the flag out")
 
-    from utils.checkpoint import load_model, newest_run
-    from utils.published import load_published, parse_published
+    from inference.published import load_published, parse_published
+    from inference.trained import load_model, newest_run
 
     if not args.weights:
         return load_model(args.checkpoint or newest_run(RESULT), args.variant, args.size)
@@ -120,7 +121,7 @@ def load_network(args: argparse.Namespace):
 def fuse(job, trained, device, args: argparse.Namespace) -> None:
     """Read, fuse, write, picture and score one pair."""
     from data.volume import read_pair, write_like
-    from utils.fuser import fuse_pair, score_table
+    from inference.fuse import fuse_pair, score_table
     from utils.pictures import save_fusion_picture
 
     mri, pet = read_pair(job.mri, job.pet)
@@ -137,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     trained = load_network(args)
 
-    from utils.distributed import choose_devices
+    from training.distributed import choose_devices
 
     device = choose_devices(args.gpus)[0]
     if device.type == "cpu":

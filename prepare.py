@@ -17,7 +17,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from utils.cli import InputError, Parser, non_negative_int, notice, positive_float, positive_int, run
+from utils.cli import Parser, non_negative_int, positive_float, positive_int, run
+from utils.errors import InputError, notice
 
 
 def build_parser() -> Parser:
@@ -63,7 +64,7 @@ def check_flags(args: argparse.Namespace) -> Path:
     Raises:
         InputError: no input or two, flags of another input, or an output inside the input.
     """
-    from data.scan_lists import refuse_inside
+    from preparation.find.table import refuse_inside
 
     given = [flag for flag in ("adni", "bids", "pairs") if getattr(args, flag) is not None]
     if len(given) != 1:
@@ -83,9 +84,9 @@ def check_flags(args: argparse.Namespace) -> Path:
 
 
 def find(args: argparse.Namespace):
-    """Everything that the input holds, paired and left out (`data.scans.Findings`)."""
-    from data.adni import find_adni
-    from data.scan_lists import find_bids, read_scan_pairs
+    """Everything that the input holds, paired and left out (`preparation.scans.Findings`)."""
+    from preparation.find.adni import find_adni
+    from preparation.find.table import find_bids, read_scan_pairs
 
     if args.bids:
         return find_bids(args.bids, args.max_days, args.bids_filter)
@@ -100,7 +101,7 @@ def check_inputs(findings, out: Path) -> None:
     Raises:
         InputError: one does.
     """
-    from data.scan_lists import refuse_inside
+    from preparation.find.table import refuse_inside
 
     target = out.resolve()
     for pair in findings.pairs:
@@ -113,7 +114,7 @@ def check_inputs(findings, out: Path) -> None:
 
 def show(findings, table: Path) -> int:
     """Print what was found, `pairs.tsv` has the rest; returns 1 where something is wrong with it, else 0."""
-    from utils.prepared_report import fault_line, faults_of
+    from preparation.report import fault_line, faults_of
 
     faults = faults_of(findings.left_out)
     for item in faults:
@@ -131,10 +132,10 @@ def prepare_all(args: argparse.Namespace, findings, folder, source: Path) -> int
     """Make the pairs and the report; returns the exit status."""
     from tqdm import tqdm
 
-    from data.convert import Allowed
-    from utils.preparation import BYTES_EACH, prepare
-    from utils.prepared_report import exit_status, write_report
-    from utils.prepared_subject import PrepareOptions
+    from preparation.cohort import BYTES_EACH, prepare
+    from preparation.read.scan import Allowed
+    from preparation.report import exit_status, write_report
+    from preparation.subject import PrepareOptions
     from utils.processes import default_jobs
 
     def bar(outcomes: Iterable, total: int) -> Iterable:
@@ -170,10 +171,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     source = check_flags(args)
 
-    from data.scan_lists import write_pairs_tsv
-    from utils.preparation import check_packages
-    from utils.prepared_folder import PreparedFolder
-    from utils.prepared_report import pairing_table
+    from preparation.cohort import check_packages
+    from preparation.find.table import write_pairs_tsv
+    from preparation.output.folder import PreparedFolder
+    from preparation.report import pairing_table
 
     findings = find(args)
     check_inputs(findings, args.out)

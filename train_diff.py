@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from utils.cli import InputError, notice, run
-from utils.config import TrainConfig
-from utils.flags import build_parser
+from training.config import TrainConfig
+from training.flags import build_parser
+from utils.cli import run
+from utils.errors import InputError, notice
 
 SYNTHETIC = Path("synthetic")  # where the synthetic cohort is made
 SYNTHETIC_SUBJECTS = 8
@@ -28,7 +29,7 @@ def choose_subjects(config: TrainConfig, lists: tuple) -> tuple[list, list]:
     from tqdm import tqdm
 
     from data import splits
-    from data.phantom import write_cohort
+    from data.phantom.cohort import write_cohort
     from data.subjects import find_subjects
 
     root = config.data
@@ -81,8 +82,8 @@ def train(process, config: TrainConfig, datasets: tuple, resumed: dict | None) -
     import torch
 
     from models import build_model
-    from utils.checkpoint import LAST, restore_model
-    from utils.trainer import Trainer
+    from training.checkpoint import LAST, restore_model
+    from training.trainer import Trainer
 
     torch.manual_seed(config.seed + process.rank)
     if resumed:
@@ -102,8 +103,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"all {config.epochs} epochs of {config.run_folder} are done; train on with a larger --epochs")
         return
 
-    from utils.distributed import choose_devices, launch
-    from utils.runlog import start_run_folder
+    from training.distributed import choose_devices, launch
+    from training.runlog import start_run_folder
 
     devices = choose_devices(config.gpus)
     if devices[0].type == "cpu":
@@ -152,7 +153,7 @@ def resumed_run(given: dict, path: Path) -> tuple[TrainConfig, dict]:
     Raises:
         InputError: no such checkpoint, or a flag that would make it another run.
     """
-    from utils.checkpoint import LAST, read_own
+    from training.checkpoint import LAST, read_own
 
     path = path / LAST if path.is_dir() else path
     content, config = read_own(path)

@@ -17,16 +17,17 @@ import nibabel as nib
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from data.align import check_volume, head_mask
 from data.grids import Image, carry, sample
-from data.judgement import judge, measure, peak
-from data.phantom import make_subject
-from data.pose import find_pose, turn_about
-from data.registration import working_copy
+from data.phantom.head import make_subject
 from data.subjects import find_subjects
-from data.template import BRAIN_FOUND, Template, find_brain, load_template
 from data.volume import Volume, read_volume
-from utils.cli import InputError, Parser, non_negative_int, positive_float, run
+from preparation.align.pair import check_volume, head_mask
+from preparation.align.pose import find_pose, turn_about
+from preparation.align.quality import judge, measure, peak
+from preparation.align.registration import working_copy
+from preparation.align.template import BRAIN_FOUND, Template, find_brain, load_template
+from utils.cli import Parser, non_negative_int, positive_float, run
+from utils.errors import InputError
 
 WORKING_MM = 2.0
 RIGHT_MM = 3.0  # mean error below which a large misalignment counts as recovered
@@ -46,7 +47,7 @@ class Head:
         self.unmoved, _ = (np.eye(4), None) if truth else self.place(pet)
 
     def place(self, pet: Volume) -> tuple[np.ndarray, dict]:
-        """Matrix and figures of a PET, as `data.align.align_pair` finds them."""
+        """Matrix and figures of a PET, as `preparation.align.pair.align_pair` finds them."""
         check_volume(pet, "PET")
         moving = working_copy(Image(pet.array, pet.affine), WORKING_MM)
         pose = find_pose(self.fixed, moving, self.region, metric_mask=self.found)

@@ -8,8 +8,8 @@ import argparse
 import torch
 
 from benchmarks.measure import machine, parse_device, seconds
-from models.blend_conv import BlendConv
-from models.paths import PATHS
+from models.dcfb import BlendConv
+from models.ops.paths import PATHS
 
 
 def main() -> None:

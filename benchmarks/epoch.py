@@ -17,13 +17,13 @@ import torch
 
 from benchmarks.measure import machine, parse_device
 from data.dataset import prepared_datasets
-from data.phantom import write_cohort
+from data.phantom.cohort import write_cohort
 from data.subjects import find_subjects
 from losses import build_objective
 from models import build_model
-from utils.config import TrainConfig
-from utils.distributed import Process
-from utils.trainer import Trainer
+from training.config import TrainConfig
+from training.distributed import Process
+from training.trainer import Trainer
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -22,7 +22,7 @@ from benchmarks import step
 from benchmarks.measure import machine, parse_device, run_module
 from benchmarks.operations import operations_table
 from models import build_model
-from models.kernels import KERNELS
+from models.ops.kernels import KERNELS
 
 BASE = "plain float32"
 CONFIGURATIONS: dict[str, tuple[str, list[str]]] = {

@@ -18,12 +18,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.counting import copy_bandwidth
 from benchmarks.measure import machine, parse_device, seconds
-from models import kernels
-from models.attention import window_attention
 from models.dc2fusion import HEADS, PATCH
-from models.depthwise import blend_conv3d, depthwise_conv3d
-from models.norms import norm_gelu_linear
-from models.sampling import sample_partner
+from models.ops import kernels
+from models.ops.attention import window_attention
+from models.ops.depthwise import blend_conv3d, depthwise_conv3d
+from models.ops.norm_gelu import norm_gelu_linear
+from models.ops.sampling import sample_partner
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # relative; in bfloat16 PyTorch rounds between its operations
@@ -51,7 +51,7 @@ def cases(kernel: str, width: int, side: int, heads: int, device: torch.device, 
     """For each operation that takes a kernel, what the network calls, and its differentiable inputs.
 
     Args:
-        kernel: a name of `models.kernels`.
+        kernel: a name of `models.ops.kernels`.
         width: C.
         side: tokens a side.
         heads: attention heads.

@@ -13,8 +13,9 @@ import monai
 import torch
 from torch.nn import functional as F
 
-from data.phantom import make_subject, subject_seed
-from utils.trainer import peak_memory_gib
+from data.phantom.cohort import subject_seed
+from data.phantom.head import make_subject
+from training.trainer import peak_memory_gib
 
 __all__ = ["machine", "parse_device", "peak_memory_gib", "run_module", "seconds", "synthetic_head"]
 

@@ -11,9 +11,10 @@ import time
 import torch
 
 from benchmarks.measure import machine, parse_device, seconds, synthetic_head
+from inference.published import FORM, load_published, parse_published
 from models import build_model, model_names
-from utils.cli import InputError, positive_int, report
-from utils.published import FORM, load_published, parse_published
+from utils.cli import positive_int
+from utils.errors import InputError, report
 
 WARM_UP = 16  # voxels along each axis
 

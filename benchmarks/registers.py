@@ -4,7 +4,7 @@
 
 The network's operations run at their true sizes, but where they would launch a kernel it is compiled instead, with the
 same types, constants and divisibilities, so that a kernel that does not compile, or spills registers, shows without a
-GPU. For the tile sizes of `models.kernels.tiles`: more registers are fewer warps at a time, spills are traffic.
+GPU. For the tile sizes of `models.ops.kernels.tiles`: more registers are fewer warps at a time, spills are traffic.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from benchmarks.kernels import DTYPES, cases, differentiated
-from models import kernels
 from models.dc2fusion import HEADS
+from models.ops import kernels
 
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}
 NVIDIA = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"

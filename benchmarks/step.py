@@ -22,7 +22,8 @@ from benchmarks.counting import STEP_BY_FORWARD, copy_bandwidth, matrix_rate, ne
 from benchmarks.measure import machine, parse_device, peak_memory_gib, run_module, seconds, synthetic_head
 from benchmarks.operations import operations_table, time_by_kind
 from losses import build_objective
-from models import build_model, kernels
+from models import build_model
+from models.ops import kernels
 
 DTYPES = ("float32", "tf32", "bfloat16")
 PASSES = ("forward", "step")

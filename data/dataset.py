@@ -33,7 +33,7 @@ from data.transforms import (
     to_item,
 )
 from data.volume import read_pair
-from utils.cli import InputError, notice
+from utils.errors import InputError, notice
 from utils.files import replacing
 
 CACHES = ("disk", "memory", "none")

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.subjects import Cohort, Subject, name_problem, natural_key, read_text
-from utils.cli import InputError
+from data.subjects import Cohort, Subject, name_problem
+from utils.errors import InputError
 from utils.files import replacing
+from utils.text import natural_key, read_text
 
 TRAIN_FILE, VALIDATION_FILE = "train.txt", "validation.txt"
 _NAMED_AT_MOST = 5

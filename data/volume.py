@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -30,8 +31,7 @@ from nibabel.orientations import (
 from nibabel.spatialimages import HeaderDataError
 
 from data.grids import SMOOTH_ABOVE, Image, coarsening, sample
-from data.nifti_values import COPY_AGAIN, read_values
-from utils.cli import InputError, notice
+from utils.errors import InputError, notice
 from utils.files import replacing
 
 # Two grids are one when no corner of their boxes differs by more than this part of the smallest
@@ -488,3 +488,46 @@ def _stored_image(array: np.ndarray, reference: Volume) -> nib.Nifti1Image:
     # With an affine beside the header nibabel may rewrite the forms and their codes. It resets data
     # offset and slope, which belong to the stored values, by itself.
     return kind(np.ascontiguousarray(stored, dtype=np.float32), None, header)
+
+
+COPY_AGAIN = "copy or download it again"
+
+
+_DEFLATE_LIMIT = 1032  # the most bytes that one byte of a gzip stream can stand for
+
+
+def read_values(
+    path: Path, stream: BinaryIO, header: nib.Nifti1Header, shape: tuple[int, ...], start: bytes = b""
+) -> np.ndarray:
+    """All values, read to the end of the file, where gzip compares its checksum.
+
+    Args:
+        path: the file, for its size and for messages.
+        stream: the file, opened with `gzip.open` where it is compressed.
+        header: what the values' type, place and scaling are taken from.
+        shape: of the stored array.
+        start: what was read from the stream before.
+
+    Returns:
+        float32 of `shape`, slope and intercept applied; may hold NaN and infinity.
+
+    Raises:
+        InputError: fewer values than the header promises.
+        OSError, EOFError, zlib.error: from the stream.
+    """
+    kind, offset = header.get_data_dtype(), header.get_data_offset()
+    slope, intercept = header.get_slope_inter()
+    needed = offset + math.prod(shape) * kind.itemsize
+    # A header that promises more than the file can hold must not reserve the memory for it.
+    most = path.stat().st_size * (_DEFLATE_LIMIT if isinstance(stream, gzip.GzipFile) else 1)
+    content = start + stream.read(needed - len(start)) if needed <= most else start
+    if len(content) < needed:
+        problem = f"cut short: {needed} bytes promised by the header are not all there"
+        raise InputError(path, problem, COPY_AGAIN)
+    while stream.read(1 << 20):
+        pass
+    values = np.frombuffer(content, kind, math.prod(shape), offset).reshape(shape, order="F")
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity is for the caller to count
+        if slope is not None and (slope, intercept) != (1.0, 0.0):
+            values = values.astype(np.float64) * slope + intercept
+        return values.astype(np.float32)

@@ -17,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from models.dcfb import DCFBlock, channels_first, channels_last, pad_tokens
 from models.fusion_layer import fusion_strategy
-from models.head import PATCH, Head
-from models.paths import check_path
+from models.ops.paths import check_path
+from models.ops.stream_maps import PATCH, stream_maps
 from models.variants import build_variant
 
 DEPTHS = (2, 2, 6, 2)  # blocks of the four encoder stages; the decoder mirrors them
@@ -110,6 +110,27 @@ class SkipReduction(nn.Linear):
         return super().forward(torch.cat((stream, skip), dim=-1))
 
 
+class Head(nn.Module):
+    """LayerNorm, ConvTranspose3d(2E -> E/2, kernel 4, stride 4), Conv3d(E/2 -> 2, kernel 3, padding 1).
+
+    Args:
+        embed_dim: E.
+        path: "fast" or "plain", see `models.ops.paths`.
+    """
+
+    def __init__(self, embed_dim: int, path: str = "fast") -> None:
+        super().__init__()
+        self.path = path
+        self.norm = nn.LayerNorm(2 * embed_dim)
+        self.to_voxels = nn.ConvTranspose3d(2 * embed_dim, embed_dim // 2, PATCH, stride=PATCH)
+        self.to_maps = nn.Conv3d(embed_dim // 2, 2, kernel_size=3, padding=1)
+
+    def forward(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
+        """(B, D, H, W, E) twice -> (B, 2, 4D, 4H, 4W)."""
+        tokens = self.norm(torch.cat((mri, pet), dim=-1))
+        return stream_maps(tokens, self.to_voxels, self.to_maps, self.path)
+
+
 class DC2Fusion(nn.Module):
     """The DC2Fusion network.
 
@@ -119,7 +140,7 @@ class DC2Fusion(nn.Module):
         variant: "paper" or "released", see `models.variants`.
         fusion: name of the fusion strategy, see `models.fusion_layer`; None takes the variant's own.
         switched: single differences ("R1" ..) that take the other variant's form, for ablation.
-        path: "fast", or "plain" for the slow oracle, see `models.paths`.
+        path: "fast", or "plain" for the slow oracle, see `models.ops.paths`.
         checkpoint_activations: compute each block a second time in the backward pass instead of keeping
             its activations, for small cards: same numbers, a fraction of the memory, a third more time.
 

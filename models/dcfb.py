@@ -18,11 +18,11 @@ from monai.networks.layers import DropPath
 from torch import nn
 from torch.nn import functional as F
 
-from models.attention import window_attention
-from models.blend_conv import BlendConv
-from models.depthwise import depthwise_conv3d
-from models.norms import gelu_linear, norm_gelu_linear
-from models.sampling import sample_partner
+from models.ops.attention import window_attention
+from models.ops.depthwise import blend_conv3d, depthwise_conv3d
+from models.ops.norm_gelu import gelu_linear, norm_gelu_linear
+from models.ops.paths import check_path
+from models.ops.sampling import sample_partner
 from models.variants import Variant
 
 WINDOW = 2
@@ -50,7 +50,7 @@ class PositionalRelationship(nn.Module):
     Args:
         width: C.
         variant: steers [R1] and [R8].
-        path: "fast" or "plain", see `models.paths`.
+        path: "fast" or "plain", see `models.ops.paths`.
     """
 
     def __init__(self, width: int, variant: Variant, path: str) -> None:
@@ -114,7 +114,7 @@ class WindowCrossAttention(nn.Module):
         width: C.
         heads: h, must divide C.
         variant: steers [R4] and [R9].
-        path: "fast" or "plain", see `models.paths`.
+        path: "fast" or "plain", see `models.ops.paths`.
     """
 
     def __init__(self, width: int, heads: int, variant: Variant, path: str) -> None:
@@ -147,6 +147,44 @@ class WindowCrossAttention(nn.Module):
         )
 
 
+class BlendConv(nn.Module):
+    """Grouped Conv3d, 2C -> C channels, C groups, kernel 7, padding 3, with bias.
+
+    Args:
+        width: C, the channels of each stream.
+        concatenated_groups: [R2], see `models.variants`.
+        path: "fast" or "plain", see `models.ops.paths`. Both have the same parameters.
+    """
+
+    def __init__(self, width: int, concatenated_groups: bool = False, path: str = "fast") -> None:
+        super().__init__()
+        self.path = check_path(path)
+        self.concatenated_groups = concatenated_groups
+        # A Conv3d holds the parameters, so that they start as PyTorch's own would.
+        grouped = nn.Conv3d(2 * width, width, kernel_size=7, padding=3, groups=width)
+        self.weight, self.bias = grouped.weight, grouped.bias
+
+    def forward(self, x: torch.Tensor, partner: torch.Tensor) -> torch.Tensor:
+        """Blend a stream with its sampled partner.
+
+        Args:
+            x: (B, C, D, H, W) features of the stream.
+            partner: same shape, the partner's features sampled at the offset positions.
+
+        Returns:
+            (B, C, D, H, W).
+        """
+        first, second = self.group_inputs(x, partner)
+        return blend_conv3d(first, second, self.weight, self.bias, self.path)
+
+    def group_inputs(self, x: torch.Tensor, partner: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first and the second channel of every group, (B, C, D, H, W) each."""
+        if not self.concatenated_groups:
+            return x, partner
+        both = torch.cat((x, partner), dim=1)
+        return both[:, 0::2], both[:, 1::2]
+
+
 class CrossFeatureBlend(nn.Module):
     """Cross feature blend: a convolution and an attention branch that gate each other.
 
@@ -154,7 +192,7 @@ class CrossFeatureBlend(nn.Module):
         width: C.
         heads: attention heads.
         variant: steers [R2], [R3], [R4] and [R9].
-        path: "fast" or "plain", see `models.paths`.
+        path: "fast" or "plain", see `models.ops.paths`.
     """
 
     def __init__(self, width: int, heads: int, variant: Variant, path: str) -> None:
@@ -211,7 +249,7 @@ class DCFBlock(nn.Module):
         heads: attention heads, must divide C.
         drop_path: stochastic depth rate in [0, 1), a mask per sample and call.
         variant: the reading of the method.
-        path: "fast" or "plain", see `models.paths`.
+        path: "fast" or "plain", see `models.ops.paths`.
     """
 
     def __init__(self, width: int, heads: int, drop_path: float, variant: Variant, path: str = "fast") -> None:

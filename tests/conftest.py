@@ -9,8 +9,8 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy.spatial.transform import Rotation
 
 import train_diff
-from data.phantom import write_cohort
-from tests.runs import QUICK, QUICK_2D
+from data.phantom.cohort import write_cohort
+from tests.helpers.runs import QUICK, QUICK_2D
 from utils.cli import run
 
 HEAD_SHAPE = (18, 22, 15)

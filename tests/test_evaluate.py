@@ -19,11 +19,12 @@ import metrics
 from data.dataset import PairDataset
 from data.subjects import find_subjects
 from data.volume import read_pair
+from evaluation import methods, scoring
+from evaluation.scorebook import ScoreBook
 from models import build_model
 from models.baselines.slicewise import Slicewise
-from utils import checkpoint, evaluation, methods
-from utils.config import TrainConfig
-from utils.scorebook import ScoreBook
+from training import checkpoint
+from training.config import TrainConfig
 
 SIZE = 40
 NAMES = ("psnr", "ssim", "nmi")
@@ -55,8 +56,8 @@ def score(run_script, synthetic_cohort, monkeypatch, tmp_path):
     def call(*flags, data=synthetic_cohort, out=tmp_path / "out", pictures=False):
         with monkeypatch.context() as patched:
             if not pictures:  # they take most of the time
-                patched.setattr("utils.plots.save_box_plots", lambda *_: None)
-                patched.setattr("utils.plots.save_pages", lambda *_: None)
+                patched.setattr("evaluation.plots.save_box_plots", lambda *_: None)
+                patched.setattr("evaluation.plots.save_pages", lambda *_: None)
             return run(*flags, data=data, out=out)
 
     def run(*flags, data, out):
@@ -68,8 +69,8 @@ def score(run_script, synthetic_cohort, monkeypatch, tmp_path):
 @pytest.fixture
 def scored_volumes(monkeypatch):
     """A list that grows by one for each volume that is scored."""
-    calls, real = [], evaluation._scores
-    monkeypatch.setattr(evaluation, "_scores", lambda *args: calls.append(1) or real(*args))
+    calls, real = [], scoring._scores
+    monkeypatch.setattr(scoring, "_scores", lambda *args: calls.append(1) or real(*args))
     return calls
 
 
@@ -121,11 +122,11 @@ def test_every_row_has_the_scores_of_its_fusion(score, synthetic_cohort, run_fol
     assert np.isinf(table["volume", "copy-mri", subjects[0].name, "psnr", "mri"])
 
 
-@pytest.mark.parametrize("grid", evaluation.GRIDS)
+@pytest.mark.parametrize("grid", scoring.GRIDS)
 def test_the_published_protocol_is_scored_beside_it_on_its_own_grid(
     score, synthetic_cohort, monkeypatch, tmp_path, grid
 ):
-    monkeypatch.setattr(evaluation, "PUBLISHED_SIZE", SIZE)
+    monkeypatch.setattr(scoring, "PUBLISHED_SIZE", SIZE)
     monkeypatch.setattr(importlib.import_module("metrics.score"), "PUBLISHED_SLICE", SIZE // 2)
     status, _, err = score(*QUICK, "--grid", grid)
     assert status == 0, err
@@ -252,7 +253,7 @@ def write_matr_run(dc2fusion_run, folder):
 
 
 def test_a_2d_method_runs_once_for_both_protocols(score, weights, one_subject, monkeypatch, tmp_path):
-    monkeypatch.setattr(evaluation, "PUBLISHED_SIZE", SIZE)
+    monkeypatch.setattr(scoring, "PUBLISHED_SIZE", SIZE)
     monkeypatch.setattr(importlib.import_module("metrics.score"), "PUBLISHED_SLICE", SIZE // 2)
     calls, real = [], Slicewise.forward
     monkeypatch.setattr(Slicewise, "forward", lambda *args: calls.append(1) or real(*args))
@@ -337,8 +338,8 @@ def fused_elsewhere(synthetic_cohort, tmp_path):
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     for subject in find_subjects(synthetic_cohort).subjects:
-        settings = evaluation.Settings(size=SIZE)
-        mri, pet = evaluation.Case(subject, settings).sources("native")
+        settings = scoring.Settings(size=SIZE)
+        mri, pet = scoring.Case(subject, settings).sources("native")
         image = nib.Nifti1Image(((mri + pet) / 2).numpy(), read_pair(subject.mri, subject.pet)[0].affine)
         flip = nib.orientations.axcodes2ornt("LAS")
         change = nib.orientations.ornt_transform(nib.io_orientation(image.affine), flip)
@@ -410,7 +411,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(score, scored_volumes, monk
     score(*QUICK, out=tmp_path / "whole")
     whole = len(scored_volumes)
     assert whole == 3 * len(TRIVIAL)
-    real = evaluation.Case
+    real = scoring.Case
 
     def second_time_ctrl_c(subject, settings):
         if subject.name == "synthetic-002":
@@ -418,7 +419,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(score, scored_volumes, monk
         return real(subject, settings)
 
     with monkeypatch.context() as patched:
-        patched.setattr(evaluation, "Case", second_time_ctrl_c)
+        patched.setattr(scoring, "Case", second_time_ctrl_c)
         status, _, err = score(*QUICK)
     assert status == 130 and "Traceback" not in err
     assert {key[2] for key in read_scores(tmp_path / "out")} == {"synthetic-001"}
@@ -501,13 +502,13 @@ def test_one_bad_subject_is_left_out(score, synthetic_cohort, tmp_path):
 
 
 def test_a_method_that_fails_on_one_subject_leaves_it_out_of_every_row(score, monkeypatch, tmp_path):
-    real = evaluation.Case.fuse
+    real = scoring.Case.fuse
 
     def nan_once(self, method, grids, device):
         fused = real(self, method, grids, device)
         return {g: v * float("nan") for g, v in fused.items()} if (self.name, method.label) == BAD else fused
 
-    monkeypatch.setattr(evaluation.Case, "fuse", nan_once)
+    monkeypatch.setattr(scoring.Case, "fuse", nan_once)
     status, _, err = score(*QUICK)
     assert status == 2
     assert "error: synthetic-003: maximum: fused" in err and "NaN" in err

@@ -13,12 +13,12 @@ from scipy import ndimage
 
 import infer_sigleImage
 from data.volume import read_pair
+from inference.fuse import fuse_pair
+from inference.trained import TrainedModel
 from models import build_model
-from tests.golden import golden, rule_filled_released_state, shared_file
-from utils import checkpoint
-from utils.checkpoint import TrainedModel
-from utils.config import TrainConfig
-from utils.fuser import fuse_pair
+from tests.helpers.golden import golden, rule_filled_released_state, shared_file
+from training import checkpoint
+from training.config import TrainConfig
 
 
 class WeightedMean(torch.nn.Module):

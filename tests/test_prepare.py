@@ -1,6 +1,7 @@
 """prepare.py at its boundary: scans in, a data set of aligned pairs out, whatever happens on the way.
 
-All but the tests of the result itself run with a stand-in for ANTs (`tests.unaligned`), which would take minutes.
+All but the tests of the result itself run with a stand-in for ANTs (`tests.helpers.unaligned`), which
+would take minutes.
 """
 
 import csv
@@ -25,13 +26,13 @@ from scipy.spatial.transform import Rotation
 
 import prepare
 import train_diff
-from data.phantom import write_cohort
-from data.phantom_dicom import write_download
+from data.phantom.cohort import write_cohort
+from data.phantom.download import write_download
 from data.subjects import find_subjects
 from data.volume import read_pair
-from tests.runs import QUICK
-from tests.tasks import is_alive, wait_until
-from utils.prepared_folder import PreparedFolder
+from preparation.output.folder import PreparedFolder
+from tests.helpers.runs import QUICK
+from tests.helpers.tasks import is_alive, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOOD = ("synthetic-001", "synthetic-002")
@@ -52,10 +53,10 @@ class Finished:
 
 
 def command(*flags) -> list[str]:
-    return [sys.executable, "-m", "tests.unaligned", *map(str, flags)]
+    return [sys.executable, "-m", "tests.helpers.unaligned", *map(str, flags)]
 
 
-def call(*flags, script: tuple[str, ...] = ("-m", "tests.unaligned"), **environment: str) -> Finished:
+def call(*flags, script: tuple[str, ...] = ("-m", "tests.helpers.unaligned"), **environment: str) -> Finished:
     command, environment = [sys.executable, *script, *map(str, flags)], os.environ | environment
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, env=environment)
     return Finished(done.returncode, done.stdout, done.stderr)
@@ -495,7 +496,8 @@ def test_results_are_not_put_into_a_listed_folder(tmp_path, refuses):
 
 
 def test_it_needs_neither_torch_nor_monai():
-    modules = "prepare, data.adni, data.scan_lists, data.convert, data.align, utils.preparation, utils.prepared_report"
+    modules = "prepare, preparation.find.adni, preparation.find.table, preparation.read.scan, "
+    modules += "preparation.align.pair, preparation.cohort, preparation.report"
     code = f"import sys, {modules}; print({{'torch', 'monai', 'ants', 'matplotlib'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr

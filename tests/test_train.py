@@ -15,13 +15,13 @@ from data.dataset import PairDataset
 from data.subjects import find_subjects
 from losses import OBJECTIVES
 from metrics import score as score_volume
-from tests import workers
-from tests.runs import QUICK, table, weights
-from utils import checkpoint
-from utils.config import TrainConfig
-from utils.distributed import launch
-from utils.runlog import start_run_folder
-from utils.trainer import REFERENCES, learning_rate
+from tests.helpers import workers
+from tests.helpers.runs import QUICK, table, weights
+from training import checkpoint
+from training.config import TrainConfig
+from training.distributed import launch
+from training.runlog import start_run_folder
+from training.trainer import REFERENCES, learning_rate
 
 
 def test_a_run_leaves_everything_that_is_promised(train, synthetic_cohort):
@@ -71,7 +71,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train, run_script, monkeypatc
     workers = ("--workers", 1)  # starting one must not shift what is drawn afterwards
     whole = train("--epochs", 3, *workers, name="whole")
 
-    from utils.trainer import Trainer
+    from training.trainer import Trainer
 
     original = Trainer.train_epoch
 
@@ -363,7 +363,7 @@ def test_a_network_that_gives_nan_in_validation_stops_before_it_is_saved(train, 
     folder = train("--epochs", 1)
     good = (folder / "last.pt").read_bytes()
 
-    from utils.trainer import Trainer
+    from training.trainer import Trainer
 
     monkeypatch.setattr(Trainer, "_fuse", lambda self, mri, pet: mri / 0)
     refuses(train_diff.main, "--resume", folder, "--epochs", 2, names=("epoch 2", "synthetic-00", "NaN", "last.pt"))

@@ -5,13 +5,13 @@ import torch
 
 import train_diff
 from data.subjects import find_subjects
-from losses.vgg import Vgg16
-from tests import workers
-from tests.runs import table, weights
-from utils import checkpoint
-from utils.config import TrainConfig
-from utils.distributed import Process
-from utils.trainer import learning_rate
+from losses.baselines.vgg import Vgg16
+from tests.helpers import workers
+from tests.helpers.runs import table, weights
+from training import checkpoint
+from training.config import TrainConfig
+from training.distributed import Process
+from training.trainer import learning_rate
 
 
 @pytest.mark.parametrize(

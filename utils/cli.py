@@ -9,24 +9,12 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from utils.errors import InputError, report
+
 # PyTorch's CPU threads wait for each other by spinning. On a machine with other work to do that makes a training step
 # ten times slower; letting them sleep after a short while costs less than a tenth when the machine is idle (measured on
 # 2 cores). Must be set before torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
-
-class InputError(Exception):
-    """A mistake in what came from outside: a file, a header, a list, a flag or a checkpoint.
-
-    Args:
-        source: the file or flag at fault, as the user wrote it.
-        problem: what is wrong with it.
-        remedy: what to do about it.
-    """
-
-    def __init__(self, source: object, problem: str, remedy: str) -> None:
-        super().__init__(f"{source}: {problem}; {remedy}")
-        self.source, self.problem, self.remedy = str(source), problem, remedy
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,16 +32,6 @@ class Parser(argparse.ArgumentParser):
             source, problem = "command line", message
         print(f"error: {source}: {problem}; see {self.prog} --help", file=sys.stderr)
         raise SystemExit(2)
-
-
-def notice(text: str) -> None:
-    """Say one line that the user should know and that is not an error."""
-    print(f"notice: {text}", file=sys.stderr, flush=True)
-
-
-def report(error: InputError) -> None:
-    """Print the one line of an error."""
-    print("error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

@@ -1,11 +1,11 @@
-"""Writing files so that nobody ever finds half of one. A leaf module, like `utils.cli`."""
+"""Writing files so that nobody ever finds half of one, and tables in them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from utils.cli import InputError
+from utils.errors import InputError
 
 
 @contextmanager
@@ -33,3 +33,31 @@ def replacing(path: str | os.PathLike, remedy: str = "choose another place") -> 
             part.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(path, f"cannot be written ({error.strerror or error})", remedy) from error
+
+
+def write_tsv(
+    path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Mapping[str, object]], remedy: str
+) -> None:
+    """Write a header line and a line for each row.
+
+    Tabs and line ends inside a value become blanks, characters of a file name that UTF-8 cannot hold become `?`.
+
+    Args:
+        rows: values by column; None and what is not there become empty cells, floats keep five digits.
+        remedy: what the user should do when the file cannot be written.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    lines = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
+    text = "".join("\t".join(line) + "\n" for line in lines)
+    with replacing(path, remedy) as part:
+        part.write_bytes(text.encode("utf-8", errors="replace"))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return " ".join(str(value).split())

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from utils.cli import InputError
+from utils.errors import InputError
 
 TASKS_PER_PROCESS = 8  # then a fresh one, so that what a library leaks is given back
 GRACE_S = 30  # after its limit a process whose parent is gone ends itself

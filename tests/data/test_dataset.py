@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from data.dataset import EpochSampler, PairDataset
 from data.subjects import find_subjects
-from utils.cli import InputError
+from utils.errors import InputError
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from data.splits import check_disjoint, random_split, read_list, select, write_split
 from data.subjects import Cohort, LeftOut, Subject
-from utils.cli import InputError
+from utils.errors import InputError
 
 
 def subject(name, group=None):

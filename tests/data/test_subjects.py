@@ -2,8 +2,9 @@
 
 import pytest
 
-from data.subjects import Subject, find_subjects, name_problem, read_pairs, read_text
-from utils.cli import InputError
+from data.subjects import Subject, find_subjects, name_problem, read_pairs
+from utils.errors import InputError
+from utils.text import read_text
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from data import volume
 from data.volume import check_output, read_pair, read_volume, resample_to, write_like
-from utils.cli import InputError
+from utils.errors import InputError
 
 PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data" / "pairs"
 ORIENTATIONS = ["RAS", "LAS", "PSR", "SAL", "IPR"]

@@ -8,16 +8,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from losses import build_slice_objective
-from losses.dilran import perceptual_loss
-from losses.matr import matr_loss
-from losses.msssim import combine_scales, msssim, msssim_scales
-from losses.rmi import region_information
-from losses.sobel import sobel_loss
-from losses.ssim2d import slice_ssim
-from losses.swinfuse import swinfuse_loss
-from losses.u2fusion import feature_gradient, information
-from losses.vgg import Vgg16, load_vgg16
-from tests.golden import golden_tensors
+from losses.baselines.dilran import perceptual_loss, sobel_loss
+from losses.baselines.matr import matr_loss, region_information
+from losses.baselines.ssim2d import slice_ssim
+from losses.baselines.swinfuse import combine_scales, msssim, msssim_scales, swinfuse_loss
+from losses.baselines.u2fusion import feature_gradient, information
+from losses.baselines.vgg import Vgg16, load_vgg16
+from tests.helpers.golden import golden_tensors
 
 NAMES = ("swinfuse", "u2fusion", "dilran", "matr")
 

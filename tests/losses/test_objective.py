@@ -9,7 +9,7 @@ from scipy import ndimage
 from losses import OBJECTIVES, build_objective
 from losses.gradient import gradient_magnitude
 from losses.ssim import ssim_losses
-from tests.golden import golden_tensors
+from tests.helpers.golden import golden_tensors
 
 
 def volumes(*size: int, batch: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

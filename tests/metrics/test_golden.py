@@ -10,7 +10,7 @@ import torch
 import metrics
 from metrics import correlation, edges, fmi, fsim, information, piella, psnr, reference_free, ssim, vif
 from metrics.images import head_mask, to_255
-from tests.golden import golden_tensors
+from tests.helpers.golden import golden_tensors
 
 TRIPLES = ("spm_mix", "harvard25_avg", "harvard41_max", "synthetic")
 

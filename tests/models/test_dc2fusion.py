@@ -6,7 +6,7 @@ import torch
 from models import build_model, model_names
 from models.released import is_released, load_released
 from models.variants import DIFFERENCES
-from tests.golden import golden_tensors, relative_error, rule_filled_released_state
+from tests.helpers.golden import golden_tensors, relative_error, rule_filled_released_state
 
 BLOCK_TOLERANCE = 1e-5
 TOLERANCE = 2e-5

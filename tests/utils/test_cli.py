@@ -4,7 +4,8 @@ import argparse
 
 import pytest
 
-from utils.cli import InputError, Parser, device_numbers, loss_weight, positive_float, run
+from utils.cli import Parser, device_numbers, loss_weight, positive_float, run
+from utils.errors import InputError
 
 
 def test_an_input_error_is_one_line(capsys):

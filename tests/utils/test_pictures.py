@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib import image as png
 
-from utils.cli import InputError
+from utils.errors import InputError
 from utils.pictures import COLUMNS, PLANES, fusion_figure, plane_image, save_fusion_picture
 
 

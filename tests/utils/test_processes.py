@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tasks import behave, hang_at, is_alive, wait_until
+from tests.helpers.tasks import behave, hang_at, is_alive, wait_until
 from utils.processes import TASKS_PER_PROCESS, Task, default_jobs, run_tasks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -79,7 +79,7 @@ def test_processes_end_with_their_parent(tmp_path, number):
     script = tmp_path / "parent.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from tests.tasks import hang_at\n"
+        "from tests.helpers.tasks import hang_at\n"
         "from utils.processes import Task, run_tasks\n"
         "if __name__ == '__main__':\n"
         f"    paths = [Path(name) for name in {[str(path) for path in at]}]\n"

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from models.baselines.dilran import DILRAN, RULES, largest_nuclear_norm, sfnn_weights
 from models.baselines.slicewise import Slicewise
 from models.baselines.weights import load_weights
-from tests.fills import fill
-from tests.golden import golden, golden_tensors
+from tests.helpers.fills import fill
+from tests.helpers.golden import golden, golden_tensors
 
 NORM = ("weight", "bias", "running_mean", "running_var")
 

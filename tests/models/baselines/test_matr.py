@@ -5,8 +5,8 @@ import torch
 
 from models.baselines.matr import MATR, TransformerLayer, restore_colour
 from models.baselines.weights import load_weights
-from tests.fills import fill
-from tests.golden import golden, golden_tensors
+from tests.helpers.fills import fill
+from tests.helpers.golden import golden, golden_tensors
 
 UNUSED = ["patch_embed.norm.weight", "patch_embed.norm.bias"]
 UNUSED += [f"basicLayer.blocks.{i}.attn.relative_position_bias_table" for i in range(3)]

@@ -8,8 +8,8 @@ from models import build_model
 from models.baselines.slicewise import slices_of, volume_of
 from models.baselines.swinfuse import RULES, SwinFuse, activities, from_windows, to_windows
 from models.baselines.weights import load_weights
-from tests.fills import fill
-from tests.golden import golden_tensors
+from tests.helpers.fills import fill
+from tests.helpers.golden import golden_tensors
 
 
 def published_names():

@@ -7,8 +7,8 @@ from models import build_model
 from models.baselines.slicewise import slices_of, volume_of
 from models.baselines.u2fusion import U2Fusion, luma_of, restore_colour
 from models.baselines.weights import load_weights
-from tests.fills import fill
-from tests.golden import golden, golden_tensors
+from tests.helpers.fills import fill
+from tests.helpers.golden import golden, golden_tensors
 
 TOLERANCE = {"rtol": 0, "atol": 5e-6}
 

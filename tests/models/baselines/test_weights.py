@@ -12,7 +12,7 @@ from models.baselines.dilran import DILRAN
 from models.baselines.matr import MATR
 from models.baselines.u2fusion import U2Fusion
 from models.baselines.weights import load_weights
-from tests.golden import golden
+from tests.helpers.golden import golden
 
 DATA = "model.ckpt.data-00000-of-00001"
 

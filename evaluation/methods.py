@@ -1,0 +1,226 @@
+"""The rows of an evaluation's table: networks, fusions that need none, and volumes that another program fused."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from data.subjects import Subject, name_problem
+from inference.published import load_published, parse_published
+from inference.trained import TrainedModel, load_model
+from models import build_model, model_names, slicewise_names
+from models.baselines.weights import weight_files
+from training.checkpoint import is_own
+from utils.errors import InputError, notice
+
+# Rows that every table needs: label -> (name for build_model, its options).
+TRIVIAL = {
+    "copy-mri": ("copy-mri", {}),
+    "average": ("average", {}),
+    "mix": ("mix", {"weights": (2, 1)}),
+    "mix-9-1": ("mix", {"weights": (9, 1)}),
+    "maximum": ("maximum", {}),
+}
+SOURCES = ("MRI", "PET")
+TITLES = {
+    "copy-mri": "copy of the MRI",
+    "mix": "mix 2:1",
+    "mix-9-1": "mix 0.9/0.1",
+    "laplacian": "Laplacian pyramid",
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table: a model, or a folder of volumes that another program fused.
+
+    Attributes:
+        label: its name in `scores.csv`.
+        model: fuses MRI and PET; None where `folder` has the results.
+        folder: of fused NIfTI files, one `<subject>*.nii[.gz]` a subject.
+        subjects: names of the whole cohort, which tell the files of "s1" from those of "s1_ses-2".
+        files: what the model was loaded from.
+        reading: how, where these files can be read in several ways: the variant of a released checkpoint, or
+            method, options and plane of published weights.
+        is_published: a 2-D method with its authors' weights.
+    """
+
+    label: str
+    model: nn.Module | None = None
+    folder: Path | None = None
+    subjects: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    reading: str | None = None
+    is_published: bool = False
+
+    @property
+    def is_trivial(self) -> bool:
+        """Whether it is a fusion without any method."""
+        return self.label in TRIVIAL
+
+    @property
+    def title(self) -> str:
+        """Its name in tables and pictures."""
+        return TITLES.get(self.label, self.label)
+
+    def stamp(self, subject: Subject) -> list:
+        """What the scores of one subject depend on: path, size and time of each file, and how it was read.
+
+        Raises:
+            InputError: a file is missing.
+        """
+        files = [subject.mri, subject.pet, *self.files]
+        files += [self.fused_file(subject.name)] if self.folder else []
+        return [*map(_file_stamp, files), self.reading]
+
+    def fused_file(self, subject: str) -> Path:
+        """The one volume of a subject in `folder`.
+
+        Raises:
+            InputError: none or several.
+        """
+        found = _candidates(self.folder, subject, self.subjects)
+        if not found:
+            raise InputError(self.folder, f"no volume of {subject}", f"add {subject}*.nii.gz")
+        if len(found) > 1:
+            some = ", ".join(path.name for path in found[:3])
+            raise InputError(self.folder, f"{len(found)} volumes of {subject} ({some})", "keep one for each subject")
+        return found[0]
+
+
+def _file_stamp(path: Path) -> list:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(path, "cannot be read", "check the path") from error
+    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How networks are loaded for an evaluation.
+
+    Attributes:
+        size, recipe: of the preprocessing that all rows share.
+        device: where networks run.
+        variant: how to read a released checkpoint, see `load_model`.
+        plane: of the slices for published weights.
+    """
+
+    size: int
+    recipe: str
+    device: torch.device
+    variant: str | None = None
+    plane: str = "axial"
+
+
+def trivial_method(label: str) -> Method:
+    """One of `TRIVIAL`."""
+    name, options = TRIVIAL[label]
+    return Method(label, build_model(name, **options).eval())
+
+
+def model_method(text: str, loading: Loading) -> Method:
+    """The method that a value of --methods stands for.
+
+    It is LABEL=CHECKPOINT; the name of a model that needs no file; or, like a value of --weights, a 2-D method
+    with a file that is no checkpoint of this project.
+
+    Raises:
+        InputError: an unknown name, a label that has its own meaning, or a bad file.
+    """
+    label, given, path = text.partition("=")
+    need_file = ("dc2fusion", *slicewise_names())
+    need_none = [name for name in dict.fromkeys([*TRIVIAL, *model_names()]) if name not in need_file]
+    if not given:
+        if label in need_file:
+            raise InputError("--methods", f"{label} needs a checkpoint", f"give {label}=RUN, such as result/{label}")
+        if label not in need_none:
+            remedy = f"give LABEL=CHECKPOINT or {', '.join(need_none)}"
+            raise InputError("--methods", f"unknown method {label!r}", remedy)
+        if label in TRIVIAL:
+            return trivial_method(label)
+        return Method(label, build_model(label).eval().to(loading.device))
+    if label in need_none:
+        raise InputError("--methods", f"{label} takes no file", "choose another label for it")
+    if label.partition(":")[0] in slicewise_names() and (":" in label or not is_own(Path(path))):
+        return weights_method(text, loading, "--methods")
+    _check_label(label, "--methods")
+    # --variant says how to read weights of the released code; an own checkpoint knows.
+    variant = None if is_own(Path(path)) else loading.variant
+    trained = load_model(Path(path), variant, loading.size)
+    if label in need_file and label != trained.name:
+        raise InputError("--methods", f"{path} is no {label}, it is {trained.name}", "choose another label for it")
+    return _network(label, trained, loading, (trained.source,), variant)
+
+
+def weights_method(text: str, loading: Loading, flag: str) -> Method:
+    """The 2-D method with published weights that `METHOD[:OPTION=VALUE,...]=FILE` stands for.
+
+    Args:
+        flag: where it was given.
+
+    Raises:
+        InputError: as `parse_published` and `load_published`.
+    """
+    published = parse_published(text, flag)
+    trained = load_published(published, flag, loading.plane, loading.recipe, loading.size)
+    files = tuple(weight_files(published.path))
+    method = _network(published.label, trained, loading, files, f"{published.reading}, {loading.plane}")
+    return replace(method, is_published=True)
+
+
+def _network(
+    label: str, trained: TrainedModel, loading: Loading, files: tuple[Path, ...], reading: str | None
+) -> Method:
+    print(f"{label}: {trained.description}")
+    if trained.size != loading.size:
+        notice(f"{label}: trained on {trained.size}^3 voxels, run on {loading.size}^3 (--size)")
+    if trained.recipe != loading.recipe:
+        notice(f"{label}: trained with the {trained.recipe} recipe, run on the {loading.recipe} one (--recipe)")
+    return Method(label, trained.model.to(loading.device), files=files, reading=reading)
+
+
+def folder_method(text: str, subjects: Sequence[str]) -> Method:
+    """The method whose results `LABEL=FOLDER` has.
+
+    Args:
+        subjects: names of the whole cohort.
+
+    Raises:
+        InputError: no such folder, a label that has its own meaning, or no file of any subject.
+    """
+    label, given, path = text.partition("=")
+    if not given:
+        raise InputError("--fused", f"{text!r} names no folder", "give LABEL=FOLDER")
+    if label in TRIVIAL:
+        raise InputError("--fused", f"{label} is a row of its own", "choose another label")
+    _check_label(label, "--fused")
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InputError(folder, "no such folder", "give the folder with the fused volumes")
+    if not any(_candidates(folder, name, subjects) for name in subjects):
+        problem = f"no volume of any of the {len(subjects)} subjects"
+        raise InputError(folder, problem, f"name the files <subject>*.nii.gz, such as {subjects[0]}_fused.nii.gz")
+    return Method(label, folder=folder, subjects=tuple(subjects))
+
+
+def _check_label(label: str, flag: str) -> None:
+    problem = name_problem(label) or ("is that of a source" if label in SOURCES else None)
+    if problem:
+        raise InputError(flag, f"the label {label!r} {problem}", "give LABEL=PATH with a plain name")
+
+
+def _candidates(folder: Path, subject: str, names: Sequence[str]) -> list[Path]:
+    longer = [name for name in names if name != subject and _begins_with(name, subject)]
+    paths = sorted([*folder.glob("*.nii"), *folder.glob("*.nii.gz")])
+    mine = [path for path in paths if _begins_with(path.name, subject)]
+    return [path for path in mine if not any(_begins_with(path.name, name) for name in longer)]
+
+
+def _begins_with(text: str, name: str) -> bool:
+    """Whether `text` begins with the whole word `name`: "s1_fused.nii" with "s1", but not "s10.nii"."""
+    return re.match(re.escape(name) + "(?![A-Za-z0-9])", text) is not None

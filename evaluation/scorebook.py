@@ -1,0 +1,163 @@
+"""`scores.csv`, the long-form table of an evaluation, and what its rows were made from.
+
+A row is (protocol, method, subject, metric, source, value). `source` is "mri", "pet" or "min" (the worse of
+the two) for the parts of a metric, "mean" or "sum" for its value over both sources, and "joint" where it has
+no parts. Beside it, `scores.json` holds the settings and, for each method and subject, a stamp of the files
+behind the scores, so that an interrupted evaluation goes on and a changed file is never mixed in.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from metrics import METRICS, keys_of
+from utils.errors import InputError, notice
+from utils.files import replacing
+
+COLUMNS = ("protocol", "method", "subject", "metric", "source", "value")
+SCORES, STAMPS = "scores.csv", "scores.json"
+VERSION = 1  # raise it when the way from files to scores changes
+
+Scores = dict[str, float]  # by the keys of `metrics.score`
+
+
+def source_of(name: str, key: str) -> str:
+    """The column `source` of a key of metric `name`: of "psnr", "psnr_min" is "min" and "psnr" is "mean"."""
+    if key != name:
+        return key.removeprefix(f"{name}_")
+    return METRICS[name].combine or "joint"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside its place and rename it into it.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with replacing(path, "give another --out") as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
+    """The text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue()
+
+
+class ScoreBook:
+    """The scores of one output folder.
+
+    Args:
+        folder: of the evaluation; made when the first scores are written.
+        settings: plain values on which every score depends.
+        overwrite: forget what is there.
+
+    Attributes:
+        scores: {(protocol, method, subject): {key: value}}.
+
+    Raises:
+        InputError: what is there was made with other settings, or cannot be read.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping, overwrite: bool = False) -> None:
+        self.folder = Path(folder)
+        self.settings = json.loads(json.dumps({"version": VERSION, **settings}))
+        self.scores: dict[tuple[str, str, str], Scores] = {}
+        self.stamps: dict[str, dict[str, list]] = {}
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(self.folder, "is a file", "give a folder")
+        if (self.folder / SCORES).exists() and not overwrite:
+            self._read_stamps()
+            self._read_scores()
+
+    def _read_stamps(self) -> None:
+        path = self.folder / STAMPS
+        remedy = "choose another --out, or --overwrite to score anew"
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            there, self.stamps = content["settings"], content["stamps"]
+            names = there.keys() | self.settings.keys()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(path, f"does not say how {SCORES} beside it was made", remedy) from error
+        for name in sorted(names):
+            old, new = there.get(name), self.settings.get(name)
+            if old != new:
+                raise InputError(self.folder, f"holds scores with {name} {_text(old)}, not {_text(new)}", remedy)
+
+    def _read_scores(self) -> None:
+        path = self.folder / SCORES
+        keys = {(name, source_of(name, key)): key for name in METRICS for key in keys_of(name)}
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                header, *rows = csv.reader(file)
+            if tuple(header) != COLUMNS:
+                raise ValueError(f"its columns are {header}")
+            for protocol, method, subject, metric, source, value in rows:
+                self.scores.setdefault((protocol, method, subject), {})[keys[metric, source]] = float(value)
+        except (OSError, ValueError, KeyError, csv.Error) as error:
+            problem = f"not a table of scores ({type(error).__name__}: {error})"
+            raise InputError(path, problem, "choose another --out, or --overwrite to score anew") from error
+
+    def drop_outdated(self, stamps: Mapping[str, Mapping[str, list]]) -> None:
+        """Forget, with a notice, the scores of the given methods and subjects whose files have changed.
+
+        Args:
+            stamps: {method: {subject: stamp}} as it is now.
+        """
+        for method, by_subject in stamps.items():
+            known = self.stamps.get(method, {})
+            mine = {key for key in self.scores if key[1] == method and key[2] in by_subject}
+            gone = {key for key in mine if known.get(key[2]) != by_subject[key[2]]}
+            if gone:
+                subjects = len({subject for _, _, subject in gone})
+                notice(f"{method}: its files are not those of the scores of {subjects} subjects; scoring these again")
+                self.scores = {key: values for key, values in self.scores.items() if key not in gone}
+                self._save()  # before a new stamp could vouch for old scores
+
+    def has(self, protocol: str, method: str, subject: str) -> bool:
+        """Whether this is scored already."""
+        return (protocol, method, subject) in self.scores
+
+    def add(self, subject: str, scores: Mapping[tuple[str, str], Scores], stamps: Mapping[str, list]) -> None:
+        """Take in a subject's {(protocol, method): scores} with {method: stamp}, and write everything."""
+        for method, stamp in stamps.items():
+            self.stamps.setdefault(method, {})[subject] = stamp
+        for (protocol, method), values in scores.items():
+            self.scores[protocol, method, subject] = dict(values)
+        self._save()
+
+    def _save(self) -> None:
+        content = {"settings": self.settings, "stamps": self.stamps}
+        write_text(self.folder / STAMPS, json.dumps(content, indent=1) + "\n")
+        rows = []
+        for where, values in self.scores.items():
+            keys = [(name, key) for name in METRICS for key in keys_of(name) if key in values]
+            rows += [(*where, name, source_of(name, key), f"{values[key]:.10g}") for name, key in keys]
+        write_text(self.folder / SCORES, csv_text(COLUMNS, rows))
+
+    def complete(self, protocols: Sequence[str], methods: Sequence[str], subjects: Sequence[str]) -> list[str]:
+        """The subjects that have scores of every method by every protocol."""
+        return [s for s in subjects if all(self.has(p, m, s) for p in protocols for m in methods)]
+
+    def values(
+        self, protocol: str, methods: Sequence[str], participants: Mapping[str, Sequence[str]]
+    ) -> dict[str, dict[str, list[float]]]:
+        """{method: {key: one value for each participant}}; the sessions of one are averaged first.
+
+        Args:
+            participants: {participant: subjects}, all of them scored.
+        """
+        table = {}
+        for method in methods:
+            rows = [[self.scores[protocol, method, s] for s in sessions] for sessions in participants.values()]
+            keys = [key for name in METRICS for key in keys_of(name) if rows and key in rows[0][0]]
+            table[method] = {key: [math.fsum(v[key] for v in row) / len(row) for row in rows] for key in keys}
+        return table
+
+
+def _text(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,102 @@
+"""A trained network, ready to fuse with: from a run folder, a checkpoint, or one of the released code."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from models import build_model
+from models.released import is_released, load_released
+from training.checkpoint import LAST, locate, read, read_own, restore_model
+from utils.errors import InputError, notice
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network ready to fuse with, and how its inputs are to be prepared.
+
+    Attributes:
+        model: in eval mode, on the CPU.
+        recipe: name of the preprocessing recipe.
+        size: voxels a side that it was trained on.
+        source: the file that it came from.
+        description: one line for the user.
+        name: of its model, see `models.build_model`.
+    """
+
+    model: nn.Module
+    recipe: str
+    size: int
+    source: Path
+    description: str
+    name: str = "dc2fusion"
+
+
+def newest_run(root: Path) -> Path:
+    """The run folder of DC2Fusion below `root` with the newest checkpoint; says which one it is.
+
+    Raises:
+        InputError: there is none.
+    """
+    runs = [path.parent for path in sorted(root.glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)]
+    runs = [run for run in runs if _model_of(run) == "dc2fusion"]
+    if not runs:
+        remedy = "train first (python train_diff.py, or make demo), or give a checkpoint"
+        raise InputError("--checkpoint", f"not given, and no run of DC2Fusion under {root}/", remedy)
+    notice(f"no --checkpoint: using the newest run, {runs[-1]}")
+    return runs[-1]
+
+
+def _model_of(run: Path) -> str:
+    """The model that a run folder says it is of; DC2Fusion where it does not say."""
+    try:
+        return json.loads((run / "config.json").read_text())["model"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "dc2fusion"
+
+
+def load_model(path: Path, variant: str | None = None, size: int = 128) -> TrainedModel:
+    """Load a network to fuse with.
+
+    Args:
+        path: a run folder, an own checkpoint or a checkpoint of the released code.
+        variant: must agree with an own checkpoint of DC2Fusion; for a released one "released" is taken if None.
+        size: what a released checkpoint was trained on; an own one knows.
+
+    Raises:
+        InputError: as `read`; another architecture; a variant that the checkpoint was not trained as.
+    """
+    path = locate(path)
+    content = read(path)
+    if is_released(content):
+        return _load_released(path, content, variant or "released", size)
+    if "format" not in content:
+        remedy = "give a DC2Fusion checkpoint, or name another method's weights by --weights METHOD=FILE"
+        raise InputError(path, "its tensors are not DC2Fusion's", remedy)
+    content, config = read_own(path)
+    if variant and config.regime.slicewise:
+        raise InputError("--variant", f"{path} is {config.model}, which has none", "leave the flag out")
+    if variant not in (None, config.variant):
+        raise InputError("--variant", f"{path} was trained as {config.variant}, not {variant}", "leave the flag out")
+    model = restore_model(path, content, config)
+    form = f"{config.variant} variant, E={config.embed_dim}"
+    if config.regime.slicewise:
+        form = f"on {config.plane} slices"
+    description = f"{path}: {config.model}, {form}, epoch {content['epoch']}"
+    return TrainedModel(model.eval(), config.recipe, config.size, path, description, config.model)
+
+
+def _load_released(path: Path, state: dict, variant: str, size: int) -> TrainedModel:
+    weight = state["swin.patch_embed.proj.weight"]
+    recipe = "released" if variant == "released" else "paper"
+    try:
+        model = build_model("dc2fusion", embed_dim=int(weight.shape[0]), variant=variant)
+        skipped = load_released(model, state)
+    except (ValueError, AttributeError) as error:
+        raise InputError(path, str(error), "give a checkpoint of the released DC2Fusion") from error
+    description = (
+        f"{path}: weights of the released code as {variant} variant, E={weight.shape[0]}; {len(skipped)} tensors "
+        f"skipped that it never uses (cross_attn.proj, concat_back_dim.0)"
+    )
+    return TrainedModel(model.eval(), recipe, size, path, description)

@@ -1,0 +1,66 @@
+"""The head: both streams' tokens to the two stream maps at voxel resolution; fast and plain."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+PATCH = 4
+REACH = PATCH + 2  # voxels a side that a token reaches: its patch and what a kernel of 3 adds around it
+
+
+def stream_maps(tokens: torch.Tensor, to_voxels: nn.ConvTranspose3d, to_maps: nn.Conv3d, path: str) -> torch.Tensor:
+    """Two convolutions with nothing between them.
+
+    The fast path composes their kernels and never holds the E/2 channels between them at voxel resolution:
+    a token then adds its share to the 6x6x6 voxels of each map that it reaches.
+
+    Args:
+        tokens: (B, D, H, W, 2E).
+        to_voxels: kernel 4, stride 4.
+        to_maps: kernel 3, padding 1.
+        path: "fast" or "plain".
+
+    Returns:
+        (B, 2, 4D, 4H, 4W).
+    """
+    if path == "plain":
+        return to_maps(to_voxels(tokens.permute(0, 4, 1, 2, 3)))
+    with torch.autocast(tokens.device.type, enabled=False):
+        kernel = F.conv3d(to_voxels.weight, to_maps.weight, padding=2)  # 2E, 2, 6, 6, 6
+    shares = F.linear(tokens, kernel.permute(2, 3, 4, 1, 0).flatten(0, 3))
+    shares = shares.unflatten(-1, (REACH, REACH, REACH * 2))
+    shares = _overlap(shares, 3, 6)
+    shares = _overlap(shares, 2, 5)
+    shares = _overlap(shares, 1, 4)  # B, D+1, H+1, W+1, 4, 4, 4*2
+    maps = shares.unflatten(-1, (PATCH, 2)).permute(0, 7, 1, 4, 2, 5, 3, 6)
+    maps = maps.flatten(6, 7).flatten(4, 5).flatten(2, 3)[:, :, 1:-3, 1:-3, 1:-3]
+    return maps + _bias(to_voxels, to_maps, maps.shape[2:])
+
+
+def _overlap(shares: torch.Tensor, tokens: int, voxels: int) -> torch.Tensor:
+    """Along one axis, add what neighbouring tokens say about the same voxels.
+
+    Args:
+        shares: n tokens in dimension `tokens`, the 6 voxels that each reaches in dimension `voxels` (there
+            may be more than one number for each voxel).
+        tokens, voxels: dimensions of `shares`.
+
+    Returns:
+        n + 1 groups of 4 voxels; the first voxel lies outside the volume, and the last three.
+    """
+    whole = shares.shape[voxels] // REACH * PATCH
+    own, further = shares.split((whole, shares.shape[voxels] - whole), dim=voxels)
+    total = F.pad(own, (0, 0) * (shares.ndim - 1 - tokens) + (0, 1))
+    total.narrow(tokens, 1, shares.shape[tokens]).narrow(voxels, 0, further.shape[voxels]).add_(further)
+    return total
+
+
+def _bias(to_voxels: nn.ConvTranspose3d, to_maps: nn.Conv3d, sides: torch.Size) -> torch.Tensor:
+    """What both biases add to each voxel: (1, 2, *sides). The first one's share is smaller along the border."""
+    constant = to_voxels.bias[None, :, None, None, None].expand(-1, -1, 3, 3, 3)
+    field = F.conv3d(constant, to_maps.weight, to_maps.bias, padding=1)  # border, inside, border
+    for axis, side in enumerate(sides):
+        place = torch.ones(side, dtype=torch.long, device=field.device)
+        place[0], place[-1] = 0, 2
+        field = field.index_select(2 + axis, place)
+    return field

@@ -1,0 +1,236 @@
+"""Bring a PET onto its MRI's grid, or both onto a template's, with figures to judge the result by.
+
+PET to MRI is rigid, MRI to template affine; neither bends the anatomy that the fusion is meant to show. Both are
+found on clipped copies of 2 mm; the values that come out are those of the scans, interpolated once through the
+product of the matrices.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from data.grids import Image, carry, sample
+from data.volume import Volume
+from preparation.align.pose import find_pose, grown, nmi
+from preparation.align.quality import measure, peak
+from preparation.align.registration import register, working_copy
+from preparation.align.template import BRAIN_FOUND, MNI_AFFINE, MNI_SHAPE, find_brain, load_template
+from utils.errors import InputError, notice
+
+SPACES, MASKS = ("mri", "mni"), ("none", "head", "brain")
+_BRAIN_RIM_MM, _HEAD_RIM_MM = 5.0, 4.0  # what `mask` leaves around the brain and around the head
+_FIELD_MM = 80.0, 500.0  # sides of a field of view that can be a head's
+_USUAL_FIELD_MM = 100.0, 350.0
+_MOST_NEGATIVE = 0.01  # of the MRI's maximum: below that 0 is not its background
+# Movement between frames, at the corners of the field of view: less is not worth an interpolation, more is an error.
+_LEAST_FRAME_MOTION_MM, _MOST_FRAME_MOTION_MM = 0.3, 20.0
+
+
+@dataclass(frozen=True)
+class AlignOptions:
+    """How to align.
+
+    Attributes:
+        space: "mri": the MRI's own grid; "mni": 182 x 218 x 182 voxels of 1 mm in the template's space.
+        template: a T1 template in MNI152 space; None takes nilearn's packaged one. It also gives the brain in which
+            the result is judged, in either space.
+        mask: what is kept of both volumes: "none" keeps all, "head" cuts the air away, "brain" all but the brain
+            and 5 mm around it.
+        working_mm: voxel side that registration works at.
+    """
+
+    space: str = "mri"
+    template: Path | None = None
+    mask: str = "none"
+    working_mm: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.space not in SPACES or self.mask not in MASKS:
+            raise ValueError(f"space {self.space!r} and mask {self.mask!r}: not of {SPACES} and {MASKS}")
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A pair on one grid; arrays are (X, Y, Z) float32 in RAS+ order, finite, >= 0, 0 outside the field of view.
+
+    Attributes:
+        mri, pet: the two volumes, in the units of the scans.
+        affine: (4, 4) voxel index -> world mm, of both.
+        space: "mri" or "mni".
+        template: name of the template.
+        transforms: (4, 4) nested lists, RAS+ mm: "pet_to_mri", "mri_to_template", "mri_to_output", "pet_to_output".
+        figures: see `preparation.align.quality.measure`, and "mri_peak", "pet_peak".
+        warnings: lines for people.
+    """
+
+    mri: np.ndarray
+    pet: np.ndarray
+    affine: np.ndarray
+    space: str
+    template: str
+    transforms: dict[str, list[list[float]]]
+    figures: dict[str, float | str]
+    warnings: tuple[str, ...]
+
+
+def align_pair(mri: Volume, pet: Volume, options: AlignOptions | None = None) -> Aligned:
+    """Align a PET to its MRI, and both to a template if asked for.
+
+    The same input gives the same bytes. A poor result is no error: `preparation.align.quality.judge` says so.
+
+    Raises:
+        InputError: a volume that no registration can take (NaN, infinity, one value, nothing above 0, an MRI with
+            much below 0, no head's size), ANTs gives up, antspyx or nilearn is missing.
+    """
+    options = options or AlignOptions()
+    warnings = [*check_volume(mri, "MRI"), *check_volume(pet, "PET")]
+    template = load_template(options.template)
+    fixed = working_copy(Image(mri.array, mri.affine), options.working_mm)
+    moving = working_copy(Image(pet.array, pet.affine), options.working_mm)
+    fit = find_brain(fixed, template, options.working_mm)
+    found = fit.correlation >= BRAIN_FOUND
+    region = fit.brain if found else head_mask(fixed)
+    if not region.any():
+        raise InputError(mri.path, "no head was found in the MRI", "look at it in a viewer")
+    pose = find_pose(fixed, moving, region, metric_mask=found)
+    figures = measure(fixed, moving, fit, region, pose)
+    figures |= {"mri_peak": peak(mri.array), "pet_peak": peak(pet.array)}
+    mri_to_output = fit.matrix if options.space == "mni" else np.eye(4)
+    transforms = {
+        "pet_to_mri": pose.matrix,
+        "mri_to_template": fit.matrix,
+        "mri_to_output": mri_to_output,
+        "pet_to_output": mri_to_output @ pose.matrix,  # the PET goes to the MRI first
+    }
+    if options.space == "mni":
+        shape, affine = MNI_SHAPE, MNI_AFFINE
+        mri_values = sample(Image(mri.array, mri.affine), shape, affine, mri_to_output)
+    else:
+        shape, affine, mri_values = mri.array.shape, mri.affine, mri.array
+    pet_values = sample(Image(pet.array, pet.affine), shape, affine, transforms["pet_to_output"])
+    inside = True
+    if options.mask != "none":
+        kept = _kept(options.mask, fixed, region)
+        inside = sample(kept, shape, affine, mri_to_output) > 0.5
+    return Aligned(
+        mri=np.where(inside, np.maximum(mri_values, 0), np.float32(0)),
+        pet=np.where(inside, np.maximum(pet_values, 0), np.float32(0)),
+        affine=np.array(affine),
+        space=options.space,
+        template=template.name,
+        transforms={name: matrix.tolist() for name, matrix in transforms.items()},
+        figures=figures,
+        warnings=tuple(warnings),
+    )
+
+
+def align_frames(frames: Sequence[np.ndarray], affine: np.ndarray) -> list[np.ndarray]:
+    """Align the frames of a dynamic PET rigidly to the first one.
+
+    A frame whose movement cannot be believed (more than 20 mm at a corner of the field of view, or less
+    agreement than before) is left where it is, with a notice.
+
+    Args:
+        frames: (X, Y, Z) arrays of one shape, finite.
+        affine: (4, 4) voxel index -> world mm, of all.
+
+    Returns:
+        float32 arrays, the first one as it was.
+
+    Raises:
+        InputError: a frame with nothing above 0 or with NaN or infinity, ANTs gives up or is not installed.
+    """
+    copies = [_frame_copy(number, frame, affine) for number, frame in enumerate(frames, start=1)]
+    first, aligned = copies[0], [np.asarray(frames[0], dtype=np.float32)]
+    for number, (frame, copy) in enumerate(zip(frames[1:], copies[1:], strict=True), start=2):
+        values = np.asarray(frame, dtype=np.float32)
+        matrix = register(first, copy, start=np.eye(4))
+        moved = _largest_motion(matrix, frame.shape, affine)
+        if moved > _LEAST_FRAME_MOTION_MM:
+            before, after = (sample(copy, first.array.shape, first.affine, m) for m in (None, matrix))
+            if moved > _MOST_FRAME_MOTION_MM or nmi(first.array, after) < nmi(first.array, before):
+                notice(f"PET frame {number}: an alignment by {moved:.0f} mm is not believed; left as it is")
+            else:
+                values = sample(Image(values, affine), frame.shape, affine, matrix)
+        aligned.append(values)
+    return aligned
+
+
+def _frame_copy(number: int, frame: np.ndarray, affine: np.ndarray) -> Image:
+    """The working copy of a frame, refused when there is nothing in it to align by."""
+    problem = "holds NaN or infinity" if not np.isfinite(frame).all() else "has no voxel above 0"
+    if np.isfinite(frame).all() and (frame > 0).any():
+        copy = working_copy(Image(frame, affine), 2.0)
+        if copy.array.min() < copy.array.max():
+            return copy
+        problem = "is constant"
+    raise InputError(f"PET frame {number}", problem, "leave the scan out or take its averaged version")
+
+
+def _largest_motion(matrix: np.ndarray, shape: tuple[int, ...], affine: np.ndarray) -> float:
+    """Largest distance in mm that a corner of the grid is moved by."""
+    ends = np.stack(np.meshgrid(*[(0, side - 1) for side in shape], indexing="ij"), axis=-1).reshape(-1, 3)
+    corners = carry(affine, ends)
+    return float(np.linalg.norm(carry(matrix, corners) - corners, axis=1).max())
+
+
+def check_volume(volume: Volume, role: str) -> list[str]:
+    """Refuse what registration cannot take (ANTs never returns from an infinite voxel); returns warnings.
+
+    Values below 0 that belong at 0 are no matter of registration; `preparation.read.scan` tells of them.
+    """
+    array, path = volume.array, volume.path
+    wrong = int((~np.isfinite(array)).sum())
+    if wrong:
+        problem = f"{wrong} of {array.size} voxels of the {role} are NaN or infinite"
+        raise InputError(path, problem, "repair these voxels or set them to 0 first")
+    low, high = float(array.min()), float(array.max())
+    if low == high:
+        raise InputError(path, f"the {role} is constant, all voxels are {low:g}", "give the image itself")
+    if high <= 0:
+        raise InputError(path, f"no voxel of the {role} is above 0", "give positive values")
+    # Within the clipping limits everything is one value: registration would have nothing to go by.
+    limits = np.percentile(array[array > 0], (0.5, 99.5))
+    if limits[0] == limits[1]:
+        raise InputError(path, f"nearly all voxels of the {role} above 0 are {limits[0]:g}", "give the image itself")
+    sizes = [count * side for count, side in zip(array.shape, volume.voxel_mm, strict=True)]
+    sizes_text = " x ".join(f"{size:.0f}" for size in sizes) + " mm"
+    if min(sizes) < _FIELD_MM[0] or max(sizes) > _FIELD_MM[1] * (2 if role == "PET" else 1):
+        raise InputError(path, f"the {role}'s field of view is {sizes_text}, no head's", "check voxel size and units")
+    warnings = []
+    if min(sizes) < _USUAL_FIELD_MM[0] or max(sizes) > _USUAL_FIELD_MM[1]:
+        warnings.append(f"{role}: the field of view is unusual, {sizes_text}")
+    if role == "MRI" and low < -_MOST_NEGATIVE * high:
+        problem = f"the MRI goes down to {low:g} (maximum {high:g}), so 0 is not its background"
+        raise InputError(path, problem, "give it before standardisation")
+    return warnings
+
+
+def head_mask(mri: Image) -> np.ndarray:
+    """The head in a working copy: the largest bright part, closed and filled."""
+    counts, edges = np.histogram(mri.array, 128)
+    bright = mri.array > _otsu(counts, (edges[:-1] + edges[1:]) / 2) / 2  # dark tissue belongs to the head, too
+    parts, count = ndimage.label(ndimage.binary_opening(bright))
+    if not count:
+        return bright
+    largest = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+    closed = ndimage.binary_closing(np.pad(largest, 6), iterations=5)[6:-6, 6:-6, 6:-6]
+    return ndimage.binary_fill_holes(closed)
+
+
+def _otsu(counts: np.ndarray, values: np.ndarray) -> float:
+    """The threshold that parts a histogram into the two most different classes (Otsu 1979)."""
+    below, weighted = np.cumsum(counts), np.cumsum(counts * values)
+    above = below[-1] - below
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * (weighted / below - (weighted[-1] - weighted) / above) ** 2
+    return float(values[int(np.nanargmax(between))])
+
+
+def _kept(mask: str, mri: Image, region: np.ndarray) -> Image:
+    """What `mask` keeps, on the grid of the MRI's working copy."""
+    source, rim = (region, _BRAIN_RIM_MM) if mask == "brain" else (head_mask(mri), _HEAD_RIM_MM)
+    return Image(grown(source, mri.affine, rim), mri.affine)

@@ -1,0 +1,297 @@
+"""Find the T1 MRIs and FDG-PETs of an ADNI download and pair them, one pair for each subject.
+
+Nothing but names is looked at in the walk: subject, description, date and image id come from folders and file names
+(`preparation.descriptions`), tables are optional. One header is read in a folder of DICOM files without ADNI's names,
+and one of each PET that could be taken, for its tracer.
+
+All PETs of a data set are of one processing version, because a smoother one beside a sharper one is visible: the
+version with which most subjects have a pair, among equals the first of `adni_names.PET_VERSIONS`. A pattern for PET
+descriptions takes the place of that choice.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from preparation import descriptions as names
+from preparation.find.adni_tables import Row, merged, read_image_ids, read_tables, read_xml
+from preparation.find.adni_walk import Download, Series, walk_download
+from preparation.pairing import Candidate, Person, by_days, choose_version, drop_shared, left, pair_up
+from preparation.read.dicom_header import SeriesHeader, read_header
+from preparation.scans import PLAIN_NAME, Findings, LeftOutScan, Scan, ScanPair
+from utils.errors import InputError
+from utils.text import natural_key
+
+_LOOKED_FOR = "give the folder of an ADNI download (<subject>/<description>/<date>/I<image id>/ADNI_*.dcm or .nii)"
+
+
+def find_adni(
+    root: str | os.PathLike,
+    ids: Path | None = None,
+    tables: Sequence[Path] = (),
+    mri_description: str | None = None,
+    pet_description: str | None = None,
+    max_days: int = 365,
+) -> Findings:
+    """Pair what lies in a download.
+
+    Args:
+        root: any folder above the images.
+        ids: list of the image ids to keep (`read_image_ids`); the others are left out, and that is no fault.
+        tables: collection CSVs, idaSearch CSVs, XMLs or folders of them; they fill in what names do not say.
+        mri_description: pattern for the MRIs to take, instead of ADNI's T1 descriptions.
+        pet_description: pattern for the FDG-PETs to take, instead of one processing version.
+        max_days: between the acquisitions of a pair.
+
+    Raises:
+        InputError: no such folder, nothing of ADNI in it, a bad list, table or pattern, or pydicom missing.
+    """
+    root = Path(root)
+    for flag, pattern in (("--mri-description", mri_description), ("--pet-description", pet_description)):
+        _check_pattern(flag, pattern)
+    wanted = read_image_ids(Path(ids)) if ids is not None else None
+    rows = read_tables(tables)
+    download = walk_download(root)
+    if not download.series and not download.left_out:
+        raise InputError(root, "no ADNI images in it", _LOOKED_FOR)
+    left_out = list(download.left_out)
+    scans = _scans(download, rows, left_out)
+    present = {item.scan.image_id for item in scans} | {_id_of(item) for item in left_out}
+    if wanted is not None:
+        left_out = [replace(item, is_fault=item.is_fault and _id_of(item) in {*wanted, None}) for item in left_out]
+        scans = _with_ids(scans, set(wanted), Path(ids).name, left_out)
+    people = {name: Person() for name in sorted(download.subjects)}
+    for found in scans:
+        _add_candidate(people, found, mri_description, pet_description, left_out)
+    notes = _keep_one_version(people, pet_description, max_days, left_out)
+    _drop_other_tracers(people, left_out)
+    pairs, without = pair_up(people, max_days)
+    if wanted is not None:  # nobody asked for subjects of whom nothing is on the list
+        asked = {found.scan.subject for found in scans}
+        without = [replace(item, is_fault=item.is_fault and item.subject in asked) for item in without]
+    pairs, shared = drop_shared(pairs)
+    pairs = [_completed(pair, download, rows) for pair in pairs]
+    left_out = sorted([*left_out, *without, *shared], key=lambda item: natural_key(item.subject))
+    missing = [image for image in wanted or () if image not in present]
+    return Findings(tuple(pairs), tuple(left_out), tuple(missing), tuple(download.notes() + notes))
+
+
+def _check_pattern(flag: str, pattern: str | None) -> None:
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise InputError(flag, f"{pattern!r} is no regular expression ({error})", "correct it") from error
+
+
+# Series -> scans ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A scan, and what was read of its header (None where the names told enough)."""
+
+    scan: Scan
+    header: SeriesHeader | None = None
+
+
+def _scans(download: Download, rows: dict[str, Row], left_out: list[LeftOutScan]) -> list[_Found]:
+    """All images of the download that are MRI or PET in a format that can be read, each once."""
+    found = []
+    for series in download.series:
+        item = _scan(series, download, rows)
+        if isinstance(item, LeftOutScan):
+            left_out.append(item)
+        else:
+            found.append(item)
+    return _without_copies(found, left_out)
+
+
+def _scan(series: Series, download: Download, rows: dict[str, Row]) -> _Found | LeftOutScan:
+    """One series with what its names, the tables and, where these do not tell, its header say."""
+    place, where = names.read_place(series.folder), series.folder
+    if series.subject and place.subject and series.subject != place.subject:
+        reason = f"the file names say {series.subject}, the folder {place.subject}"
+        return LeftOutScan(place.subject, where, reason, is_fault=True)
+    image = series.image_id or place.image_id
+    row = _row(image, place.date is None, download, rows)
+    header = None
+    if series.modality is None and series.format == "dicom":
+        header = _first_header(series)
+        if isinstance(header, str):
+            return LeftOutScan(place.subject or "", where, header, is_fault=True)
+    subject = series.subject or place.subject or row.subject or (header.patient if header else "")
+    if not PLAIN_NAME.fullmatch(subject):
+        return LeftOutScan("", where, "neither folders nor header say whose image it is", is_fault=True)
+    if row.subject and row.subject != subject.upper():
+        reason = f"the table says that {image} is an image of {row.subject}"
+        return LeftOutScan(subject, where, reason, is_fault=True)
+    description = row.description or series.description or place.description or (header.description if header else "")
+    modality = series.modality or (header.modality if header else _modality(row, description))
+    scan = Scan(subject, modality or "", series.paths, series.format, description, place.date or row.date, image)
+    if modality not in ("MRI", "PET"):
+        what = f"modality {modality}" if modality else "names do not tell MRI from PET"
+        return left(scan, what)
+    if modality == "MRI" and series.format == "nifti" and len(series.paths) > 1:
+        return left(scan, f"{len(series.paths)} NIfTI files for one MRI", is_fault=True)
+    return _Found(scan, header)
+
+
+def _first_header(series: Series) -> SeriesHeader | str:
+    """The header of the first DICOM image among the files; what is wrong with the first file when there is none."""
+    headers = (read_header(path) for path in series.paths)
+    first = next(headers)
+    if isinstance(first, SeriesHeader):
+        return first
+    return next((header for header in headers if isinstance(header, SeriesHeader)), f"{series.files[0]}: {first}")
+
+
+def _row(image: str | None, undated: bool, download: Download, rows: dict[str, Row]) -> Row:
+    """The tables' row of an image; its XML is read only when the folder does not tell the date."""
+    row = rows.get(image, Row())
+    return merged(row, _xml_row(image, download)) if undated and row.date is None else row
+
+
+def _xml_row(image: str | None, download: Download) -> Row:
+    """What the XML beside an image says; nothing when there is none, or a damaged one, which a note tells."""
+    if image not in download.xml:
+        return Row()
+    try:
+        return read_xml(download.xml[image])[1]
+    except InputError as error:
+        if str(error) not in download.remarks:
+            download.remarks.append(str(error))
+        return Row()
+
+
+def _modality(row: Row, description: str) -> str | None:
+    """MRI or PET from a table or a description, for NIfTI files without ADNI's names."""
+    told = {"mri": "MRI", "mr": "MRI", "pet": "PET", "pt": "PET"}.get(row.modality.lower())
+    if told:
+        return told
+    if names.looks_like_pet(description):
+        return "PET"
+    return "MRI" if names.t1_rank(description) is not None else None
+
+
+def _without_copies(found: list[_Found], left_out: list[LeftOutScan]) -> list[_Found]:
+    """Each image once: parts of one series in two folders are joined, copies left out, DICOM before NIfTI."""
+    kept: dict[tuple, _Found] = {}
+    for item in sorted(found, key=lambda item: item.scan.format):
+        scan = item.scan
+        key = (scan.subject, scan.image_id or scan.where, names.plain(scan.description))
+        first = kept.setdefault(key, item).scan
+        if first is scan:
+            continue
+        shared = {file.name for file in first.files} & {file.name for file in scan.files}
+        if first.format == scan.format == "dicom" and not shared:
+            files = sorted(first.files + scan.files, key=lambda file: natural_key(file.name))
+            kept[key] = replace(kept[key], scan=replace(first, files=tuple(files)))
+        else:
+            left_out.append(left(scan, f"the same image as {first.where}"))
+    return list(kept.values())
+
+
+def _id_of(item: LeftOutScan) -> str | None:
+    """The image id of something that is there and cannot be used."""
+    return item.scan.image_id if item.scan else names.read_place(item.path).image_id if item.path else None
+
+
+def _with_ids(scans: list[_Found], wanted: set[str], list_name: str, left_out: list[LeftOutScan]) -> list[_Found]:
+    """The scans on the list of ids."""
+    for item in scans:
+        if item.scan.image_id not in wanted:
+            reason = f"not in {list_name}" if item.scan.image_id else f"no image id to look up in {list_name}"
+            left_out.append(left(item.scan, reason))
+    return [item for item in scans if item.scan.image_id in wanted]
+
+
+# Scans -> candidates -----------------------------------------------------------------------------
+
+
+def _add_candidate(
+    people: dict[str, Person],
+    found: _Found,
+    mri_description: str | None,
+    pet_description: str | None,
+    left_out: list[LeftOutScan],
+) -> None:
+    """Give the scan to its subject, or say why it is neither a T1 MRI nor an FDG-PET."""
+    scan = found.scan
+    person = people.setdefault(scan.subject, Person())
+    if scan.modality == "MRI":
+        problem = _mri_problem(scan.description, mri_description)
+        if not problem:
+            rank = names.t1_rank(scan.description)
+            worst = names.is_last_resort(scan.description) and mri_description is None
+            person.mris.append(Candidate(scan, 9 if rank is None else rank, worst))
+    else:
+        problem = _pet_problem(found)
+        if not problem and pet_description and not names.matches(pet_description, scan.description):
+            problem = f"does not match --pet-description {pet_description}"
+        if not problem:
+            version, rank = names.pet_version(scan.description)
+            person.pets.append(Candidate(scan, rank, version=version))
+    if problem:
+        left_out.append(left(scan, problem))
+
+
+def _mri_problem(description: str, pattern: str | None) -> str | None:
+    if pattern is not None:
+        return None if names.matches(pattern, description) else f"does not match --mri-description {pattern}"
+    if names.looks_like_pet(description):
+        return "file looks like the other modality (an MRI by its name, a PET by its description)"
+    return None if names.t1_rank(description) is not None else "not a T1 series by its description"
+
+
+def _pet_problem(found: _Found) -> str | None:
+    description = found.scan.description
+    if names.t1_rank(description) is not None and not names.looks_like_pet(description):
+        return "file looks like the other modality (a PET by its name, an MRI by its description)"
+    return names.pet_problem(description) or (found.header.tracer_problem if found.header else None)
+
+
+def _keep_one_version(
+    people: dict[str, Person], pattern: str | None, max_days: int, left_out: list[LeftOutScan]
+) -> list[str]:
+    """Leave the PETs of other processing versions out; the note that says which one is taken."""
+    if pattern is not None:
+        versions = sorted({pet.version for person in people.values() for pet in person.pets})
+        mixed = f"--pet-description {pattern} takes PETs of different smoothness: {', '.join(versions)}"
+        return [mixed] if len(versions) > 1 else []
+    version = choose_version(people, names.PET_VERSIONS, max_days, by_days)
+    if version is None:
+        return []
+    reason = f"another processing version than the data set's ({version})"
+    for person in people.values():
+        left_out += [left(pet.scan, reason) for pet in person.pets if pet.version != version]
+        person.pets = [pet for pet in person.pets if pet.version == version]
+    return [f"PET version: {version} (--pet-description chooses another)"]
+
+
+def _drop_other_tracers(people: dict[str, Person], left_out: list[LeftOutScan]) -> None:
+    """Look into one file of each PET that is still wanted: a description without prefix can be wrong."""
+    for person in people.values():
+        kept = []
+        for pet in person.pets if person.mris else ():
+            first = pet.scan.files[0]
+            header = read_header(first) if pet.scan.format == "dicom" else None
+            if isinstance(header, str):
+                left_out.append(left(pet.scan, f"{first.name}: {header}", is_fault=True))
+            elif header and header.tracer_problem:
+                left_out.append(left(pet.scan, header.tracer_problem))
+            else:
+                kept.append(pet)
+        if person.mris:
+            person.pets = kept
+
+
+def _completed(pair: ScanPair, download: Download, rows: dict[str, Row]) -> ScanPair:
+    """The pair with the number of planes that the MRI's XML promises, and what is known about the subject."""
+    image = pair.mri.image_id
+    matrix_z = rows.get(image, Row()).matrix_z or _xml_row(image, download).matrix_z
+    warnings = pair.warnings
+    if names.WITHDRAWN.fullmatch(pair.name):
+        warnings += ("ADNI withdrew the subjects 381_S_10### for quality",)
+    return replace(pair, mri=replace(pair.mri, matrix_z=matrix_z), warnings=warnings)

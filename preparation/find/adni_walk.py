@@ -1,0 +1,164 @@
+"""Walk a download by names alone: a cohort of 600 subjects has 200,000 files."""
+
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from preparation.descriptions import FILE_NAME, SUBJECT, XML_NAME, read_place
+from preparation.scans import LeftOutScan
+from utils.errors import InputError
+from utils.text import natural_key
+
+ECAT = "ECAT/Interfile not supported, download the 'Co-registered, Averaged' DICOM of this scan instead"
+ANALYZE = "Analyze pairs do not say where left and right are, download the DICOM of this scan instead"
+ARCHIVE = "an archive: unpack it first"
+_ENDINGS = (
+    (re.compile(r"\.(v|i|i\.hdr)$", re.IGNORECASE), ECAT),
+    (re.compile(r"\.(hdr|img)(\.gz)?$", re.IGNORECASE), ANALYZE),
+    (re.compile(r"\.(zip|tar|tgz|gz|bz2|xz|7z|rar)$", re.IGNORECASE), ARCHIVE),
+)
+_NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+# DICOM without ADNI's names: .dcm, .ima, no suffix, or numbers after the dot (names made of UIDs)
+_DICOM = re.compile(r"(\.(dcm|ima|dicom)|\.\d+|^[^.]+)$", re.IGNORECASE)
+_PAPERS = re.compile(r"\.(csv|tsv|txt|pdf|json|html?|log|md|jpe?g|png|gif|docx?|xlsx?)$", re.IGNORECASE)
+_IGNORED = ("thumbs.db", "desktop.ini", "license", "readme", "changes", "dicomdir")
+
+
+@dataclass(frozen=True)
+class Series:
+    """Files of one folder that are one image by their names; None and "" where these do not tell."""
+
+    folder: Path
+    files: tuple[str, ...]
+    format: str
+    subject: str = ""
+    modality: str | None = None
+    description: str = ""
+    image_id: str | None = None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(self.folder / file for file in self.files)
+
+
+@dataclass
+class Download:
+    """What the walk found.
+
+    Attributes:
+        series: every image, in natural order of the folders.
+        left_out: what cannot be an image that can be read.
+        subjects: whose folders or files there are.
+        xml: the images' XML files by image id.
+        strangers: files that are neither images nor anything that a download has.
+        remarks: lines for the user.
+    """
+
+    series: list[Series] = field(default_factory=list)
+    left_out: list[LeftOutScan] = field(default_factory=list)
+    subjects: set[str] = field(default_factory=set)
+    xml: dict[str, Path] = field(default_factory=dict)
+    strangers: list[Path] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """The remarks, and one line for all strangers."""
+        if not self.strangers:
+            return self.remarks
+        return [*self.remarks, f"{len(self.strangers)} files are no images by their names, as {self.strangers[0]}"]
+
+    def leave_out(self, path: Path, reason: str, is_fault: bool = True) -> None:
+        self.left_out.append(LeftOutScan(read_place(path).subject or "", path, reason, is_fault=is_fault))
+
+
+def walk_download(root: Path) -> Download:
+    """Every series below `root`, from the names of folders and files; links to folders are not followed.
+
+    Raises:
+        InputError: no such folder.
+    """
+    if not root.is_dir():
+        problem = "is a file" if root.is_file() else "no such folder"
+        raise InputError(root, problem, "give the folder of an ADNI download")
+    found = Download()
+
+    def refused(error: OSError) -> None:
+        found.leave_out(Path(error.filename), (error.strerror or str(error)).lower())
+
+    for folder, folders, files in os.walk(os.path.abspath(root), onerror=refused):
+        at = Path(folder)
+        folders[:] = sorted((name for name in folders if not name.startswith((".", "__MACOSX"))), key=natural_key)
+        found.subjects.update(name.upper() for name in folders if SUBJECT.fullmatch(name))
+        for name in folders:
+            if os.path.islink(at / name):
+                found.leave_out(at / name, "a link to a folder, which is not followed", is_fault=False)
+        if not folders and not files:
+            found.leave_out(at, "the folder is empty")
+        if files:
+            _sort_files(found, at, files)
+    return found
+
+
+def _sort_files(found: Download, folder: Path, files: list[str]) -> None:
+    """Sort one folder's files into series, by ADNI's names and, for the rest, by their endings."""
+    named: dict[tuple, list[str]] = defaultdict(list)
+    loose: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        if file.startswith(".") or file.lower() in _IGNORED or _PAPERS.search(file):
+            continue
+        if match := FILE_NAME.fullmatch(file):
+            named[_key(match)].append(file)
+        else:
+            loose[format_by_name(file)].append(file)
+    if not named and not loose and any(file.lower() == "dicomdir" for file in files):
+        found.leave_out(folder / "DICOMDIR", "an index without images: copy the folders that it lists too")
+    for (subject, modality, description, image, _, kind), members in named.items():
+        found.subjects.add(subject)
+        if kind in (ECAT, ANALYZE):
+            found.left_out.append(LeftOutScan(subject, folder / members[0], kind, is_fault=True))
+            continue
+        ordered = tuple(sorted(members, key=natural_key))
+        found.series.append(Series(folder, ordered, kind, subject, modality, description, image))
+    _sort_loose(found, folder, loose, named)
+
+
+def _key(match: re.Match) -> tuple:
+    """(subject, modality, description, image id, series, format or reason): the same for all files of one image."""
+    modality = "MRI" if match["modality"].upper() == "MR" else "PET"
+    image = f"I{match['image']}" if match["image"] else None
+    suffix = match["suffix"].lower()
+    kind = {"dcm": "dicom", "nii": "nifti", "nii.gz": "nifti", "v": ECAT}.get(suffix, ANALYZE)
+    return match["subject"].upper(), modality, match["description"], image, image or match["series"], kind
+
+
+def format_by_name(file: str) -> str:
+    """Format of a file by its ending: a format, a reason against it, "xml", or ""."""
+    if _NIFTI.search(file):
+        return "nifti"
+    for ending, reason in _ENDINGS:
+        if ending.search(file):
+            return reason
+    if file.lower().endswith(".xml"):
+        return "xml"
+    return "dicom" if _DICOM.search(file) else ""
+
+
+def _sort_loose(found: Download, folder: Path, loose: dict[str, list[str]], named: dict) -> None:
+    """The files of a folder that do not have ADNI's names."""
+    for kind, files in loose.items():
+        files.sort(key=natural_key)
+        if kind in (ECAT, ANALYZE, ARCHIVE):
+            for file in files:
+                found.leave_out(folder / file, kind)
+        elif kind == "xml":
+            matches = ((XML_NAME.fullmatch(file), file) for file in files)
+            found.xml.update({f"I{match['image']}": folder / file for match, file in matches if match})
+        elif kind == "dicom" and not named:
+            found.series.append(Series(folder, tuple(files), kind))
+        elif kind == "nifti":
+            # The frames of one PET share a folder; anything else has a folder for each image.
+            found.series.append(Series(folder, tuple(files), kind))
+        else:
+            found.strangers += [folder / file for file in files]

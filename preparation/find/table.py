@@ -1,0 +1,216 @@
+"""Tables of scans: read the user's list of pairs, write down what was found.
+
+`find_bids` is here too for whoever looks for all ways to find scans but ADNI's (`preparation.find.adni`).
+"""
+
+import os
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+from data.subjects import stem
+from preparation.descriptions import FILE_NAME, pet_problem, read_place
+from preparation.find.adni_walk import ANALYZE, ARCHIVE, ECAT, format_by_name
+from preparation.find.bids import find_bids, frame_durations, read_json
+from preparation.pairing import days_between, drop_shared, too_far_apart
+from preparation.read.dicom_header import SeriesHeader, read_header
+from preparation.scans import PLAIN_NAME, SCAN_COLUMNS, Findings, LeftOutScan, Scan, ScanPair, scan_cells
+from utils.errors import InputError
+from utils.files import write_tsv
+from utils.text import natural_key, read_table
+
+__all__ = ["find_bids", "read_scan_pairs", "refuse_inside", "write_pairs_tsv"]
+
+_PAIR_COLUMNS = "subject", "mri", "pet"
+_COLUMNS = (
+    "subject",
+    "status",
+    *(f"mri_{column}" for column in SCAN_COLUMNS),
+    *(f"pet_{column}" for column in SCAN_COLUMNS),
+    "days",
+    "path",
+    "reason",
+)
+
+
+def read_scan_pairs(path: str | os.PathLike, max_days: int = 365) -> Findings:
+    """Read a table `subject,mri,pet` of NIfTI files, DICOM files or folders of DICOM files.
+
+    Separated by commas, semicolons or tabs; relative paths start at the table's folder. The JSON beside a NIfTI PET
+    may tell its `FrameDuration`. A line that cannot be used is left out with its number, which is a fault: every line
+    was asked for. A subject in two lines is left out, because nobody knows which line is meant.
+
+    Args:
+        path: the table.
+        max_days: between the acquisitions of a pair, where names tell both dates.
+
+    Raises:
+        InputError: no such file, not UTF-8 text, empty, columns missing, or no lines below the header.
+    """
+    path = Path(path)
+    rows = read_table(path, _PAIR_COLUMNS)
+    if not rows:
+        raise InputError(path, "no subjects in it", "write one line `subject,mri,pet` for each pair")
+    lines: dict[str, list[int]] = defaultdict(list)
+    for line, row in rows:
+        lines[row.get("subject", "").casefold()].append(line)
+    pairs, left_out = [], []
+    for line, row in rows:
+        name = row.get("subject", "")
+        others = [str(other) for other in lines[name.casefold()] if other != line]
+        item = _listed_pair(path, line, row, max_days)
+        if name and others:
+            reason = f"line {line}: the subject is also in line {', '.join(others)}; keep one of them"
+            item = LeftOutScan(name, path, reason, is_fault=True)
+        (pairs if isinstance(item, ScanPair) else left_out).append(item)
+    pairs, shared = drop_shared(sorted(pairs, key=lambda pair: natural_key(pair.name)))
+    return Findings(tuple(pairs), (*left_out, *shared))
+
+
+def _listed_pair(path: Path, line: int, row: dict[str, str], max_days: int) -> ScanPair | LeftOutScan:
+    """One line of the table as a pair, or what is wrong with it."""
+    name = row.get("subject", "")
+
+    def fault(at: Path, reason: str) -> LeftOutScan:
+        return LeftOutScan(name, at, f"line {line}: {reason}", is_fault=True)
+
+    if not PLAIN_NAME.fullmatch(name):
+        return fault(path, f"not a subject name: {name!r}; use up to 64 letters, digits and . _ -")
+    scans = []
+    for column, modality in (("mri", "MRI"), ("pet", "PET")):
+        if not row.get(column):
+            return fault(path, f"no {column}; name both on each line")
+        scan = _scan_at(path.parent / row[column], name, modality)
+        if isinstance(scan, str):
+            return fault(path.parent / row[column], scan)
+        scans.append(scan)
+    days = days_between(*scans)
+    if days is not None and days > max_days:
+        return fault(path, too_far_apart(days, max_days))
+    return ScanPair(name, *scans, days)
+
+
+def _scan_at(path: Path, subject: str, modality: str) -> Scan | str:
+    """The scan in a file or folder, or what is wrong with it."""
+    try:
+        if path.is_dir():
+            files = _files_below(path)
+        elif path.is_file():
+            files = (path.absolute(),)
+        else:
+            return f"no such file for the {modality}"
+    except (OSError, ValueError) as error:
+        return f"the {modality} cannot be read ({getattr(error, 'strerror', None) or error})".lower()
+    if not files:
+        return f"no files in the {modality}'s folder"
+    kinds = [format_by_name(file.name) for file in files]
+    kind = next((kind for kind in ("dicom", "nifti", ECAT, ANALYZE, ARCHIVE) if kind in kinds), None)
+    if kind is None:
+        return f"neither NIfTI nor DICOM: {files[0].name}"
+    if kind not in ("dicom", "nifti"):
+        return kind
+    files = tuple(file for file, its_kind in zip(files, kinds, strict=True) if its_kind == kind)
+    if modality == "MRI" and kind == "nifti" and len(files) > 1:
+        return f"{len(files)} NIfTI files for one MRI"
+    if modality != (_modality_by_name(files[0]) or modality):
+        return f"file looks like the other modality ({files[0].name} for the {modality})"
+    listed = path.absolute() if path.is_dir() else None
+    scan = _described(Scan(subject, modality, files, kind, listed=listed))
+    header = _first_header(files) if kind == "dicom" else None
+    if problem := modality == "PET" and _tracer_problem(scan, header):
+        return problem
+    if header and not scan.description:
+        scan = replace(scan, description=header.description)
+    return _with_durations(scan)
+
+
+def _tracer_problem(scan: Scan, header: SeriesHeader | None) -> str | None:
+    """Why a PET is not of FDG, by its name and its header."""
+    problem = pet_problem(scan.description)
+    if header:
+        problem = problem or pet_problem(header.description) or header.tracer_problem
+    return problem
+
+
+def _first_header(files: tuple[Path, ...]) -> SeriesHeader | None:
+    """The first header that can be read; without one, reading the images will say what is wrong with them."""
+    headers = (read_header(file) for file in files)
+    return next((header for header in headers if isinstance(header, SeriesHeader)), None)
+
+
+def _files_below(folder: Path) -> tuple[Path, ...]:
+    """The visible files of a folder and its folders, in natural order."""
+
+    def refused(error: OSError) -> None:
+        raise error
+
+    found = []
+    for at, folders, files in os.walk(folder.absolute(), onerror=refused):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(at, name) for name in files if not name.startswith(".")]
+    return tuple(sorted(found, key=lambda file: natural_key(os.fspath(file))))
+
+
+def _modality_by_name(file: Path) -> str | None:
+    """MRI or PET where an ADNI or BIDS name or the published one says so."""
+    if match := FILE_NAME.fullmatch(file.name):
+        return "MRI" if match["modality"].upper() == "MR" else "PET"
+    if stem(file).endswith(("_T1w", "_mri_MNI152")):
+        return "MRI"
+    return "PET" if stem(file).endswith(("_pet", "_FDG_MNI152")) else None
+
+
+def _described(scan: Scan) -> Scan:
+    """The scan with what ADNI's names say, where it has them."""
+    match, place = FILE_NAME.fullmatch(scan.files[0].name), read_place(scan.files[0].parent)
+    if match is None:
+        return scan
+    image = f"I{match['image']}" if match["image"] else place.image_id
+    return replace(scan, description=match["description"], date=place.date, image_id=image)
+
+
+def _with_durations(scan: Scan) -> Scan | str:
+    """A NIfTI PET with the FrameDuration of the JSON beside it, or what is wrong with that."""
+    sidecar = scan.files[0].with_name(stem(scan.files[0]) + ".json")
+    if scan.modality != "PET" or scan.format != "nifti" or not sidecar.is_file():
+        return scan
+    try:
+        return replace(scan, frame_durations=frame_durations(read_json(sidecar)))
+    except (InputError, ValueError, TypeError) as error:
+        return f"the PET's sidecar is damaged ({error})"
+
+
+def refuse_inside(out: str | os.PathLike, source: str | os.PathLike) -> None:
+    """Refuse an output folder in the input folder: its files would be found as inputs next time.
+
+    Raises:
+        InputError: `out` is `source` or lies below it, links resolved.
+    """
+    if Path(out).resolve().is_relative_to(Path(source).resolve()):
+        raise InputError(out, f"lies in the input folder {source}", "choose another output folder")
+
+
+# Writing -----------------------------------------------------------------------------------------
+
+
+def write_pairs_tsv(path: str | os.PathLike, findings: Findings) -> None:
+    """Write one line for each pair and each thing left out, as by `utils.tsv.write_tsv`.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    rows = [*map(_pair_row, findings.pairs), *map(_left_out_row, findings.left_out)]
+    rows += [
+        {"status": "left out", "reason": f"image {image} is not in the download"} for image in findings.missing_ids
+    ]
+    write_tsv(path, _COLUMNS, rows, "give a folder that can be written to")
+
+
+def _pair_row(pair: ScanPair) -> dict[str, object]:
+    cells = scan_cells(pair.mri) | scan_cells(pair.pet)
+    return {"subject": pair.name, "status": "paired", **cells, "days": pair.days, "reason": "; ".join(pair.warnings)}
+
+
+def _left_out_row(item: LeftOutScan) -> dict[str, object]:
+    cells = scan_cells(item.scan) if item.scan else {}
+    return {"subject": item.subject, "status": "left out", **cells, "path": item.path, "reason": item.reason}

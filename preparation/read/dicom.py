@@ -1,0 +1,327 @@
+"""One DICOM image as an array in RAS+ order with its affine: frames in order of time, values in real units.
+
+What lies where is decided by headers alone (`dicom_planes`, `dicom_geometry`); everything that cannot be
+done right is refused with one line. pydicom is imported only when a series is read.
+"""
+
+import math
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+from preparation.read.dicom_geometry import stack
+from preparation.read.dicom_planes import (
+    DOWNLOAD_AGAIN,
+    Plane,
+    choose_image,
+    drop_copies,
+    find_planes,
+    folder_of,
+    import_pydicom,
+)
+from utils.errors import InputError
+
+MOST_VOXELS = 1024**3
+_AVERAGED = re.compile(r"averag|(?<![a-z])(avg|mean)(?![a-z])", re.IGNORECASE)
+_FLOATING = ("FloatPixelData", "DoubleFloatPixelData")
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """One image read from DICOM.
+
+    Attributes:
+        array: (X, Y, Z), or (X, Y, Z, T) in order of time when there are several frames; float32, RAS+ order, in
+            `units`, not clipped.
+        affine: (4, 4) float64, voxel index of `array` -> RAS+ millimetres.
+        frame_durations: seconds of each frame, None when the headers do not say.
+        units: (0054,1001) such as BQML; "" when the headers name none.
+        description: SeriesDescription.
+        slices: number of slice positions.
+        slice_axis: axis of `array` along which they lie.
+        notes: what the user should know.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    frame_durations: tuple[float, ...] | None
+    units: str
+    description: str
+    slices: int
+    slice_axis: int
+    notes: tuple[str, ...]
+
+    @property
+    def frames(self) -> int:
+        """Number of time frames, 1 for a volume."""
+        return self.array.shape[3] if self.array.ndim == 4 else 1
+
+
+def read_series(
+    files: Sequence[Path], modality: str | None, image_id: str | None = None, description: str = ""
+) -> Series:
+    """Read the one image that lies in these files.
+
+    Args:
+        files: of the series in any order; folders among them are walked; what is no DICOM is passed over.
+        modality: "MRI" or "PET"; None for any modality, by the rules of MRI.
+        image_id: ADNI's id, decides when file names carry several.
+        description: what the download calls the image, besides its own SeriesDescription.
+
+    Returns:
+        the image. Several volumes at one place are frames when their times (in MRI also instance numbers) differ.
+
+    Raises:
+        InputError: no image, several, or one that cannot be converted right (see the functions called here).
+    """
+    where = folder_of(files)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's remarks on single values; what matters is checked here
+        planes, notes = find_planes(files)
+        planes = choose_image(planes, modality, image_id, where)
+        planes, copies = drop_copies(planes)
+        places, affine = stack(planes, where)
+        pet = planes[0].text("Modality") == "PT" if modality is None else modality == "PET"
+        own_description = planes[0].text("SeriesDescription")
+        averaged = bool(_AVERAGED.search(f"{own_description} {description}"))
+        places, durations, frame_notes = _order_frames(places, pet, averaged, where)
+        slopes = _read_slopes(places, pet, where)
+        units = planes[0].text("Units") if pet else ""
+        array = _read_values(places, slopes)
+    check_values(where, array)
+    if pet and units != "BQML":
+        frame_notes.append(f"the unit of the PET is {units or 'unknown'}, not BQML")
+    if array.shape[3] == 1:
+        array = array[..., 0]
+    orientation = io_orientation(affine)
+    return Series(
+        array=np.ascontiguousarray(apply_orientation(array, orientation)),
+        affine=affine @ inv_ornt_aff(orientation, array.shape[:3]),
+        frame_durations=durations,
+        units=units,
+        description=own_description,
+        slices=len(places),
+        slice_axis=int(orientation[2, 0]),
+        notes=(*notes, *copies, *frame_notes),
+    )
+
+
+def check_values(source: object, array: np.ndarray, remedy: str = DOWNLOAD_AGAIN) -> None:
+    """Raise InputError when `array` holds NaN or infinity (with this remedy) or one value only."""
+    missing, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+    if missing or infinite:
+        counts = [f"{missing} NaN"] * (missing > 0) + [f"{infinite} infinite"] * (infinite > 0)
+        part = (missing + infinite) / array.size
+        problem = f"it holds {' and '.join(counts)} of {array.size} voxels ({part:.2%})"
+        raise InputError(source, problem, remedy)
+    if array.min() == array.max():
+        raise InputError(source, f"the image is constant ({array.flat[0]:g})", "choose another one")
+
+
+# Frames ------------------------------------------------------------------------------------------
+
+
+def _order_frames(
+    places: list[list[Plane]], pet: bool, averaged: bool, where: Path
+) -> tuple[list[list[Plane]], tuple[float, ...] | None, list[str]]:
+    """Each position's planes in order of time, the frames' durations in s, and remarks."""
+    notes = _check_promises(places, averaged, where) if pet else []
+    if len(places[0]) > 1:
+        places = _sort_by_time(places, pet, where)
+    return places, _durations(places, where) if pet else None, notes
+
+
+def _check_promises(places: list[list[Plane]], averaged: bool, where: Path) -> list[str]:
+    """Compare the positions and frames found with the numbers that PET headers promise."""
+    first, notes = places[0][0], []
+    slices, frames = first.number("NumberOfSlices"), first.number("NumberOfTimeSlices")
+    if slices is not None and slices != len(places):
+        counted = f"{len(places)} of {slices:g} slices"
+        raise InputError(
+            where, counted if len(places) < slices else f"{len(places)} slices, not {slices:g}", DOWNLOAD_AGAIN
+        )
+    if slices is None and not first.items:
+        notes.append("the headers name no number of slices: missing end slices cannot be seen")
+    if frames is None and first.text("SeriesType").startswith("STATIC"):
+        frames = 1
+    found = len(places[0])
+    if frames is not None and frames != found:
+        if found > 1 or not averaged:
+            problem = f"planes at each position: {found}, time frames promised by the headers: {frames:g}"
+            raise InputError(where, problem, DOWNLOAD_AGAIN)
+        notes.append(f"the headers speak of {frames:g} time frames; taken as their average, as described")
+    return notes
+
+
+def _sort_by_time(places: list[list[Plane]], pet: bool, where: Path) -> list[list[Plane]]:
+    """Sort by the first of the possible frame keys that tells the planes at every position apart.
+
+    A PET's frames must have the same times at all positions. In MRI, where slices are acquired one by one, the order
+    counts, and the instance number does in the end.
+    """
+    for key in (_reference_time, _acquired, _temporal_position, _image_index if pet else _instance):
+        times = [[key(plane) for plane in place] for place in places]
+        if any(time is None for place in times for time in place):
+            continue
+        distinct = all(len(set(place)) == len(place) for place in times)
+        if distinct and (not pet or len({frozenset(place) for place in times}) == 1):
+            return [sorted(place, key=key) for place in places]
+    count = len(places[0])
+    problem = f"{count} planes at each slice position and no frame times that tell them apart"
+    raise InputError(where, problem, "keep one copy of the series, or choose the averaged image")
+
+
+def _reference_time(plane: Plane) -> float | str | None:
+    time = plane.number("FrameReferenceTime")
+    return plane.text("FrameReferenceDateTime") or None if time is None else time
+
+
+def _acquired(plane: Plane) -> str | None:
+    time = plane.text("AcquisitionTime")
+    return plane.text("FrameAcquisitionDateTime") or (plane.text("AcquisitionDate") + time if time else None)
+
+
+def _temporal_position(plane: Plane) -> float | None:
+    index = plane.number("TemporalPositionIndex")
+    return plane.number("TemporalPositionIdentifier") if index is None else index
+
+
+def _instance(plane: Plane) -> float | None:
+    return plane.number("InstanceNumber")
+
+
+def _image_index(plane: Plane) -> int | None:
+    """Frame number by ImageIndex = (frame - 1) * NumberOfSlices + slice (DICOM PS3.3, C.8.9.4)."""
+    index, slices = plane.number("ImageIndex"), plane.number("NumberOfSlices")
+    return None if index is None or not slices else int((index - 1) // slices)
+
+
+def _durations(places: list[list[Plane]], where: Path) -> tuple[float, ...] | None:
+    """Seconds of each frame; None where a plane does not say."""
+    durations = []
+    for frame in zip(*places, strict=True):
+        lengths = {plane.number("ActualFrameDuration") or plane.number("FrameAcquisitionDuration") for plane in frame}
+        if len(lengths) > 1 and len(places[0]) > 1:
+            problem = f"the durations of the planes of frame {len(durations) + 1} differ"
+            raise InputError(where, problem, "choose the averaged image of this scan")
+        durations.append(lengths.pop())
+    if any(length is None or length <= 0 for length in durations):
+        return None
+    return tuple(length / 1000 for length in durations)
+
+
+# Values ------------------------------------------------------------------------------------------
+
+
+def _read_slopes(places: list[list[Plane]], pet: bool, where: Path) -> dict[Plane, tuple[float, float]]:
+    """Each plane's slope and intercept, after checks of all planes.
+
+    In PET every plane needs a slope above 0. MRI usually has none (1 and 0 are taken), but then nowhere.
+    """
+    planes = [plane for place in places for plane in place]
+    found = {}
+    for keyword, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)):
+        found[keyword] = [plane.number(keyword) for plane in planes]
+        missing = [plane for plane, value in zip(planes, found[keyword], strict=True) if value is None]
+        if missing and (len(missing) < len(planes) or (pet and keyword == "RescaleSlope")):
+            problem = f"{keyword} missing in {len(missing)} of {len(planes)} slices ({missing[0].file.name})"
+            raise InputError(where, problem, DOWNLOAD_AGAIN)
+        if missing:
+            found[keyword] = [default] * len(planes)
+    for plane, slope in zip(planes, found["RescaleSlope"], strict=True):
+        if slope <= 0:
+            raise InputError(plane.file, f"RescaleSlope is {slope:g}", DOWNLOAD_AGAIN)
+    return dict(zip(planes, zip(*found.values(), strict=True), strict=True))
+
+
+def _read_values(places: list[list[Plane]], slopes: dict[Plane, tuple[float, float]]) -> np.ndarray:
+    """(columns, rows, positions, frames) float32: stored values by each plane's own slope and intercept."""
+    rows, columns = places[0][0].size
+    shape = (columns, rows, len(places), len(places[0]))
+    if math.prod(shape) > MOST_VOXELS:
+        sides = " x ".join(map(str, shape))
+        raise InputError(places[0][0].file, f"the headers promise {sides} voxels", DOWNLOAD_AGAIN)
+    values = np.empty(shape, np.float32)
+    by_file = defaultdict(list)
+    for position, place in enumerate(places):
+        for frame, plane in enumerate(place):
+            by_file[plane.file].append((position, frame, plane))
+    for file, entries in by_file.items():
+        stored = _read_pixels(file).reshape(-1, rows, columns)
+        for position, frame, plane in entries:
+            slope, intercept = slopes[plane]
+            values[:, :, position, frame] = (stored[plane.frame].astype(np.float64) * slope + intercept).T
+    return values
+
+
+def _read_pixels(file: Path) -> np.ndarray:
+    """The stored values of one file, ([frames,] rows, columns).
+
+    Raises:
+        InputError: no pixel data, fewer than promised, or no decoder for the way they are compressed.
+    """
+    pydicom = import_pydicom()
+    try:
+        content = pydicom.dcmread(file, force=True)
+        keyword = next((name for name in ("PixelData", *_FLOATING) if content.get(name)), None)
+    except Exception as error:  # whatever a damaged file provokes
+        raise InputError(file, "pixel data cut short or damaged", DOWNLOAD_AGAIN) from error
+    if keyword is None:
+        raise InputError(file, "pixel data missing or cut short", DOWNLOAD_AGAIN)
+    syntax = _transfer_syntax(file, content)
+    if syntax.is_encapsulated:
+        _check_decoder(file, syntax)
+    else:
+        _check_length(file, content, keyword)
+    try:
+        return content.pixel_array
+    except Exception as error:  # each of pydicom's plug-ins raises its own
+        how = f"{syntax.name} pixel data" if syntax.is_encapsulated else "pixel data"
+        raise InputError(file, f"{how} cut short or damaged", DOWNLOAD_AGAIN) from error
+
+
+def _transfer_syntax(file: Path, content):
+    """How the pixels are stored; without a file meta header it follows from how the elements were."""
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    try:
+        if not content.file_meta.get("TransferSyntaxUID"):
+            implicit = content.original_encoding[0]
+            content.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        syntax = content.file_meta.TransferSyntaxUID
+        known = syntax.is_transfer_syntax
+    except Exception as error:  # whatever a damaged file provokes
+        raise InputError(file, "its transfer syntax cannot be read", DOWNLOAD_AGAIN) from error
+    if not known:
+        raise InputError(file, f"its transfer syntax {syntax} is unknown", DOWNLOAD_AGAIN)
+    return syntax
+
+
+def _check_decoder(file: Path, syntax) -> None:
+    from pydicom.pixels import get_decoder
+
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        available = False
+    if not available:
+        raise InputError(file, f"{syntax.name} pixel data and no decoder", 'pip install "pydicom[pixeldata]"')
+
+
+def _check_length(file: Path, content, keyword: str) -> None:
+    """Uncompressed pixel data must be as long as the header says."""
+    try:
+        frames = int(content.get("NumberOfFrames") or 1)
+        bits = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}.get(keyword) or content.BitsAllocated
+        needed = content.Rows * content.Columns * frames * -(-bits // 8)
+    except Exception as error:  # whatever a damaged file provokes
+        raise InputError(file, "the header does not say how pixels are stored", DOWNLOAD_AGAIN) from error
+    if len(content[keyword].value) < needed:
+        problem = f"pixel data cut short ({len(content[keyword].value)} of {needed} bytes)"
+        raise InputError(file, problem, DOWNLOAD_AGAIN)

@@ -1,0 +1,402 @@
+"""From DICOM files to the planes of one image: find, read headers, group, choose.
+
+A plane is one picture of one slice: a classic file, or one frame of an enhanced multi-frame file. Nothing is
+concluded from names or from the order of files, except an ADNI image id (`..._I123.dcm`).
+"""
+
+import filecmp
+import itertools
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from utils.errors import InputError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+DOWNLOAD_AGAIN = "download the series again"
+_OTHER_SCAN = "download the 'Co-registered, Averaged' DICOM of this scan instead"
+_MODALITIES = {"MRI": "MR", "PET": "PT"}
+# Suffixes that promise an image: such a file is never passed over in silence.
+_DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+# Where an enhanced file keeps what a classic one has at the top (DICOM PS3.3, C.7.6.16 and C.8.13, C.8.22).
+_GROUPS = {
+    "ImagePositionPatient": ("PlanePositionSequence",),
+    "ImageOrientationPatient": ("PlaneOrientationSequence",),
+    "PixelSpacing": ("PixelMeasuresSequence",),
+    "RescaleSlope": ("PixelValueTransformationSequence",),
+    "RescaleIntercept": ("PixelValueTransformationSequence",),
+    "EffectiveEchoTime": ("MREchoSequence",),
+    "FrameType": ("MRImageFrameTypeSequence", "PETFrameTypeSequence"),
+    "ComplexImageComponent": ("MRImageFrameTypeSequence",),
+    "FrameReferenceDateTime": ("FrameContentSequence",),
+    "FrameAcquisitionDateTime": ("FrameContentSequence",),
+    "FrameAcquisitionDuration": ("FrameContentSequence",),
+    "TemporalPositionIndex": ("FrameContentSequence",),
+}
+_CONVERTED = {0: "UnassignedPerFrameConvertedAttributesSequence", 1: "UnassignedSharedConvertedAttributesSequence"}
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """One picture of one slice.
+
+    Attributes:
+        file: where it lies.
+        header: the file's data set without pixel data.
+        frame: its index in the file, 0 in a classic one.
+        items: functional groups of an enhanced file, the frame's own and the shared ones; empty in a classic one.
+    """
+
+    file: Path
+    header: "Dataset"
+    frame: int = 0
+    items: tuple["Dataset | None", ...] = ()
+
+    def get(self, keyword: str) -> object | None:
+        """The value of a DICOM keyword: the frame's own, else the shared, else the file's; None if empty.
+
+        Raises:
+            InputError: the value is malformed.
+        """
+        try:
+            for place, item in enumerate(self.items):
+                for sequence in (*_GROUPS.get(keyword, ()), _CONVERTED[place]):
+                    inner = item.get(sequence) if item is not None else None
+                    if inner and not _empty(inner[0].get(keyword)):
+                        return inner[0].get(keyword)
+            value = self.header.get(keyword)
+            return None if _empty(value) else value
+        except Exception as error:  # pydicom converts values late and raises whatever a damaged one provokes
+            raise InputError(self.file, f"{keyword} cannot be read", DOWNLOAD_AGAIN) from error
+
+    def numbers(self, keyword: str, count: int) -> np.ndarray | None:
+        """`count` finite numbers as float64, None when there are none.
+
+        Raises:
+            InputError: no numbers, not finite, or another count.
+        """
+        value = self.get(keyword)
+        if value is None:
+            return None
+        several = isinstance(value, Sequence) and not isinstance(value, str)
+        try:
+            numbers = np.array([float(entry) for entry in (value if several else [value])])
+        except (TypeError, ValueError) as error:
+            raise InputError(self.file, f"{keyword} is no number", DOWNLOAD_AGAIN) from error
+        if len(numbers) != count or not np.isfinite(numbers).all():
+            shown = ", ".join(f"{number:g}" for number in numbers[:6]) + ", ..." * (len(numbers) > 6)
+            expected = "a finite number" if count == 1 else f"{count} finite numbers"
+            raise InputError(self.file, f"{keyword} is {shown}, not {expected}", DOWNLOAD_AGAIN)
+        return numbers
+
+    def number(self, keyword: str) -> float | None:
+        """One finite number, None when there is none. Raises InputError like `numbers`."""
+        numbers = self.numbers(keyword, 1)
+        return None if numbers is None else float(numbers[0])
+
+    def text(self, keyword: str) -> str:
+        """The value as text, "" when there is none; several values joined by a backslash."""
+        value = self.get(keyword)
+        if value is None:
+            return ""
+        return value.strip() if isinstance(value, str) else "\\".join(_texts(value))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return int(self.number("Rows") or 0), int(self.number("Columns") or 0)
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """ImageType from the third value on (M or P, ND or DIS2D, ...)."""
+        return (*_texts(self.get("FrameType") or self.get("ImageType"))[2:], self.text("ComplexImageComponent"))
+
+    @property
+    def echo(self) -> float | None:
+        """Echo time in ms."""
+        return self.number("EffectiveEchoTime" if self.items else "EchoTime")
+
+    @property
+    def image_id(self) -> str | None:
+        """ADNI's image id at the end of the file's name, such as I123."""
+        found = re.search(r"_(I\d+)(?:[ (-][^_]*)?\.[^.]+$", self.file.name)  # also of "..._I123 (1).dcm"
+        return found and found[1]
+
+    @property
+    def orientation(self) -> tuple[float, ...] | None:
+        """Direction of rows and columns, rounded; for telling images apart."""
+        numbers = self.numbers("ImageOrientationPatient", 6)
+        return None if numbers is None else tuple(np.round(numbers, 2) + 0.0)
+
+
+def import_pydicom():
+    """pydicom, which only preparation needs. Raises InputError when it is not installed."""
+    try:
+        import pydicom
+    except ImportError as error:
+        remedy = "pip install -r requirements-prep.txt"
+        raise InputError("pydicom", "it is not installed and DICOM needs it", remedy) from error
+    return pydicom
+
+
+def folder_of(files: Sequence[Path]) -> Path:
+    """What to call a series in messages: the file if it is one, else the folder that holds all of them."""
+    if len(files) == 1:
+        return Path(files[0])
+    return Path(os.path.commonpath([Path(file).parent for file in files]))
+
+
+def find_planes(files: Sequence[Path]) -> tuple[list[Plane], list[str]]:
+    """All planes in these files (folders are walked), in the order of the files' names, with remarks.
+
+    A DICOM file is known by its content. DICOMDIR, XML and text are passed over; without a preamble a file counts
+    when it has an SOP class and rows.
+
+    Raises:
+        InputError: nothing found, with what lies there instead; or a file that should be an image and is empty,
+            unreadable or damaged.
+    """
+    planes, others = [], []
+    for file in sorted(set(_walk(files))):
+        header = _read_header(file)
+        if header is None or "Rows" not in header:
+            _refuse_broken(file, header)
+            others.append((file, header))
+        else:
+            planes += _planes_in(file, header)
+    if not planes:
+        _refuse_nothing(folder_of(files), others)
+    passed = sum(file.suffix.lower() not in (".xml", ".txt") for file, _ in others)
+    return planes, [f"files passed over that hold no DICOM image: {passed}"] if passed else []
+
+
+def choose_image(planes: list[Plane], modality: str | None, image_id: str | None, where: Path) -> list[Plane]:
+    """The planes of the one image that is wanted.
+
+    An image is what agrees in series, image id of the name, rows and columns, image type and echo time.
+
+    Args:
+        modality: "MRI" or "PET", None for any.
+        image_id: ADNI's, decides between several images in one folder.
+        where: the series for messages.
+
+    Raises:
+        InputError: no or more than one such image, or one that is colour, a mosaic or multi-frame of the old kind.
+    """
+    if image_id is not None:
+        planes = _with_id(planes, image_id, where)
+    if modality is not None:
+        planes = _with_modality(planes, modality, where)
+    images = defaultdict(list)
+    for plane in planes:
+        key = (plane.text("SeriesInstanceUID"), plane.image_id, plane.size, plane.kind, plane.echo)
+        images[key].append(plane)
+    if len(images) > 1:
+        _refuse_several(list(images.values()), where)
+    for plane in planes:
+        _refuse_kind(plane)
+    return planes
+
+
+def drop_copies(planes: list[Plane]) -> tuple[list[Plane], list[str]]:
+    """Leave out copies: the same SOPInstanceUID, position and bytes. A careless anonymizer's equal UIDs are kept."""
+    kept, seen = [], defaultdict(list)
+    for plane in planes:
+        same = seen[plane.text("SOPInstanceUID"), plane.frame, plane.text("ImagePositionPatient")]
+        if not any(filecmp.cmp(plane.file, other.file, shallow=False) for other in same if other.file != plane.file):
+            same.append(plane)
+            kept.append(plane)
+    copies = len(planes) - len(kept)
+    return kept, [f"copies of planes passed over: {copies}"] if copies else []
+
+
+# Finding -----------------------------------------------------------------------------------------
+
+
+def _walk(files: Sequence[Path]) -> Iterator[Path]:
+    """The files, and those in the folders among them."""
+    for file in map(Path, files):
+        if file.is_dir():
+            for folder, _, names in os.walk(file, onerror=_refuse_folder):
+                yield from (Path(folder, name) for name in names)
+        else:
+            yield file
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise InputError(error.filename, f"cannot be read ({error.strerror})", "make it readable") from error
+
+
+def _read_header(file: Path) -> "Dataset | None":
+    """The data set without pixel data, None when the file is no DICOM."""
+    pydicom = import_pydicom()
+    try:
+        with open(file, "rb") as stream:
+            start = stream.read(132)
+        marked = start[128:] == b"DICM"
+        # Without a preamble the first element is of group 2 or 8; asking first keeps pydicom off JPEGs and the like.
+        if not marked and start[:2] not in (b"\x02\0", b"\x08\0"):
+            return None
+        header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        return header if marked or header.get("SOPClassUID") else None
+    except FileNotFoundError as error:
+        raise InputError(file, "no such file", "check the path") from error
+    except OSError as error:
+        raise InputError(file, f"cannot be read ({error.strerror or 'cut short'})", DOWNLOAD_AGAIN) from error
+    except Exception as error:  # whatever a damaged file provokes
+        if marked:
+            raise InputError(file, "the DICOM header is damaged or cut short", DOWNLOAD_AGAIN) from error
+        return None
+
+
+def _refuse_broken(file: Path, header: "Dataset | None") -> None:
+    """A file that holds no image and should: missing it could cost the last slice without leaving a gap."""
+    image = file.suffix.lower() in _DICOM_SUFFIXES
+    if file.stat().st_size == 0 and (image or not file.suffix):
+        raise InputError(file, "the file is empty", DOWNLOAD_AGAIN)
+    if header is None and image:
+        raise InputError(file, f"it is no DICOM file{_what_else(file)}", DOWNLOAD_AGAIN)
+    if header is None or _is_directory(file, header):
+        return
+    name = _class_name(header)
+    if not name or "Image Storage" in name:
+        raise InputError(file, "the DICOM header is cut short, it has no Rows", DOWNLOAD_AGAIN)
+
+
+def refuse_foreign(file: Path) -> None:
+    """Raise InputError for formats that hold images and are not read: ECAT, Interfile, archives."""
+    name = file.name.lower()
+    with open(file, "rb") as stream:
+        start = stream.read(16)
+    if start[:6] == b"MATRIX":
+        raise InputError(file, "it is an ECAT file, which keeps no orientation", _OTHER_SCAN)
+    if name.endswith((".i", ".i.hdr")) or start.lstrip(b"!").upper().startswith(b"INTERFILE"):
+        raise InputError(file, "it is an Interfile image, which is not supported", _OTHER_SCAN)
+    if start[:4] == b"PK\3\4" or name.endswith((".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")):
+        raise InputError(file, "it is an archive", "unpack it first")
+    if name.endswith(".v"):
+        raise InputError(file, "it is named like an ECAT file", _OTHER_SCAN)
+
+
+def _refuse_nothing(where: Path, others: list[tuple[Path, "Dataset | None"]]) -> None:
+    """Say what lies there instead of images."""
+    for file, header in others:
+        if header is None:
+            refuse_foreign(file)
+    reports = {_class_name(header) for file, header in others if header is not None and not _is_directory(file, header)}
+    if reports:
+        problem = f"no slice position: not an image series ({', '.join(sorted(reports))})"
+        raise InputError(where, problem, "choose another series")
+    if any(_is_directory(file, header) for file, header in others):
+        raise InputError(where, "there is a DICOMDIR and no image", "copy the folders that it names as well")
+    raise InputError(where, "no DICOM file", "check the download")
+
+
+def _is_directory(file: Path, header: "Dataset | None") -> bool:
+    return file.name.upper() == "DICOMDIR" or (
+        header is not None and _class_name(header) == "Media Storage Directory Storage"
+    )
+
+
+def _what_else(file: Path) -> str:
+    with open(file, "rb") as stream:
+        start = stream.read(16).lstrip()
+    return " but a web page or XML" if start[:1] == b"<" else ""
+
+
+def _class_name(header: "Dataset") -> str:
+    """What kind of object a file says that it holds, "" when it does not."""
+    try:
+        uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or ""
+        return getattr(uid, "name", str(uid))
+    except Exception:  # whatever a damaged file provokes
+        return ""
+
+
+def _planes_in(file: Path, header: "Dataset") -> list[Plane]:
+    """The planes of one file."""
+    whole = Plane(file, header)
+    own, shared = whole.get("PerFrameFunctionalGroupsSequence"), whole.get("SharedFunctionalGroupsSequence")
+    if own is None:
+        return [whole]
+    promised = whole.number("NumberOfFrames")
+    if promised != len(own):
+        problem = f"it promises {promised or 0:g} frames and describes {len(own)}"
+        raise InputError(file, problem, DOWNLOAD_AGAIN)
+    return [Plane(file, header, index, (item, shared and shared[0])) for index, item in enumerate(own)]
+
+
+def _empty(value: object) -> bool:
+    return value is None or (hasattr(value, "__len__") and len(value) == 0)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """One or several values as texts."""
+    if _empty(value):
+        return ()
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    return tuple(str(entry) for entry in (value if several else [value]))
+
+
+# Choosing ----------------------------------------------------------------------------------------
+
+
+def _with_id(planes: list[Plane], image_id: str, where: Path) -> list[Plane]:
+    """The planes whose file names carry this id; all of them where names carry none."""
+    wanted = [plane for plane in planes if plane.image_id == image_id]
+    named = sorted({plane.image_id for plane in planes} - {None})
+    if not wanted and named:
+        raise InputError(where, f"no file of image {image_id} (there is {', '.join(named)})", "check the image id")
+    return wanted or planes
+
+
+def _with_modality(planes: list[Plane], modality: str, where: Path) -> list[Plane]:
+    """The planes of this modality; headers that name none count."""
+    expected = _MODALITIES[modality]
+    wanted = [plane for plane in planes if plane.text("Modality") in (expected, "")]
+    if not wanted:
+        found = ", ".join(sorted({plane.text("Modality") for plane in planes}))
+        raise InputError(where, f"its modality is {found}, not {expected}", f"choose the {modality} series")
+    return wanted
+
+
+def _refuse_several(images: list[list[Plane]], where: Path) -> None:
+    """Several images in one folder: say how they differ and where the smallest one is."""
+    images = sorted(images, key=len, reverse=True)
+    first = [image[0] for image in images]
+    known = {
+        "series": {plane.text("SeriesInstanceUID") for plane in first},
+        "image id": {plane.image_id for plane in first},
+        "size": {plane.size for plane in first},
+        "image type": {plane.kind for plane in first},
+        "echo time": {plane.echo for plane in first},
+        "orientation (not parallel)": {plane.orientation for plane in first},
+    }
+    differ = ", ".join(name for name, values in known.items() if len(values) > 1)
+    counts = " + ".join(str(len(image)) for image in images)
+    problem = f"{len(images)} images ({counts} planes) that differ in {differ}, one from {images[-1][0].file.name} on"
+    raise InputError(where, problem, "keep one image in the folder or give its image id")
+
+
+def _refuse_kind(plane: Plane) -> None:
+    """Pictures that are no scalar slices."""
+    photometric = plane.text("PhotometricInterpretation")
+    samples = plane.number("SamplesPerPixel")
+    if samples not in (None, 1) or (photometric and not photometric.startswith("MONOCHROME")):
+        raise InputError(plane.file, f"its pixels are colour ({photometric})", "choose the original series")
+    if photometric == "MONOCHROME1":
+        raise InputError(plane.file, "its grey values are inverted (MONOCHROME1)", "choose the original series")
+    if "MOSAIC" in itertools.chain(plane.kind, _texts(plane.get("ImageType"))):
+        raise InputError(plane.file, "fMRI or diffusion mosaic, not a T1 volume", "choose the T1 series")
+    if not plane.items and (plane.number("NumberOfFrames") or 1) > 1:
+        frames = plane.number("NumberOfFrames")
+        problem = f"{frames:g} frames without a description of each (old nuclear medicine style)"
+        raise InputError(plane.file, problem, _OTHER_SCAN)

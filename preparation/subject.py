@@ -1,0 +1,235 @@
+"""One subject: converted, aligned, written, pictured and committed, in a process of its own."""
+
+import contextlib
+import io
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from preparation.align.pair import Aligned, AlignOptions, align_frames, align_pair
+from preparation.output.folder import PreparedFolder
+from preparation.output.layout import (
+    XFORM_ALIGNED,
+    XFORM_MNI,
+    XFORM_SCANNER,
+    Place,
+    bids_sidecars,
+    json_text,
+    nifti_bytes,
+    write_durably,
+)
+from preparation.output.qc import save_qc_picture
+from preparation.read.scan import Allowed, Loaded, load_scan
+from preparation.scans import Scan, ScanPair
+from utils.errors import InputError
+from utils.processes import Refusal
+
+VERSION = 2  # of the way from scans to files: raise it when the same inputs and options give other files
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What decides how the files of a subject come out.
+
+    Attributes:
+        space, template, mask: as in `preparation.align.pair.AlignOptions`.
+        layout: "pairs" or "bids".
+        allowed: what is not to be an error in a scan.
+    """
+
+    space: str = "mri"
+    template: Path | None = None
+    mask: str = "none"
+    layout: str = "pairs"
+    allowed: Allowed = Allowed()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the process of a subject is given.
+
+    Attributes:
+        pair, place: what it is made of and where it goes.
+        options: how.
+        root: the data set.
+        fingerprint, versions: for the record.
+    """
+
+    pair: ScanPair
+    place: Place
+    options: PrepareOptions
+    root: Path
+    fingerprint: str
+    versions: dict[str, str]
+
+
+def prepare_subject(job: Job) -> dict:
+    """Convert, align, write, picture, and commit one subject; returns its record.
+
+    Raises:
+        Refusal: a scan that cannot be used.
+        InputError: everything else that can go wrong: the disk, the registration, a package.
+    """
+    pair, place, options = job.pair, job.place, job.options
+    folder = PreparedFolder(job.root)
+    started = time.monotonic()
+    with folder.working_on(pair.name) as working:
+        with _hearing_notices() as heard:
+            with _refusing():
+                mri = load_scan(pair.mri, allowed=options.allowed)
+                pet = load_scan(pair.pet, align_frames, options.allowed)
+            align_options = AlignOptions(space=options.space, template=options.template, mask=options.mask)
+            with _refusing(mri.volume.path, pet.volume.path):
+                aligned = align_pair(mri.volume, pet.volume, align_options)
+        warnings = [*mri.notes, *pet.notes, *aligned.warnings, *heard]
+        images = _encoded(aligned, options)
+        files = {place.mri: images["mri"], place.pet: images["pet"]}
+        if options.layout == "bids":
+            sources = {"mri": pair.mri.where, "pet": pair.pet.where}
+            sidecars = bids_sidecars(place, options.space, options.template, options.mask, sources)
+            files |= {name: json_text(content).encode() for name, content in sidecars.items()}
+        write_durably(working, files)
+        record = _record(job, mri, pet, aligned, {key: len(content) for key, content in images.items()})
+        record["warnings"] = list(dict.fromkeys(warnings))
+        record["seconds"] = round(time.monotonic() - started, 1)
+        voxel_mm = np.linalg.norm(aligned.affine[:3, :3], axis=0)
+        picture = folder.picture(pair.name)
+        lines = picture_title(record), picture_caption(record)
+        save_qc_picture(picture, aligned.mri, aligned.pet, voxel_mm, *lines)
+        write_durably(working, {place.record: json_text(record).encode()})  # last: the mark of a complete subject
+        folder.commit(pair.name)
+    return record
+
+
+@contextlib.contextmanager
+def _refusing(*sources: os.PathLike) -> Iterator[None]:
+    """Tell errors of the scans themselves from those of the machine, which may be gone the next time.
+
+    Args:
+        sources: only errors about these are the scans'; none: all are.
+
+    Raises:
+        Refusal: an `InputError` that is about a scan.
+    """
+    try:
+        yield
+    except InputError as error:
+        if sources and error.source not in map(str, sources) or _is_of_the_machine(error):
+            raise
+        raise Refusal(error.source, error.problem, error.remedy) from error
+
+
+def _is_of_the_machine(error: BaseException | None) -> bool:
+    """Whether an error comes from the system, or from a package that cannot be imported."""
+    while error is not None:
+        # What nibabel and gzip say about damaged files are OSErrors, too, but without a number.
+        if isinstance(error, ImportError | MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+            return True
+        if isinstance(error, InputError) and error.remedy.startswith("pip install"):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextlib.contextmanager
+def _hearing_notices() -> Iterator[list[str]]:
+    """Collect the notices that are said meanwhile; they, and all else, are printed afterwards."""
+    heard: list[str] = []
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            yield heard
+    finally:
+        print(said.getvalue(), end="", file=sys.stderr)
+        lines = said.getvalue().splitlines()
+        heard += [line.removeprefix("notice: ") for line in lines if line.startswith("notice: ")]
+
+
+def _encoded(aligned: Aligned, options: PrepareOptions) -> dict[str, bytes]:
+    """Both images as the bytes of their files."""
+    native = options.space == "mri"
+    return {
+        "mri": nifti_bytes(aligned.mri, aligned.affine, XFORM_SCANNER if native else XFORM_MNI),
+        "pet": nifti_bytes(aligned.pet, aligned.affine, XFORM_ALIGNED if native else XFORM_MNI),
+    }
+
+
+def _record(job: Job, mri: Loaded, pet: Loaded, aligned: Aligned, sizes: dict[str, int]) -> dict:
+    """What was made of what, and how."""
+    place, shape = job.place, list(aligned.mri.shape)
+    files = {"mri": place.mri.as_posix(), "pet": place.pet.as_posix()}
+    return _plain(
+        {
+            "subject": job.pair.name,
+            "fingerprint": job.fingerprint,
+            "versions": {"preparation": VERSION} | job.versions,
+            "options": asdict(job.options),
+            "inputs": {"mri": _input(job.pair.mri, mri), "pet": _input(job.pair.pet, pet)},
+            "days_between": job.pair.days,
+            "pair_warnings": job.pair.warnings,
+            "outputs": {key: {"file": files[key], "bytes": sizes[key], "shape": shape} for key in files},
+            "space": aligned.space,
+            "template": aligned.template,
+            "affine": aligned.affine,
+            "transforms": aligned.transforms,
+            "figures": aligned.figures,
+        }
+    )
+
+
+def _input(scan: Scan, loaded: Loaded) -> dict:
+    """A scan as it was read."""
+    return {
+        "path": scan.where,
+        "subject": scan.subject,
+        "image_id": scan.image_id,
+        "description": scan.description,
+        "date": scan.date and scan.date.isoformat(),
+        "files": [os.path.relpath(file, scan.where) if file != scan.where else file.name for file in scan.files],
+        "shape": loaded.volume.array.shape,
+        "voxel_mm": [round(side, 4) for side in loaded.volume.voxel_mm],
+        "frames": loaded.frames,
+        "units": loaded.units,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """As JSON knows it: lists, numbers, None for what is not finite, text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value if isinstance(value, int | str | None) else os.fspath(value)
+
+
+def picture_title(record: dict) -> str:
+    """The line above a subject's picture."""
+    ids = " and ".join(filter(None, (record["inputs"][key]["image_id"] for key in ("mri", "pet"))))
+    return "   ".join(filter(None, (record["subject"], ids, f"space: {record['space']}")))
+
+
+def picture_caption(record: dict) -> str:
+    """The line below a subject's picture: the figures it is judged by."""
+    figures = record["figures"]
+    parts = (
+        ("NMI in the brain", "nmi_brain", ".4f", ""),
+        ("mirrored", "nmi_mirrored", ".4f", ""),
+        ("rotation", "rotation_deg", ".1f", " degrees"),
+        ("shift", "shift_mm", ".1f", " mm"),
+        ("start", "start", "", ""),
+        ("brain within the PET", "fov_cover", ".1%", ""),
+    )
+    known = [part for part in parts if figures.get(part[1]) is not None]
+    return " · ".join(f"{label} {figures[key]:{style}}{unit}" for label, key, style, unit in known)

@@ -1,0 +1,49 @@
+"""prepare.py with the headers' affines in ANTs' place, for tests of everything around the alignment.
+
+python -m tests.helpers.unaligned --pairs pairs.csv --out DATASET
+"""
+
+import tempfile
+import time
+
+import numpy as np
+
+import prepare
+from data.grids import Image, sample
+from preparation import cohort, subject
+from preparation.align.pair import Aligned
+from preparation.align.pose import nmi
+from preparation.align.template import MNI_AFFINE, MNI_SHAPE, PACKAGED
+from utils.cli import run
+from utils.errors import notice
+
+SECONDS = 0.5  # that a subject takes
+_prepare_subject = subject.prepare_subject
+
+
+def align_by_headers(mri, pet, options) -> Aligned:
+    """Both volumes on the output grid, by their affines alone."""
+    notice("aligned by the headers")
+    with tempfile.TemporaryDirectory(prefix="dc2fusion-"):
+        time.sleep(SECONDS)
+    print("what ANTs prints")
+    native = options.space == "mri"
+    shape, affine = (mri.array.shape, mri.affine) if native else (MNI_SHAPE, MNI_AFFINE)
+    arrays = [np.maximum(sample(Image(v.array, v.affine), shape, affine), 0) for v in (mri, pet)]
+    figures = {"nmi_brain": nmi(*arrays, arrays[0] > 0), "rotation_deg": 0.0, "start": "com"}
+    figures |= {f"scale_{axis}": 1.0 for axis in "xyz"}
+    transforms = {"pet_to_mri": np.eye(4).tolist()}
+    return Aligned(*arrays, np.array(affine), options.space, PACKAGED, transforms, figures, ())
+
+
+def prepare_subject(job) -> dict:
+    """The real one with this alignment, in the process of a subject."""
+    subject.align_pair = align_by_headers
+    return _prepare_subject(job)
+
+
+if __name__ == "__main__":
+    from tests.helpers import unaligned
+
+    cohort.prepare_subject = unaligned.prepare_subject
+    run(prepare.main)

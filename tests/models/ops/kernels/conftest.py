@@ -1,0 +1,85 @@
+"""The kernels run compiled where there is a CUDA device and in Triton's interpreter elsewhere."""
+
+import pytest
+import torch
+
+from models.ops import kernels
+
+_WHY_NOT = None
+try:
+    # Before any test runs: a test elsewhere may import Triton to compile, and then it interprets no more.
+    if torch.cuda.is_available():
+        import triton  # noqa: F401
+    else:
+        with kernels.interpreted():
+            pass
+except ImportError:
+    _WHY_NOT = "Triton is not installed"
+except RuntimeError as error:
+    _WHY_NOT = str(error)
+
+
+@pytest.fixture
+def device(request):
+    """Where the kernels run. A CPU tensor takes them during the test, and only then."""
+    if _WHY_NOT:
+        pytest.skip(_WHY_NOT)
+    if torch.cuda.is_available():
+        yield torch.device("cuda")
+    elif request.node.get_closest_marker("gpu"):
+        pytest.skip("needs a CUDA device")
+    else:
+        with kernels.interpreted():
+            yield torch.device("cpu")
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Names of the kernels that were found available."""
+    seen = set()
+    available = kernels.available
+
+    def noted(kernel, *tensors):
+        if available(kernel, *tensors):
+            seen.add(kernel)
+            return True
+        return False
+
+    monkeypatch.setattr(kernels, "available", noted)
+    return seen
+
+
+@pytest.fixture
+def agree(device):
+    """Function (ours, plain, tensors, dtype) that compares outputs and the gradients of all tensors.
+
+    Both functions take the tensors. `plain` gets them in float32, rounded as ours are; the errors are relative.
+    """
+
+    def check(ours, plain, tensors, dtype=torch.float32, tolerance=1e-5):
+        tensors = [tensor.to(device).to(dtype) for tensor in tensors]
+        received = _forward_and_backward(ours, [tensor.clone() for tensor in tensors])
+        expected = _forward_and_backward(plain, [tensor.float() for tensor in tensors])
+        assert received[0].dtype == dtype
+        assert len(received) == len(tensors) + 1
+        for place, (one, other) in enumerate(zip(received, expected, strict=True)):
+            assert one.shape == other.shape
+            difference = (one.double() - other.double()).norm()
+            # A gradient may be zero but for rounding, as that of a softmax over one key.
+            assert difference <= tolerance * max(other.double().norm(), 0.1), place
+
+    return check
+
+
+def _forward_and_backward(function, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    tensors = [tensor.requires_grad_() for tensor in tensors]
+    out = function(*tensors)
+    generator = torch.Generator().manual_seed(3)
+    # Not contiguous, and rounded so that bfloat16 holds it.
+    upstream = (
+        torch.randn(out.shape[::-1], generator=generator)
+        .bfloat16()
+        .to(out.device, out.dtype)
+        .permute(*reversed(range(out.ndim)))
+    )
+    return [out.detach(), *torch.autograd.grad(out, tensors, upstream)]

@@ -1,0 +1,349 @@
+"""BIDS data sets, tables of pairs and pairs.tsv; `rowNN` in a name counts the known bad inputs of preparation."""
+
+import csv
+import datetime
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.phantom.dicom_writer import About, write_series
+from data.phantom.download import transverse
+from preparation.find.table import find_bids, read_scan_pairs, refuse_inside, write_pairs_tsv
+from preparation.scans import Findings, LeftOutScan, Scan, ScanPair
+from utils.errors import InputError
+
+
+@pytest.fixture
+def touch(tmp_path):
+    """Function that makes files, each with its own content, below tmp_path / "in", and returns that folder."""
+
+    def make(*names, text=None):
+        for name in names:
+            path = tmp_path / "in" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(os.fsencode(path) if text is None else text.encode())
+        return tmp_path / "in"
+
+    return make
+
+
+def reasons(findings, subject):
+    return [item.reason for item in findings.left_out if item.subject == subject]
+
+
+def summary(findings):
+    return [(pair.name, pair.mri.files[0].name, pair.pet.files[0].name) for pair in findings.pairs]
+
+
+class TestBids:
+    def test_clinica_s_conversion(self, touch):
+        start = "sub-ADNI033S5198/ses-M000"
+        root = touch(
+            f"{start}/anat/sub-ADNI033S5198_ses-M000_T1w.nii.gz",
+            f"{start}/pet/sub-ADNI033S5198_ses-M000_trc-18FFDG_rec-coregavg_pet.nii.gz",
+            f"{start}/pet/sub-ADNI033S5198_ses-M000_trc-18FAV45_rec-coregavg_pet.nii.gz",
+            "derivatives/sub-1/anat/sub-1_T1w.nii.gz",
+            "sourcedata/sub-2/anat/sub-2_T1w.nii.gz",
+            "code/sub-3/anat/sub-3_T1w.nii.gz",
+        )
+        findings = find_bids(root)
+        (pair,) = findings.pairs
+        assert pair.name == "sub-ADNI033S5198_ses-M000" and pair.mri.subject == "sub-ADNI033S5198"
+        assert pair.mri.session == pair.pet.session == "M000" and pair.mri.format == "nifti"
+        assert reasons(findings, "sub-ADNI033S5198") == ["tracer is 18FAV45, not FDG"]
+        assert not any(item.is_fault for item in findings.left_out)
+
+    def test_lowest_run_without_rec(self, touch):
+        names = ("rec-norm_T1w", "run-02_T1w", "run-01_T1w", "acq-x_run-01_rec-norm_T1w")
+        root = touch(*(f"sub-1/anat/sub-1_{name}.nii.gz" for name in names), "sub-1/pet/sub-1_trc-FDG_pet.nii")
+        assert summary(find_bids(root)) == [("sub-1", "sub-1_run-01_T1w.nii.gz", "sub-1_trc-FDG_pet.nii")]
+        chosen = find_bids(root, bids_filter={"t1w": {"run": "02", "reconstruction": None}})
+        assert chosen.pairs[0].mri.files[0].name == "sub-1_run-02_T1w.nii.gz"
+        assert "does not match --bids-filter" in reasons(chosen, "sub-1")
+
+    def test_one_session_before_two_then_dates_then_numbers(self, touch):
+        for subject, mris, pets in (
+            ("a", "06", "06"),
+            ("b", "0", "6"),
+            ("b", "12", ""),
+            ("c", "0", "5"),
+            ("c", "9", ""),
+        ):
+            for sessions, kind, ending in ((mris, "anat", "T1w"), (pets, "pet", "trc-FDG_pet")):
+                marks = [sessions] if len(sessions) > 1 and subject != "a" else list(sessions)
+                for mark in marks:
+                    where = f"sub-{subject}/ses-M{mark}"
+                    root = touch(f"{where}/{kind}/sub-{subject}_ses-M{mark}_{ending}.nii")
+        table = "filename\tacq_time\nanat/{0}_T1w.nii\t{1}T10:00:00\npet/{0}_trc-FDG_pet.nii\t{1}T11:00:00\n"
+        for mark, day in (("0", "2012-05-01"), ("6", "2012-06-20"), ("12", "2012-06-01")):
+            touch(f"sub-b/ses-M{mark}/sub-b_ses-M{mark}_scans.tsv", text=table.format(f"sub-b_ses-M{mark}", day))
+        found = {pair.name: (pair.mri.session, pair.pet.session, pair.days) for pair in find_bids(root).pairs}
+        assert found == {
+            "sub-a_ses-M0": ("M0", "M0", None),
+            "sub-b_ses-M12": ("M12", "M6", 19),
+            "sub-c_ses-M9": ("M9", "M5", None),
+        }
+
+    def test_sidecars_are_inherited(self, touch):
+        root = touch(*(f"sub-{n}/{kind}" for n in (1, 2) for kind in (f"anat/sub-{n}_T1w.nii", f"pet/sub-{n}_pet.nii")))
+        touch("pet.json", text=json.dumps({"TracerName": "FDG", "FrameDuration": [300, 600]}))
+        touch("sub-2/pet/sub-2_pet.json", text=json.dumps({"TracerName": "Florbetapir"}))
+        findings = find_bids(root)
+        assert [pair.pet.frame_durations for pair in findings.pairs] == [(300.0, 600.0)]
+        assert not any("tracer" in line for line in findings.pairs[0].warnings)
+        assert "tracer is Florbetapir, not FDG" in reasons(findings, "sub-2")
+        touch("sub-1/pet/sub-1_pet.json", text='{"FrameDuration": [300, -1]}')
+        assert "its sidecar is damaged" in " ".join(reasons(find_bids(root), "sub-1"))
+        assert [item.is_fault for item in find_bids(root).left_out if "damaged" in item.reason] == [True]
+        touch("sub-1/pet/sub-1_pet.json", text="{")
+        assert "not JSON" in " ".join(reasons(find_bids(root), "sub-1"))
+
+    def test_one_reconstruction_for_all(self, touch):
+        for n, recordings in ((1, ("coregavg", "coregiso")), (2, ("coregiso",)), (3, ("coregavg", "coregiso"))):
+            root = touch(f"sub-{n}/anat/sub-{n}_T1w.nii")
+            touch(*(f"sub-{n}/pet/sub-{n}_trc-FDG_rec-{rec}_pet.nii" for rec in recordings))
+        findings = find_bids(root)
+        assert {pair.pet.files[0].name.split("_")[2] for pair in findings.pairs} == {"rec-coregiso"}
+        assert len(findings.pairs) == 3 and "rec-coregiso" in findings.notes[0]
+        chosen = find_bids(root, bids_filter={"pet": {"reconstruction": "coregavg"}})
+        assert [pair.name for pair in chosen.pairs] == ["sub-1", "sub-3"]
+
+    def test_row35_subjects_that_differ_in_case(self, touch):
+        root = touch(*(f"sub-{n}/{kind}" for n in "aAb" for kind in (f"anat/sub-{n}_T1w.nii", f"pet/sub-{n}_pet.nii")))
+        findings = find_bids(root)
+        assert [pair.name for pair in findings.pairs] == ["sub-b"]
+        assert "sub-A differ in case" in reasons(findings, "sub-a")[0]
+        assert all(item.is_fault for item in findings.left_out)
+
+    def test_row36_missing_modality(self, touch):
+        root = touch("sub-1/anat/sub-1_T1w.nii", "sub-2/pet/sub-2_pet.nii", "sub-3/x", "sub-4/anat/sub-5_T1w.nii")
+        findings = find_bids(root)
+        assert findings.pairs == ()
+        assert "no FDG image" in reasons(findings, "sub-1") and "no T1 MRI" in reasons(findings, "sub-2")
+        assert reasons(findings, "sub-3") == ["no T1 MRI and no FDG image"]
+        assert "its name does not fit its folder" in reasons(findings, "sub-4")
+        faults = [item.subject for item in findings.left_out if item.is_fault]
+        assert faults == ["sub-1", "sub-2", "sub-3", "sub-4", "sub-4"]  # the subjects, and the wrong name
+
+    def test_refusals(self, touch, tmp_path):
+        with pytest.raises(InputError, match="no such folder"):
+            find_bids(tmp_path / "none")
+        root = touch("derivatives/sub-1/anat/sub-1_T1w.nii.gz")
+        with pytest.raises(InputError, match="no subject"):
+            find_bids(root)
+        touch("sub-1/anat/sub-1_T1w.nii")
+        for content in ({"bold": {}}, {"pet": {"run": [1]}}, {"pet": "x"}):
+            with pytest.raises(InputError, match="bids-filter"):
+                find_bids(root, bids_filter=content)
+
+
+class TestTableOfPairs:
+    @pytest.fixture
+    def table(self, touch):
+        """Function that writes the table's bytes beside two subjects' files and reads it."""
+
+        def read(content):
+            root = touch(*(f"{n}_{kind}.nii" for n in "abc" for kind in ("mri", "pet")))
+            path = root / "pairs.csv"
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+            return read_scan_pairs(path)
+
+        return read
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "subject,mri,pet\na,a_mri.nii,a_pet.nii\nb,b_mri.nii,b_pet.nii\n",
+            "\ufeffsubject,mri,pet\na,a_mri.nii,a_pet.nii\nb,b_mri.nii,b_pet.nii\n",
+            '"subject";"mri";"pet"\r\n "a" ;a_mri.nii; a_pet.nii\r\n\r\nb;b_mri.nii;b_pet.nii;\r\n',
+            "Subject\tMRI\tPET\na\ta_mri.nii\ta_pet.nii\nb\tb_mri.nii\tb_pet.nii",
+            "pet,subject,mri,\nb_pet.nii,b,b_mri.nii,\n,,,\na_pet.nii,a,a_mri.nii,\n",
+        ],
+        ids=["plain", "row40-bom", "row41-semicolons-quotes-blanks", "row41-tabs", "row41-trailing-commas-order"],
+    )
+    def test_forms(self, table, content):
+        findings = table(content)
+        assert summary(findings) == [("a", "a_mri.nii", "a_pet.nii"), ("b", "b_mri.nii", "b_pet.nii")]
+        assert findings.left_out == ()
+
+    @pytest.mark.parametrize(
+        "content, words",
+        [
+            ("subject,mri,pet\na,a_mri.nii,a_pet.nii\n".encode("utf-16"), "not UTF-8 text (at byte 0)"),
+            ("subject,mri,pet\nJos\xe9,a_mri.nii,a_pet.nii\n".encode("latin-1"), "not UTF-8 text (at byte 19)"),
+            ("", "empty"),
+            (" ,,\n\n", "empty"),
+            ("subject,mri,pet\n", "no subjects"),
+            ("a,a_mri.nii,a_pet.nii\n", "no column subject"),
+        ],
+        ids=["row39-utf16", "row39-latin1", "row41-empty", "row41-blank", "row41-header-only", "no-header"],
+    )
+    def test_files_that_are_no_table(self, table, content, words):
+        with pytest.raises(InputError) as caught:
+            table(content)
+        assert words in str(caught.value) and "pairs.csv" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "name",
+        ["../../etc", "/abs", "a/b", "C:\\x", "..", ".hidden", "-rf", "x" * 65, "a\u202eb", "a b", "é"],
+        ids=lambda name: f"row38-{name[:6].encode('unicode_escape').decode()}",
+    )
+    def test_names(self, table, name):
+        findings = table(f'subject,mri,pet\n"{name}",a_mri.nii,a_pet.nii\nb,b_mri.nii,b_pet.nii\n')
+        assert [pair.name for pair in findings.pairs] == ["b"]
+        assert "line 2: not a subject name" in reasons(findings, name)[0]
+
+    def test_row38_nul(self, table):
+        with pytest.raises(InputError, match="not a text file"):
+            table("subject,mri,pet\na\0,a_mri.nii,a_pet.nii\n")
+
+    @pytest.mark.parametrize(
+        "line, reason",
+        [
+            ("a,none.nii,a_pet.nii", "no such file for the MRI"),
+            ("a,a_mri.nii,", "no pet"),
+            ("a,a_mri.nii", "no pet"),
+            ("a,a_mri.nii,a_mri.nii", "MRI and PET are the same image"),
+            ("a,a_mri.nii,link.nii", "MRI and PET are the same image"),
+            ("a,a_mri.nii,c_pet.nii", "same image as subject c"),
+            ("c,a_mri.nii,a_pet.nii", "the subject is also in line 4"),
+            ("C,a_mri.nii,a_pet.nii", "the subject is also in line 4"),
+            ("a,a_mri.nii,pet.v", "ECAT"),
+            ("a,a_mri.nii,pet.zip", "unpack"),
+            ("a,a_mri.nii,pet.png", "neither NIfTI nor DICOM"),
+            ("a,a_mri.nii,empty", "no files in the PET's folder"),
+            ("a,a_pet.nii,sub-1_T1w.nii", "other modality"),
+        ],
+        ids=[
+            "row36-no-file",
+            "row36-empty-cell",
+            "row36-short-line",
+            "row37-mri-is-pet",
+            "row37-link",
+            "row37-two-subjects",
+            "row42-twice",
+            "row42-twice-in-case",
+            "row52-ecat",
+            "row52-zip",
+            "not-an-image",
+            "row36-empty-folder",
+            "row33-names",
+        ],
+    )
+    def test_bad_lines(self, table, touch, line, reason):
+        root = touch("pet.v", "pet.zip", "pet.png", "sub-1_T1w.nii")
+        (root / "empty").mkdir()
+        touch("a_mri.nii")
+        (root / "link.nii").symlink_to(root / "a_mri.nii")
+        findings = table(f"subject,mri,pet\n{line}\nb,b_mri.nii,b_pet.nii\nc,c_mri.nii,c_pet.nii\n")
+        assert "b" in [pair.name for pair in findings.pairs]
+        assert reason in reasons(findings, line.split(",")[0])[0]
+        assert all(item.is_fault for item in findings.left_out)
+
+    def test_dicom_folders(self, touch):
+        pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
+        adni = "033_S_5198/MT1__N3m/2013-05-09_10_11_12.0/I7"
+        name = "ADNI_033_S_5198_MR_MT1__N3m_Br_20130509101112345_{}_S1_I7.dcm"
+        root = touch(*(f"{adni}/{name.format(n)}" for n in (1, 2, 10)), f"{adni}/info.xml", "p/sub/IM1", "p/sub/IM2")
+        touch("pairs.csv", text=f"subject,mri,pet\nx,{adni},p\n")
+        (pair,) = read_scan_pairs(root / "pairs.csv").pairs
+        assert [file.name for file in pair.mri.files] == [name.format(n) for n in (1, 2, 10)]
+        assert (pair.mri.format, pair.mri.image_id, pair.mri.date) == ("dicom", "I7", datetime.date(2013, 5, 9))
+        assert pair.pet.where == root / "p/sub" and pair.days is None
+        assert (pair.mri.listed, pair.pet.listed) == (root / adni, root / "p")
+
+    def test_row53_another_tracer(self, touch):
+        pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
+        wanted, planes = ("a", "b", "c"), transverse(np.ones((4, 4, 1), np.float32), np.eye(4))
+        descriptions = "PET Brain", "PET Brain", "AV45 Coreg, Avg, Standardized Image and Voxel Size"
+        for name, description, tracer in zip(wanted, descriptions, ("FDG", "Florbetapir", "Solution"), strict=True):
+            root = touch(f"{name}.nii", f"{name}/.x")
+            about = About("PT", name, description, name, datetime.datetime(2012, 3, 1), tracer=tracer)
+            write_series([root / name / "1.dcm"], planes, about)
+        touch("pairs.csv", text="subject,mri,pet\n" + "".join(f"{name},{name}.nii,{name}\n" for name in wanted))
+        findings = read_scan_pairs(root / "pairs.csv")
+        assert [(pair.name, pair.pet.description) for pair in findings.pairs] == [("a", "PET Brain")]
+        assert reasons(findings, "b") == ["line 3: tracer is florbetapir, not FDG"]
+        assert reasons(findings, "c") == ["line 4: tracer is florbetapir, not FDG"]
+        assert all(item.is_fault for item in findings.left_out)
+
+    def test_row54_scans_too_far_apart(self, touch):
+        name = "ADNI_001_S_0001_{}_{}_Br_20130509101112345_1_S1_I{}.nii"
+        mri = f"001_S_0001/MT1__N3m/2010-01-01_10_20_30.0/I1/{name.format('MR', 'MT1__N3m', 1)}"
+        pet = f"001_S_0001/FDG/2012-03-23_10_20_30.0/I2/{name.format('PT', 'FDG', 2)}"
+        root = touch(mri, pet, "a.nii", "b.nii")
+        touch("pairs.csv", text=f"subject,mri,pet\nx,{mri},{pet}\ny,a.nii,b.nii\n")
+        findings = read_scan_pairs(root / "pairs.csv")
+        assert [pair.name for pair in findings.pairs] == ["y"]  # nobody knows its days
+        assert reasons(findings, "x") == ["line 2: MRI and PET are 812 days apart (limit 365)"]
+        assert findings.left_out[0].is_fault
+        assert read_scan_pairs(root / "pairs.csv", max_days=812).pairs[0].days == 812
+
+    def test_nifti_folders_and_sidecars(self, touch):
+        root = touch("m/a.nii", "m/a.json", "p/1.nii", "p/2.nii", "p.nii.gz", "two/1.nii", "two/2.nii")
+        touch("p.json", text='{"FrameDuration": [300, 600]}')
+        touch("pairs.csv", text="subject,mri,pet\nx,m,p\ny,p/1.nii,p.nii.gz\nz,two,p.nii.gz\n")
+        findings = read_scan_pairs(root / "pairs.csv")
+        assert reasons(findings, "z") == ["line 4: 2 NIfTI files for one MRI"]
+        assert [len(pair.pet.files) for pair in findings.pairs] == [2, 1]
+        assert [pair.pet.frame_durations for pair in findings.pairs] == [None, (300.0, 600.0)]
+        touch("p.json", text="[]")
+        assert "sidecar is damaged" in reasons(read_scan_pairs(root / "pairs.csv"), "y")[0]
+
+
+class TestPairsTsv:
+    def rows(self, path):
+        return list(csv.DictReader(path.open(encoding="utf-8", newline=""), delimiter="\t", quoting=csv.QUOTE_NONE))
+
+    def test_pairs_and_left_out(self, tmp_path):
+        day = datetime.date(2012, 3, 1)
+        mri = Scan("s", "MRI", (tmp_path / "m" / "1", tmp_path / "m" / "2"), "dicom", "MT1; N3m", day, "I7")
+        pet = Scan("s", "PET", (tmp_path / "p.nii",), "nifti", "Co-registered, Averaged", None, "I8")
+        other = LeftOutScan("s", pet.where, "not\tchosen\n", pet)
+        pairs = (ScanPair("s", mri, pet, 11, ("one", "two")), ScanPair("t", mri, pet, None))
+        write_pairs_tsv(tmp_path / "new" / "pairs.tsv", Findings(pairs, (other,), ("I9",)))
+        first, second, left, missing = self.rows(tmp_path / "new" / "pairs.tsv")
+        assert (first["subject"], first["status"], first["days"]) == ("s", "paired", "11")
+        assert (first["mri_path"], first["mri_id"]) == (str(tmp_path / "m"), "I7")
+        assert (first["mri_date"], first["pet_date"], first["reason"]) == ("2012-03-01", "", "one; two")
+        assert second["days"] == ""
+        assert (left["status"], left["pet_id"], left["reason"]) == ("left out", "I8", "not chosen")
+        assert missing["reason"] == "image I9 is not in the download"
+        assert [file.name for file in (tmp_path / "new").iterdir()] == ["pairs.tsv"]
+
+    def test_row44_a_name_that_is_no_text(self, tmp_path):
+        path = tmp_path / os.fsdecode(b"caf\xe9.nii")
+        write_pairs_tsv(tmp_path / "pairs.tsv", Findings((), (LeftOutScan("s", path, "reason"),)))
+        (row,) = self.rows(tmp_path / "pairs.tsv")
+        assert row["path"] == str(tmp_path / "caf?.nii")
+
+    def test_no_place(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(InputError, match="cannot be written"):
+            write_pairs_tsv(tmp_path / "file" / "pairs.tsv", Findings((), ()))
+
+
+def test_finding_needs_nothing_heavy():
+    """Preparation runs without PyTorch and loads ANTs only to register."""
+    code = (
+        "import sys, preparation.find.adni, preparation.find.table, data.phantom.download\n"
+        "print(*sorted({'torch', 'monai', 'ants', 'nilearn'} & set(sys.modules)))"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_row55_output_inside_the_input(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    refuse_inside(tmp_path / "out", tmp_path / "in")
+    refuse_inside(tmp_path / "in2", tmp_path / "in")
+    for out in ("in", "in/out/deep", "link/out", "out/../in/x"):
+        with pytest.raises(InputError, match="lies in the input folder"):
+            refuse_inside(tmp_path / out, tmp_path / "in")

@@ -1,0 +1,61 @@
+"""The training loop, where a command's files do not show it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from data.dataset import prepared_datasets
+from data.subjects import find_subjects
+from losses import build_objective
+from models import build_model
+from training.config import TrainConfig
+from training.distributed import Process
+from training.trainer import Trainer
+
+CONFIG = TrainConfig(size=36, embed_dim=24, epochs=2, workers=0, cache="memory", batch_size=2)
+
+
+@pytest.fixture
+def trainer(synthetic_cohort, tmp_path):
+    """Function (**changes) -> a trainer of a tiny network, always with the same weights at the start."""
+
+    def build(device: str = "cpu", **changes) -> Trainer:
+        config = replace(CONFIG, out=str(tmp_path), **changes)
+        subjects = find_subjects(synthetic_cohort).subjects
+        datasets = prepared_datasets(subjects[:2], subjects[2:], **config.data_options())
+        torch.manual_seed(0)
+        model = build_model("dc2fusion", **config.model_options())
+        objective = build_objective(config.objective, **config.objective_options())
+        return Trainer(config, model, objective, *datasets, Process(0, 1, torch.device(device)))
+
+    return build
+
+
+def losses(trainer: Trainer) -> list[float]:
+    """Of two epochs; stochastic depth draws the same each time."""
+    torch.manual_seed(1)
+    return [trainer.train_epoch(epoch) for epoch in range(2)]
+
+
+def test_augmenting_in_the_training_process_gives_the_same_losses(trainer):
+    at_once, deferred = trainer(name="at-once"), trainer(name="deferred")
+    assert not at_once.train.deferred, "a CPU augments in the loading processes"
+    deferred.train.deferred = True
+    assert losses(deferred) == losses(at_once)
+
+
+def test_checkpointed_activations_train_the_same_network(trainer):
+    kept, again = trainer(name="kept"), trainer(name="again", checkpoint_activations=True)
+    assert losses(again) == pytest.approx(losses(kept), rel=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_augments_what_it_trains_on(trainer):
+    on_gpu, on_cpu = trainer("cuda", name="gpu"), trainer(name="cpu")
+    assert on_gpu.train.deferred
+    # Stochastic depth draws differently on a GPU, so only the images can be compared.
+    batches = [next(iter(trainer.loader)) for trainer in (on_gpu, on_cpu)]
+    for image, expected in zip(on_gpu._images(batches[0]), on_cpu._images(batches[1]), strict=True):
+        torch.testing.assert_close(image.cpu(), expected, rtol=0, atol=1e-3)

@@ -1,0 +1,121 @@
+"""Devices, and one process for each when there are several (data-parallel training)."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from utils.errors import InputError, report
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among those that train together; the first one (`is_main`) writes files and bars."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def wrap(self, module: nn.Module, some_unused: bool = False) -> nn.Module:
+        """The module on this process's device, averaging gradients with the other processes.
+
+        Args:
+            some_unused: whether there are parameters that get no gradient, which the others must not wait for.
+        """
+        module = module.to(self.device)
+        if self.world_size == 1:
+            return module
+        return DistributedDataParallel(module, find_unused_parameters=some_unused)
+
+    def gather(self, items: list) -> list:
+        """The items of all processes, in the order of their ranks."""
+        if self.world_size == 1:
+            return items
+        parts = [None] * self.world_size
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
+    def raise_together(self, error: InputError | None) -> None:
+        """Raise an error that any process has in all of them, so that none waits for one that is gone.
+
+        Raises:
+            InputError: the first process's that has one.
+        """
+        if self.world_size > 1:
+            flag = torch.tensor(float(error is not None), device=self.device)
+            dist.all_reduce(flag, dist.ReduceOp.MAX)
+            if flag.item():
+                parts = [error and (error.source, error.problem, error.remedy)]
+                error = InputError(*next(part for part in self.gather(parts) if part))
+        if error:
+            raise error
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give all processes the first one's buffers: BatchNorm's running statistics are each process's own."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
+
+def choose_devices(gpus: tuple[int, ...]) -> list[torch.device]:
+    """The CUDA devices with these numbers; the CPU where there is no CUDA device at all.
+
+    Raises:
+        InputError: a number that is not there while other devices are.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        return [torch.device("cpu")]
+    absent = [gpu for gpu in gpus if gpu >= count]
+    if absent:
+        there = ", ".join(map(str, range(count)))
+        raise InputError("--gpus", f"no device {absent[0]}", f"choose from {there}")
+    return [torch.device("cuda", gpu) for gpu in gpus]
+
+
+def launch(function: Callable, devices: list[torch.device], *arguments) -> None:
+    """Run `function(process, *arguments)`, in a process of its own for each device if there are several.
+
+    Raises:
+        SystemExit: with the status of the first process that ended in an error it has reported.
+    """
+    if len(devices) == 1:
+        _make_current(devices[0])
+        function(Process(0, 1, devices[0]), *arguments)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        meeting_point = (Path(folder) / "store").as_uri()
+        try:
+            multiprocessing.spawn(_worker, (function, devices, meeting_point, arguments), nprocs=len(devices))
+        except multiprocessing.ProcessExitedException as error:
+            raise SystemExit(error.exit_code) from None
+
+
+def _make_current(device: torch.device) -> None:
+    """What asks for "cuda" without a number, or for the current stream, gets this process's device."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
+def _worker(rank: int, function: Callable, devices: list[torch.device], store: str, arguments: tuple) -> None:
+    device = devices[rank]
+    _make_current(device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=store, rank=rank, world_size=len(devices))
+    try:
+        function(Process(rank, len(devices), device), *arguments)
+    except InputError as error:
+        if rank == 0:
+            report(error)
+        raise SystemExit(2) from None
+    finally:
+        dist.destroy_process_group()

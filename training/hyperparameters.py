@@ -1,0 +1,97 @@
+"""How each model was trained by its authors: the one table of published hyper-parameters.
+
+Sources: DC2Fusion arXiv 2310.06291; SwinFuse IEEE TIM 2022; U2Fusion IEEE TPAMI 44(1), 2022; DILRAN arXiv 2212.04661;
+MATR IEEE TIP 31, 2022; each with its released code. The losses, and how U2Fusion swaps its sources, are in `losses`.
+A leaf module, like `utils.cli`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class Regime:
+    """The training of one model.
+
+    Attributes:
+        epochs, batch_size, lr: published, each of them a flag.
+        decays: the learning rate falls polynomially to 0; otherwise it stays.
+        optimizer: its name in `torch.optim`.
+        optimizer_options: its further options; one fused kernel updates all weights of Adam.
+        inputs: what a batch holds: pairs, or single images of both modalities pooled.
+        slicewise: a 2-D method, trained on slices with its own loss.
+        patch: side of the random squares that it sees instead of slices.
+        drops_last: a last batch that is not full is left out: the loss is divided by the batch once more.
+        weight_limit: after each step, weights beyond this are set to it.
+        without_vgg: what is done where no file of VGG-16's weights is given; None for a loss without VGG-16.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    decays: bool = False
+    optimizer: str = "Adam"
+    optimizer_options: dict = field(default_factory=lambda: {"fused": True})
+    inputs: tuple[str, ...] = ("mri", "pet")
+    slicewise: bool = True
+    patch: int | None = None
+    drops_last: bool = False
+    weight_limit: float | None = None
+    without_vgg: str | None = None
+
+
+REGIMES = {
+    "dc2fusion": Regime(epochs=500, batch_size=1, lr=1e-4, decays=True, slicewise=False),
+    "swinfuse": Regime(epochs=50, batch_size=4, lr=1e-5, inputs=("image",), drops_last=True),
+    # Published: 3, 2 and 2 epochs of three tasks one after another, of which the first has two modalities. TensorFlow's
+    # RMSProp begins with a mean square of 1 instead of 0, which its decay of 0.6 forgets within some steps.
+    "u2fusion": Regime(
+        epochs=3,
+        batch_size=18,
+        lr=1e-4,
+        optimizer="RMSprop",
+        optimizer_options={"alpha": 0.6, "momentum": 0.15},
+        patch=64,
+        weight_limit=50,
+        without_vgg="both sources weigh 1/2 in the loss",
+    ),
+    "dilran": Regime(
+        epochs=100,
+        batch_size=4,
+        lr=1e-4,
+        inputs=("image",),
+        without_vgg="the loss has no perceptual term",
+    ),
+    "matr": Regime(epochs=10, batch_size=64, lr=1e-3, patch=120),
+}
+
+_WEIGHTS = {f"{term}{source}" for term in ("alpha", "beta", "gamma") for source in (1, 2)}
+_ONLY_DC2FUSION = {
+    *("embed_dim", "variant", "switched", "fusion", "objective", "compile", "checkpoint_activations"),
+    *_WEIGHTS,
+}
+_FLAGS = {"switched": "--switch", "recording": "--rec"}  # that are not called like their value
+
+
+def flag(name: str) -> str:
+    """The flag that sets a value of the configuration."""
+    return _FLAGS.get(name, "--" + name.replace("_", "-"))
+
+
+def refuse_foreign(model: str, given: Iterable[str]) -> None:
+    """Refuse values that mean nothing to a model.
+
+    Args:
+        model: a name in `REGIMES`.
+        given: names of the configuration's values that the user gave.
+
+    Raises:
+        InputError: naming the first such flag.
+    """
+    foreign = set(_ONLY_DC2FUSION) if REGIMES[model].slicewise else {"plane"}
+    foreign |= set() if REGIMES[model].without_vgg else {"vgg"}
+    for name in given:
+        if name in foreign:
+            raise InputError(flag(name), f"means nothing to --model {model}", "leave the flag out")

@@ -1,0 +1,106 @@
+"""What a run leaves to look at: TensorBoard under `log/`, `losses.csv` and `scores.csv` beside it."""
+
+import csv
+import json
+import math
+import platform
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from torch.utils.tensorboard import SummaryWriter
+
+from data.splits import write_split
+from training.config import TrainConfig
+from utils.files import replacing
+
+COLUMNS = ("epoch", "method", "score", "mean", "sd", "n")
+
+
+def start_run_folder(config: TrainConfig, subjects: tuple[Sequence, Sequence]) -> None:
+    """Write the configuration and the lists of subjects before the first step (again: after a flag has changed).
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    write_split(config.run_folder, *subjects)
+    about = {"written": time.strftime("%Y-%m-%d %H:%M:%S"), "python": platform.python_version()}
+    with replacing(config.run_folder / "config.json") as part:
+        part.write_text(json.dumps(config.to_dict() | about, indent=2) + "\n")
+
+
+class RunLog:
+    """Writes a run's curves, figures and scores.
+
+    Each method of the validation (the network, and the references it is held against) has a TensorBoard
+    run of its own below `log/` with the same tags, so that TensorBoard draws them in one chart.
+
+    Args:
+        folder: the run's folder.
+        epoch, step: what a resumed run has done already; later rows of an interrupted epoch are dropped.
+    """
+
+    def __init__(self, folder: Path, epoch: int = 0, step: int = 0) -> None:
+        self.folder = folder
+        # TensorBoard drops what is at this step or later, left by an epoch that was not finished.
+        self._purge_step = step + 1 if epoch else None
+        self._purge_epoch = epoch + 1 if epoch else None
+        self._writers: dict[str, SummaryWriter] = {}
+        if not epoch:  # curves of an attempt that did not finish one epoch
+            shutil.rmtree(folder / "log", ignore_errors=True)
+        self.scores_file = folder / "scores.csv"
+        self.losses_file = folder / "losses.csv"
+        for file in (self.scores_file, self.losses_file):
+            _keep_until(file, epoch)
+
+    def _writer(self, name: str, purge: int | None = None) -> SummaryWriter:
+        if name not in self._writers:
+            self._writers[name] = SummaryWriter(self.folder / "log" / name, purge_step=purge)
+        return self._writers[name]
+
+    def step(self, step: int, values: dict[str, float]) -> None:
+        """Values of one training step, such as {"loss/total": ...}."""
+        writer = self._writer("training", self._purge_step)
+        for tag, value in values.items():
+            writer.add_scalar(tag, value, step)
+
+    def epoch(self, epoch: int, means: dict[str, float]) -> None:
+        """Means of an epoch's steps, a row of `losses.csv`."""
+        self._append(self.losses_file, ("epoch", *means), [[epoch, *(f"{v:.6g}" for v in means.values())]])
+
+    def scores(self, epoch: int, method: str, scores: dict[str, tuple[float, float, int]]) -> None:
+        """A method's validation scores: {score: (mean, standard deviation, number of subjects)}."""
+        rows = [[epoch, method, name, f"{mean:.6g}", f"{sd:.6g}", n] for name, (mean, sd, n) in scores.items()]
+        self._append(self.scores_file, COLUMNS, rows)
+        writer = self._writer(method, self._purge_epoch)
+        for name, (mean, _, _) in scores.items():
+            if math.isfinite(mean):  # the PSNR of a copy to itself is infinite: nothing to draw
+                writer.add_scalar(f"validation/{name}", mean, epoch)
+
+    @staticmethod
+    def _append(path: Path, header: Sequence[str], rows: list[list]) -> None:
+        new = not path.exists()
+        with open(path, "a", newline="") as file:
+            csv.writer(file).writerows([header, *rows] if new else rows)
+
+    def figure(self, tag: str, figure: Figure, epoch: int) -> None:
+        """A picture, shown by TensorBoard with a slider over epochs."""
+        self._writer("training", self._purge_step).add_figure(tag, figure, epoch)
+
+    def close(self) -> None:
+        """Write out what is still in memory."""
+        for writer in self._writers.values():
+            writer.close()
+
+
+def _keep_until(path: Path, epoch: int) -> None:
+    """Drop a table's rows of epochs after `epoch`, the whole table where that is 0."""
+    if not path.is_file():
+        return
+    with open(path, newline="") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    path.unlink()
+    if epoch:
+        RunLog._append(path, header, [row for row in rows if int(row[0]) <= epoch])
