@@ -7,7 +7,8 @@ A BIDS data set, or a table with the columns subject, mri, pet of NIfTI files an
     python prepare.py --pairs pairs.csv --out DATASET
 Look at the pairing first (writes pairs.tsv, makes nothing):
     python prepare.py --adni DOWNLOAD --out DATASET --dry-run
-The same command goes on after an interruption. Exit status: 0 all made, 1 some failed or flagged, 2 none; see
+The same command goes on after an interruption. Exit status: 0 all made, 1 some failed or flagged, 2
+    none; see
 docs/prepare.md. Needs requirements-prep.txt.
 """
 
@@ -25,35 +26,71 @@ def build_parser() -> Parser:
     """The flags."""
     parser = Parser(prog="prepare.py", description=__doc__)
     source = parser.add_argument_group("what to prepare (one of the first three)")
-    source.add_argument("--adni", metavar="DOWNLOAD", type=Path, help="folder of an ADNI download, unpacked")
+    source.add_argument(
+        "--adni", metavar="DOWNLOAD", type=Path, help="folder of an ADNI download, unpacked"
+    )
     source.add_argument("--bids", metavar="ROOT", type=Path, help="BIDS data set")
-    source.add_argument("--pairs", metavar="CSV", type=Path, help="table of NIfTI files or DICOM folders")
-    source.add_argument("--ids", metavar="FILE", type=Path, help="ADNI: only the image ids in this list")
-    source.add_argument("--tables", metavar="CSV", nargs="+", type=Path, default=[], help="ADNI: collection tables")
+    source.add_argument(
+        "--pairs", metavar="CSV", type=Path, help="table of NIfTI files or DICOM folders"
+    )
+    source.add_argument(
+        "--ids", metavar="FILE", type=Path, help="ADNI: only the image ids in this list"
+    )
+    source.add_argument(
+        "--tables", metavar="CSV", nargs="+", type=Path, default=[], help="ADNI: collection tables"
+    )
     source.add_argument("--mri-description", metavar="REGEX", help="ADNI: which MRI series to take")
-    source.add_argument("--pet-description", metavar="REGEX", help="ADNI: which PET version to take")
-    source.add_argument("--bids-filter", metavar="JSON", type=Path, help="BIDS: entities that the files must have")
-    source.add_argument("--max-days", metavar="N", type=non_negative_int, default=365, help="MRI to PET (365)")
+    source.add_argument(
+        "--pet-description", metavar="REGEX", help="ADNI: which PET version to take"
+    )
+    source.add_argument(
+        "--bids-filter", metavar="JSON", type=Path, help="BIDS: entities that the files must have"
+    )
+    source.add_argument(
+        "--max-days", metavar="N", type=non_negative_int, default=365, help="MRI to PET (365)"
+    )
 
     result = parser.add_argument_group("what to make of it")
-    result.add_argument("--out", metavar="DATASET", type=Path, required=True, help="folder to make or to continue")
+    result.add_argument(
+        "--out", metavar="DATASET", type=Path, required=True, help="folder to make or to continue"
+    )
     text = "grid of the result: the MRI's own, or a template's at 1 mm (mri)"
     result.add_argument("--space", choices=("mri", "mni"), default="mri", help=text)
-    result.add_argument("--template", metavar="FILE", type=Path, help="T1 template, with skull for heads with skull")
-    result.add_argument("--mask", choices=("none", "head", "brain"), default="none", help="cut away (none)")
-    result.add_argument("--layout", choices=("pairs", "bids"), default="pairs", help="published, or BIDS (pairs)")
-    result.add_argument("--strict", action="store_true", help="flag a low NMI in the brain whatever the cohort has")
+    result.add_argument(
+        "--template", metavar="FILE", type=Path, help="T1 template, with skull for heads with skull"
+    )
+    result.add_argument(
+        "--mask", choices=("none", "head", "brain"), default="none", help="cut away (none)"
+    )
+    result.add_argument(
+        "--layout", choices=("pairs", "bids"), default="pairs", help="published, or BIDS (pairs)"
+    )
+    result.add_argument(
+        "--strict", action="store_true", help="flag a low NMI in the brain whatever the cohort has"
+    )
 
     allow = parser.add_argument_group("what is refused unless allowed")
-    allow.add_argument("--average-frames", action="store_true", help="PET frames of unknown duration count the same")
+    allow.add_argument(
+        "--average-frames",
+        action="store_true",
+        help="PET frames of unknown duration count the same",
+    )
     allow.add_argument("--fill-nonfinite", action="store_true", help="NaN and infinity become 0")
-    allow.add_argument("--assume-ras", action="store_true", help="a NIfTI without orientation is RAS+")
-    allow.add_argument("--prefer", choices=("sform", "qform"), help="where the two of a NIfTI differ")
+    allow.add_argument(
+        "--assume-ras", action="store_true", help="a NIfTI without orientation is RAS+"
+    )
+    allow.add_argument(
+        "--prefer", choices=("sform", "qform"), help="where the two of a NIfTI differ"
+    )
 
     work = parser.add_argument_group("work")
     work.add_argument("--dry-run", action="store_true", help="find and pair, write pairs.tsv, stop")
-    work.add_argument("--jobs", type=positive_int, help="subjects at a time (as cores and memory allow)")
-    work.add_argument("--time-limit", metavar="MINUTES", type=positive_float, default=10.0, help="a subject (10)")
+    work.add_argument(
+        "--jobs", type=positive_int, help="subjects at a time (as cores and memory allow)"
+    )
+    work.add_argument(
+        "--time-limit", metavar="MINUTES", type=positive_float, default=10.0, help="a subject (10)"
+    )
     work.add_argument("--force", action="store_true", help="make again what is there")
     return parser
 
@@ -69,7 +106,11 @@ def check_flags(args: argparse.Namespace) -> Path:
     given = [flag for flag in ("adni", "bids", "pairs") if getattr(args, flag) is not None]
     if len(given) != 1:
         problem = f"goes not with --{given[0]}" if given else "is missing"
-        raise InputError(f"--{given[1]}" if given else "--adni, --bids or --pairs", problem, "give one of the three")
+        raise InputError(
+            f"--{given[1]}" if given else "--adni, --bids or --pairs",
+            problem,
+            "give one of the three",
+        )
     for flag in ("ids", "tables", "mri_description", "pet_description"):
         if getattr(args, flag) and not args.adni:
             raise InputError(f"--{flag.replace('_', '-')}", "goes with --adni only", "leave it out")
@@ -92,7 +133,9 @@ def find(args: argparse.Namespace):
         return find_bids(args.bids, args.max_days, args.bids_filter)
     if args.pairs:
         return read_scan_pairs(args.pairs, args.max_days)
-    return find_adni(args.adni, args.ids, args.tables, args.mri_description, args.pet_description, args.max_days)
+    return find_adni(
+        args.adni, args.ids, args.tables, args.mri_description, args.pet_description, args.max_days
+    )
 
 
 def check_inputs(findings, out: Path) -> None:
@@ -107,13 +150,17 @@ def check_inputs(findings, out: Path) -> None:
     for pair in findings.pairs:
         for scan in (pair.mri, pair.pet):
             if scan.where.resolve().is_relative_to(target):
-                raise InputError(scan.where, f"lies inside the output, {out}", "choose another output folder")
+                raise InputError(
+                    scan.where, f"lies inside the output, {out}", "choose another output folder"
+                )
             if scan.listed:
                 refuse_inside(out, scan.listed)
 
 
 def show(findings, table: Path) -> int:
-    """Print what was found, `pairs.tsv` has the rest; returns 1 where something is wrong with it, else 0."""
+    """Print what was found, `pairs.tsv` has the rest; returns 1 where something is wrong with it,
+    else 0.
+    """
     from preparation.report import fault_line, faults_of
 
     faults = faults_of(findings.left_out)
@@ -122,9 +169,13 @@ def show(findings, table: Path) -> int:
     for note in findings.notes:
         notice(note)
     if findings.missing_ids:
-        first = ", ".join(findings.missing_ids[:5]) + (", ..." if len(findings.missing_ids) > 5 else "")
+        first = ", ".join(findings.missing_ids[:5]) + (
+            ", ..." if len(findings.missing_ids) > 5 else ""
+        )
         notice(f"{len(findings.missing_ids)} image ids of --ids were not found: {first}")
-    print(f"{len(findings.pairs)} pairs, {len(findings.left_out)} scans and subjects left out: {table}")
+    print(
+        f"{len(findings.pairs)} pairs, {len(findings.left_out)} scans and subjects left out: {table}"
+    )
     return 1 if faults else 0
 
 
@@ -148,7 +199,9 @@ def prepare_all(args: argparse.Namespace, findings, folder, source: Path) -> int
     options = PrepareOptions(args.space, args.template, args.mask, args.layout, allowed)
     jobs = args.jobs or default_jobs(BYTES_EACH)
     limit_s = 60 * args.time_limit
-    items = prepare(findings.pairs, options, folder, source, jobs, limit_s, args.force, args.strict, bar, tell)
+    items = prepare(
+        findings.pairs, options, folder, source, jobs, limit_s, args.force, args.strict, bar, tell
+    )
     for item in items:
         if item.flags:
             notice(f"{item.pair.name}: flagged: {'; '.join(item.flags)}")

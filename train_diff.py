@@ -25,7 +25,9 @@ SYNTHETIC_SUBJECTS = 8
 
 
 def choose_subjects(config: TrainConfig, lists: tuple) -> tuple[list, list]:
-    """The training and the validation pairs of two lists, else by seed; makes the synthetic cohort without --data."""
+    """The training and the validation pairs of two lists, else by seed; makes the synthetic cohort
+    without --data.
+    """
     from tqdm import tqdm
 
     from data import splits
@@ -35,7 +37,9 @@ def choose_subjects(config: TrainConfig, lists: tuple) -> tuple[list, list]:
     root = config.data
     if root is None:
         notice(f"no --data: using {SYNTHETIC_SUBJECTS} synthetic subjects in {SYNTHETIC}/")
-        write_cohort(SYNTHETIC, SYNTHETIC_SUBJECTS, progress=lambda names: tqdm(names, "heads", disable=None))
+        write_cohort(
+            SYNTHETIC, SYNTHETIC_SUBJECTS, progress=lambda names: tqdm(names, "heads", disable=None)
+        )
         root = SYNTHETIC
     cohort = find_subjects(root, config.recording, config.run)
     print(cohort.summary())
@@ -55,7 +59,9 @@ def prepare_data(config: TrainConfig, subjects: tuple[list, list]) -> tuple:
     from data.slices import prepared_slices
     from models.baselines.slicewise import slices_of
 
-    return prepared_slices(*subjects, {"view": slices_of, **config.slice_options()}, **config.data_options())
+    return prepared_slices(
+        *subjects, {"view": slices_of, **config.slice_options()}, **config.data_options()
+    )
 
 
 def build_loss(config: TrainConfig) -> Callable:
@@ -71,7 +77,9 @@ def build_loss(config: TrainConfig) -> Callable:
             return build_slice_objective(config.model, config.vgg)
         return build_objective(config.objective, **config.objective_options())
     except OSError as error:
-        raise InputError(config.vgg, f"cannot be read ({error.strerror})", "give VGG-16's weights") from error
+        raise InputError(
+            config.vgg, f"cannot be read ({error.strerror})", "give VGG-16's weights"
+        ) from error
     except ValueError as error:
         source = config.vgg if config.regime.slicewise else "--objective"
         raise InputError(source, str(error), "see train_diff.py --help") from error
@@ -96,11 +104,17 @@ def train(process, config: TrainConfig, datasets: tuple, resumed: dict | None) -
 def main(argv: Sequence[str] | None = None) -> None:
     """Flags -> configuration -> subjects -> datasets -> run folder -> training."""
     given = vars(build_parser(__doc__).parse_args(argv))
-    given |= {name: os.path.abspath(given[name]) for name in ("data", "train_list", "val_list", "vgg") if name in given}
+    given |= {
+        name: os.path.abspath(given[name])
+        for name in ("data", "train_list", "val_list", "vgg")
+        if name in given
+    }
     resume = given.pop("resume", None)
     config, resumed = resumed_run(given, Path(resume)) if resume else (new_run(given), None)
     if resumed and resumed["epoch"] >= config.epochs:
-        print(f"all {config.epochs} epochs of {config.run_folder} are done; train on with a larger --epochs")
+        print(
+            f"all {config.epochs} epochs of {config.run_folder} are done; train on with a larger --epochs"
+        )
         return
 
     from training.distributed import choose_devices, launch
@@ -112,12 +126,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.regime.without_vgg and not config.vgg:
         notice(f"no --vgg: {config.regime.without_vgg}")
     folder = config.run_folder
-    lists = (folder / "train.txt", folder / "validation.txt") if resumed else (config.train_list, config.val_list)
+    lists = (
+        (folder / "train.txt", folder / "validation.txt")
+        if resumed
+        else (config.train_list, config.val_list)
+    )
     subjects = choose_subjects(config, lists)
     config.check_batches(len(subjects[0]))
     datasets = prepare_data(config, subjects)
     start_run_folder(config, subjects)
-    print(f"{len(subjects[0])} training and {len(subjects[1])} validation pairs; writing to {folder}")
+    print(
+        f"{len(subjects[0])} training and {len(subjects[1])} validation pairs; writing to {folder}"
+    )
     launch(train, devices, config, datasets, resumed)
     print(f"done: {folder}; watch it with: tensorboard --logdir {folder / 'log'}")
 

@@ -1,10 +1,13 @@
-"""The differences between the paper's network and the released one, each switched alone, at equal steps.
+"""The differences between the paper's network and the released one, each switched alone, at equal
+steps.
 
-    python -m benchmarks.ablation --data ROOT --out result/ablation -- --size 64 --embed-dim 24 --lr 1e-3 --epochs 150
+    python -m benchmarks.ablation --data ROOT --out result/ablation -- --size 64 --embed-dim 24 --lr
+    1e-3 --epochs 150
 
-What follows `--` goes to train_diff.py for every run. Runs that are finished are not trained again. Prints the table of
-docs/model.md: the mean loss of the first epoch and of the last ten, PSNR and SSIM on the validation pairs, and whether
-training was stable: it ended, and its last losses are below the mean of the paper run's first epoch.
+What follows `--` goes to train_diff.py for every run. Runs that are finished are not trained again.
+Prints the table of docs/model.md: the mean loss of the first epoch and of the last ten, PSNR and
+SSIM on the validation pairs, and whether training was stable: it ended, and its last losses are
+below the mean of the paper run's first epoch.
 """
 
 import argparse
@@ -26,15 +29,33 @@ LAST_EPOCHS = 10
 
 
 def train(name: str, flags: list[str], args: argparse.Namespace) -> Path:
-    """Train one run unless it is there; returns its folder. A run that diverges ends early, which is a result."""
+    """Train one run unless it is there; returns its folder. A run that diverges ends early, which
+    is a result.
+    """
     folder = args.out / name.replace(", ", "-").replace(" ", "-")
     if not (folder / "done").exists():
-        command = [sys.executable, "train_diff.py", "--data", str(args.data.resolve()), *args.flags, *flags]
-        command += ["--out", str(args.out.resolve()), "--name", folder.name, "--val-every", "1000000"]
+        command = [
+            sys.executable,
+            "train_diff.py",
+            "--data",
+            str(args.data.resolve()),
+            *args.flags,
+            *flags,
+        ]
+        command += [
+            "--out",
+            str(args.out.resolve()),
+            "--name",
+            folder.name,
+            "--val-every",
+            "1000000",
+        ]
         shutil.rmtree(folder, ignore_errors=True)  # of an interrupted attempt
         status = subprocess.run(command, cwd=ROOT, check=False).returncode
         if status not in (0, 2) or not (folder / "losses.csv").exists():
-            raise SystemExit(f"{name}: train_diff.py ended with status {status} before an epoch was done")
+            raise SystemExit(
+                f"{name}: train_diff.py ended with status {status} before an epoch was done"
+            )
         (folder / "done").write_text(str(status))
     return folder
 
@@ -54,15 +75,23 @@ def row(name: str, folder: Path, first_loss: float) -> str:
     if (folder / "scores.csv").exists():
         with open(folder / "scores.csv", newline="") as file:
             scores = {
-                line["score"]: float(line["mean"]) for line in csv.DictReader(file) if line["method"] == "dc2fusion"
+                line["score"]: float(line["mean"])
+                for line in csv.DictReader(file)
+                if line["method"] == "dc2fusion"
             }
-    cells = [f"{scores[f'{m}_{s}']:.3g}" if scores else "-" for m in ("psnr", "ssim") for s in ("mri", "pet")]
+    cells = [
+        f"{scores[f'{m}_{s}']:.3g}" if scores else "-"
+        for m in ("psnr", "ssim")
+        for s in ("mri", "pet")
+    ]
     return f"| {name} | {losses[0]:.4g} | {last:.4g} | {' | '.join(cells)} | {'yes' if stable else 'no'} |"
 
 
 def main() -> None:
     """Train all runs and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("result/ablation"))
     parser.add_argument("flags", nargs="*", help="for train_diff.py, after --")

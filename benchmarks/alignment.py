@@ -2,8 +2,10 @@
 
     python -m benchmarks.alignment --pairs DATASET --synthetic 4
 
-Every pair of DATASET (the published layout) and some synthetic heads have their PET moved by known rigid
-transforms: small ones, which have to be undone (pairs: against the answer for the unmoved PET; synthetic heads:
+Every pair of DATASET (the published layout) and some synthetic heads have their PET moved by known
+rigid
+transforms: small ones, which have to be undone (pairs: against the answer for the unmoved PET;
+    synthetic heads:
 against the truth), and large ones or defects, which have to be recovered, refused or flagged.
 """
 
@@ -36,7 +38,9 @@ RIGHT_MM = 3.0  # mean error below which a large misalignment counts as recovere
 class Head:
     """One pair: its MRI is looked at once, then any PET can be put on it."""
 
-    def __init__(self, name: str, mri: Volume, pet: Volume, template: Template, truth: bool) -> None:
+    def __init__(
+        self, name: str, mri: Volume, pet: Volume, template: Template, truth: bool
+    ) -> None:
         self.name, self.mri, self.pet = name, mri, pet
         self.fixed = working_copy(Image(mri.array, mri.affine), WORKING_MM)
         self.fit = find_brain(self.fixed, template, WORKING_MM)
@@ -70,14 +74,20 @@ def resampled(pet: Volume, by: np.ndarray) -> Volume:
     return replace(pet, array=sample(Image(pet.array, pet.affine), pet.array.shape, pet.affine, by))
 
 
-def random_motion(rng: np.random.Generator, about: np.ndarray, degrees: float, mm: float) -> np.ndarray:
+def random_motion(
+    rng: np.random.Generator, about: np.ndarray, degrees: float, mm: float
+) -> np.ndarray:
     """A rotation of a third of `degrees` to `degrees` about any axis, and a shift likewise."""
     axis, direction = (v / np.linalg.norm(v) for v in rng.standard_normal((2, 3)))
-    rotation = Rotation.from_rotvec(np.deg2rad(rng.uniform(degrees / 3, degrees)) * axis).as_matrix()
+    rotation = Rotation.from_rotvec(
+        np.deg2rad(rng.uniform(degrees / 3, degrees)) * axis
+    ).as_matrix()
     return turn_about(rotation, about, about + rng.uniform(mm / 3, mm) * direction)
 
 
-def accuracy(heads: list[Head], count: int, seed: int, how: Callable[[Volume, np.ndarray], Volume]) -> None:
+def accuracy(
+    heads: list[Head], count: int, seed: int, how: Callable[[Volume, np.ndarray], Volume]
+) -> None:
     """Print one line for each head: errors over `count` random misalignments."""
     for number, head in enumerate(heads):
         rng = np.random.default_rng([seed, number])
@@ -91,7 +101,10 @@ def accuracy(heads: list[Head], count: int, seed: int, how: Callable[[Volume, np
             largest.append(errors.max())
             flagged += bool(judge({head.name: figures})[head.name])
         seconds = (time.process_time() - started) / count
-        cells = [f"{np.mean(before):.1f}", *(f"{value:.2f}" for value in (np.mean(means), max(means), max(largest)))]
+        cells = [
+            f"{np.mean(before):.1f}",
+            *(f"{value:.2f}" for value in (np.mean(means), max(means), max(largest))),
+        ]
         cells += [f"{flagged}", f"{seconds:.1f}"]
         print(f"| {head.name}, {how.__name__} | {count} | {' | '.join(cells)} |", flush=True)
 
@@ -101,7 +114,11 @@ def hard_cases(head: Head, seed: int) -> Iterator[tuple[str, Volume, np.ndarray 
     pet, still, rng = head.pet, np.eye(4), np.random.default_rng(seed)
     for degrees in (60, 90, 180):
         for name, axis in zip(("nodding", "leaning", "turning"), np.eye(3), strict=True):
-            by = turn_about(Rotation.from_rotvec(np.deg2rad(degrees) * axis).as_matrix(), head.middle, head.middle)
+            by = turn_about(
+                Rotation.from_rotvec(np.deg2rad(degrees) * axis).as_matrix(),
+                head.middle,
+                head.middle,
+            )
             yield f"{degrees} degrees {name}", moved(pet, by), by
     far = np.eye(4)
     far[:3, 3] = 500, -400, 300
@@ -112,8 +129,16 @@ def hard_cases(head: Head, seed: int) -> Iterator[tuple[str, Volume, np.ndarray 
         return replace(pet, array=values.astype(np.float32))
 
     middle = [round(float(c)) for c in carry(np.linalg.inv(pet.affine), head.middle[None])[0]]
-    yield "noise of 20 % of the maximum", like(np.maximum(array + rng.normal(0, 0.2 * high, array.shape), 0)), still
-    yield "noise of 50 % of the maximum", like(np.maximum(array + rng.normal(0, 0.5 * high, array.shape), 0)), still
+    yield (
+        "noise of 20 % of the maximum",
+        like(np.maximum(array + rng.normal(0, 0.2 * high, array.shape), 0)),
+        still,
+    )
+    yield (
+        "noise of 50 % of the maximum",
+        like(np.maximum(array + rng.normal(0, 0.5 * high, array.shape), 0)),
+        still,
+    )
     yield "pure noise", like(rng.uniform(0, high, array.shape)), None
     yield "pure noise, smooth", like(_smooth_noise(rng, array.shape)), None
     levels = np.arange(array.shape[2])
@@ -160,7 +185,10 @@ def failures(head: Head, seed: int) -> int:
         cells = [figures["start"], f"{figures['rotation_deg']:.0f}", error]
         cells += [f"{figures[key]:.3f}" for key in ("nmi_brain", "nmi_mirrored")]
         cells += [f"{figures['contrast']:.1f}", f"{figures['fov_cover']:.2f}", "; ".join(flags)]
-        print(f"| {head.name}: {name} | {verdict or 'PASSED SILENTLY'} | {' | '.join(cells)} |", flush=True)
+        print(
+            f"| {head.name}: {name} | {verdict or 'PASSED SILENTLY'} | {' | '.join(cells)} |",
+            flush=True,
+        )
     return silent
 
 
@@ -168,7 +196,15 @@ def synthetic_head(seed: int, voxel_mm: float, template: Template) -> Head:
     """A synthetic pair, which lies on one grid, aligned."""
     made, header = make_subject(seed, voxel_mm), nib.Nifti1Header()
     mri, pet = (
-        Volume(array, made.affine, header, made.affine, array.shape, np.array([[0, 1], [1, 1], [2, 1]]), Path(name))
+        Volume(
+            array,
+            made.affine,
+            header,
+            made.affine,
+            array.shape,
+            np.array([[0, 1], [1, 1], [2, 1]]),
+            Path(name),
+        )
         for array, name in ((made.mri, "mri"), (made.pet, "pet"))
     )
     return Head(f"synthetic {seed}", mri, pet, template, truth=True)
@@ -179,17 +215,39 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=Path, help="data set in the published layout")
     parser.add_argument("--synthetic", type=non_negative_int, default=4, help="synthetic heads [4]")
-    parser.add_argument("--voxel-mm", type=positive_float, default=2.0, help="of the synthetic heads [2]")
-    parser.add_argument("--count", type=non_negative_int, default=20, help="misalignments of each pair, 0: none [20]")
-    parser.add_argument("--hard", type=non_negative_int, default=2, help="heads that the hard cases are shown of [2]")
+    parser.add_argument(
+        "--voxel-mm", type=positive_float, default=2.0, help="of the synthetic heads [2]"
+    )
+    parser.add_argument(
+        "--count",
+        type=non_negative_int,
+        default=20,
+        help="misalignments of each pair, 0: none [20]",
+    )
+    parser.add_argument(
+        "--hard",
+        type=non_negative_int,
+        default=2,
+        help="heads that the hard cases are shown of [2]",
+    )
     parser.add_argument("--template", type=Path, help="T1 template in MNI152 space [nilearn's]")
     parser.add_argument("--seed", type=non_negative_int, default=0)
     args = parser.parse_args(argv)
     template = load_template(args.template)
     heads = []
     for subject in find_subjects(args.pairs).subjects if args.pairs else ():
-        heads.append(Head(subject.name, read_volume(subject.mri), read_volume(subject.pet), template, truth=False))
-    synthetic = [synthetic_head(index + 1, args.voxel_mm, template) for index in range(args.synthetic)]
+        heads.append(
+            Head(
+                subject.name,
+                read_volume(subject.mri),
+                read_volume(subject.pet),
+                template,
+                truth=False,
+            )
+        )
+    synthetic = [
+        synthetic_head(index + 1, args.voxel_mm, template) for index in range(args.synthetic)
+    ]
 
     for head in heads:
         off = head.errors(np.eye(4), np.eye(4)).mean()
@@ -200,9 +258,13 @@ def main(argv: list[str] | None = None) -> int:
         for how in (moved, resampled):
             accuracy(heads, args.count, args.seed, how)
             accuracy(synthetic, -(-args.count // max(len(synthetic), 1)), args.seed, how)
-    print("\n| case | verdict | start | degrees | error mm | NMI brain | mirrored | contrast | cover | flags |")
+    print(
+        "\n| case | verdict | start | degrees | error mm | NMI brain | mirrored | contrast | cover | flags |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
-    silent = sum(failures(head, args.seed) for head in [*heads[:1], *synthetic, *heads[1:]][: args.hard])
+    silent = sum(
+        failures(head, args.seed) for head in [*heads[:1], *synthetic, *heads[1:]][: args.hard]
+    )
     print(f"{silent} passed silently")
     return int(silent > 0)
 

@@ -14,7 +14,9 @@ from models.ops.paths import PATHS
 
 def main() -> None:
     """Print time forward and forward + backward of both paths, their ratio and their difference."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--width", type=int, default=96, help="channels of each stream (96)")
     parser.add_argument("--side", type=int, default=32, help="tokens a side (32)")
     parser.add_argument("--repeats", type=int, default=3)
@@ -25,7 +27,10 @@ def main() -> None:
     module = BlendConv(args.width).to(args.device)
     shape = (1, args.side, args.side, args.side, args.width)
     # Channels last, as the network hands them over.
-    streams = [torch.randn(shape, device=args.device).permute(0, 4, 1, 2, 3).requires_grad_() for _ in range(2)]
+    streams = [
+        torch.randn(shape, device=args.device).permute(0, 4, 1, 2, 3).requires_grad_()
+        for _ in range(2)
+    ]
     times, outputs = {}, {}
     for path in PATHS:
         module.path = path
@@ -41,10 +46,14 @@ def main() -> None:
         times[path] = [seconds(f, args.device, args.repeats) for f in (forward, both)]
     difference = (outputs["fast"] - outputs["plain"]).norm() / outputs["plain"].norm()
     print(machine(args.device))
-    print(f"7x7x7 grouped convolution, C={args.width}, {args.side}^3 tokens; relative difference {difference:.1e}")
+    print(
+        f"7x7x7 grouped convolution, C={args.width}, {args.side}^3 tokens; relative difference {difference:.1e}"
+    )
     print("| pass | plain, ms | fast, ms | plain / fast |")
     print("|---|---|---|---|")
-    for name, plain, fast in zip(("forward", "forward + backward"), times["plain"], times["fast"], strict=True):
+    for name, plain, fast in zip(
+        ("forward", "forward + backward"), times["plain"], times["fast"], strict=True
+    ):
         print(f"| {name} | {plain * 1e3:.1f} | {fast * 1e3:.1f} | {plain / fast:.1f} |")
 
 

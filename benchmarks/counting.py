@@ -1,4 +1,6 @@
-"""What a pass must at least cost: arithmetic and memory traffic counted, and the machine's own ceilings."""
+"""What a pass must at least cost: arithmetic and memory traffic counted, and the machine's own
+ceilings.
+"""
 
 from collections.abc import Callable
 
@@ -15,7 +17,8 @@ _NO_TRAFFIC = ("empty", "detach", "_unsafe_view", "alias", "lift_fresh")
 
 
 def network_flops(embed_dim: int, size: int) -> float:
-    """Floating-point operations of one forward pass (a multiplication and an addition are two): products only.
+    """Floating-point operations of one forward pass (a multiplication and an addition are two):
+    products only.
 
     Of the plain network for one pair of size^3 voxels, counted without computing anything.
     """
@@ -28,7 +31,9 @@ def network_flops(embed_dim: int, size: int) -> float:
 
 
 class Traffic(TorchDispatchMode):
-    """Sums the bytes that operations read and write, each tensor once an operation, caches left out of account."""
+    """Sums the bytes that operations read and write, each tensor once an operation, caches left out
+    of account.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +45,9 @@ class Traffic(TorchDispatchMode):
         name = function.__name__.split(".")[0]
         if not function.is_view and not name.startswith(_NO_TRAFFIC):
             touched = tree_leaves((args, kwargs, outputs))
-            self.bytes += sum(_size(tensor) for tensor in touched if isinstance(tensor, torch.Tensor))
+            self.bytes += sum(
+                _size(tensor) for tensor in touched if isinstance(tensor, torch.Tensor)
+            )
         return outputs
 
 
@@ -66,7 +73,9 @@ def copy_bandwidth(device: torch.device, mebibytes: int = 512) -> float:
     return 2 * source.nbytes / seconds(lambda: target.copy_(source), device, repeats=5)
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, side: int | None = None) -> float:
+def matrix_rate(
+    device: torch.device, dtype: torch.dtype = torch.float32, side: int | None = None
+) -> float:
     """Floating-point operations a second of a large square matrix product."""
     side = side or (8192 if device.type == "cuda" else 2048)
     first, second = torch.rand(2, side, side, device=device).to(dtype)

@@ -3,9 +3,11 @@
     python -m benchmarks.epoch --subjects 8 --size 128 --embed-dim 24
     python -m benchmarks.epoch --device cuda --data /data/adni --embed-dim 96 --amp --workers 8
 
-Without: the first batch of an epoch again and again, augmented and on the device already, so that loading counts
-everything that a step does before the network. Both kinds of epoch take turns and the shortest of each counts. The data
-come from the disk cache, filled beforehand, as in every epoch of a run after its first.
+Without: the first batch of an epoch again and again, augmented and on the device already, so that
+    loading counts
+everything that a step does before the network. Both kinds of epoch take turns and the shortest of
+each counts. The data come from the disk cache, filled beforehand, as in every epoch of a run after
+its first.
 """
 
 import argparse
@@ -28,7 +30,9 @@ from training.trainer import Trainer
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, help="data set (synthetic subjects)")
     parser.add_argument("--subjects", type=int, default=8, help="pairs an epoch (8)")
     parser.add_argument("--size", type=int, default=128, help="voxels a side (128)")
@@ -41,7 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def build_trainer(args: argparse.Namespace, folder: Path) -> Trainer:
-    """A trainer on the first pairs of the data set, its cache filled, with everything written below `folder`."""
+    """A trainer on the first pairs of the data set, its cache filled, with everything written below
+    `folder`.
+    """
     if args.data is None:
         write_cohort(folder / "data", args.subjects)
     subjects = find_subjects(args.data or folder / "data").subjects[: args.subjects]
@@ -71,7 +77,8 @@ def epoch_seconds(trainer: Trainer, epochs: int) -> tuple[float, float]:
     for epoch in range(epochs):
         for loading in (True, False):
             trainer.loader = loader if loading else repeated
-            # Not seen by the loading processes, which have their own copy and are idle during a repeated epoch.
+            # Not seen by the loading processes, which have their own copy and are idle during a
+            # repeated epoch.
             trainer.train.deferred = deferred and loading
             if trainer.process.device.type == "cuda":
                 torch.cuda.synchronize(trainer.process.device)
@@ -92,7 +99,9 @@ def main() -> None:
             trainer.log.close()
     print(machine(args.device))
     precision = "bfloat16 autocast" if args.amp else "float32"
-    print(f"DC2Fusion, E={args.embed_dim}, {args.size}^3, batch 1, {precision}, {args.workers} workers, {pairs} pairs")
+    print(
+        f"DC2Fusion, E={args.embed_dim}, {args.size}^3, batch 1, {precision}, {args.workers} workers, {pairs} pairs"
+    )
     print("| an epoch | seconds |\n|---|---|")
     print(f"| with loading | {loading:.2f} |")
     print(f"| one repeated batch | {repeated:.2f} |")

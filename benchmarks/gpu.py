@@ -2,11 +2,12 @@
 
     python -m benchmarks.gpu --out result/gpu
 
-Checks that both paths agree on the device, then measures the full model at 128^3: plain float32 against the fast path
-in float32, TF32, bfloat16, compiled, compiled with CUDA graphs, with checkpointed activations and without each of the
-Triton kernels; every kernel beside PyTorch's operations; the time by kind of operation; 300 training steps in bfloat16
-beside float32; the 7x7x7 convolution alone; cost against size; an epoch with and without data. A part
-that fails is named in the table and in the report, and the others still run. The report is written anew after each.
+Checks that both paths agree on the device, then measures the full model at 128^3: plain float32
+against the fast path in float32, TF32, bfloat16, compiled, compiled with CUDA graphs, with
+checkpointed activations and without each of the Triton kernels; every kernel beside PyTorch's
+operations; the time by kind of operation; 300 training steps in bfloat16 beside float32; the 7x7x7
+convolution alone; cost against size; an epoch with and without data. A part that fails is named in
+the table and in the report, and the others still run. The report is written anew after each.
 """
 
 import argparse
@@ -32,14 +33,23 @@ CONFIGURATIONS: dict[str, tuple[str, list[str]]] = {
     "fast bfloat16": ("fast", ["--dtype", "bfloat16"]),
     "fast bfloat16 checkpointed": ("fast", ["--dtype", "bfloat16", "--checkpoint-activations"]),
     "fast bfloat16 compiled": ("fast", ["--dtype", "bfloat16", "--compile", "default"]),
-    "fast bfloat16 compiled, CUDA graphs": ("fast", ["--dtype", "bfloat16", "--compile", "reduce-overhead"]),
+    "fast bfloat16 compiled, CUDA graphs": (
+        "fast",
+        ["--dtype", "bfloat16", "--compile", "reduce-overhead"],
+    ),
 }
 # Which kernels pay: the network without one of them, and without any.
 CONFIGURATIONS |= {
-    f"fast bfloat16 without {name}": ("fast", ["--dtype", "bfloat16", "--kernels", ",".join(others)])
+    f"fast bfloat16 without {name}": (
+        "fast",
+        ["--dtype", "bfloat16", "--kernels", ",".join(others)],
+    )
     for name, others in {k: [other for other in KERNELS if other != k] for k in KERNELS}.items()
 }
-CONFIGURATIONS["fast bfloat16 without kernels"] = ("fast", ["--dtype", "bfloat16", "--kernels", "none"])
+CONFIGURATIONS["fast bfloat16 without kernels"] = (
+    "fast",
+    ["--dtype", "bfloat16", "--kernels", "none"],
+)
 CURVES = {"float32": [], "bfloat16": ["--dtype", "bfloat16"]}
 SECTIONS = ("agreement", "configurations", "curves", "ceilings", "benchmarks")
 
@@ -48,27 +58,39 @@ Figures = dict[str, dict]  # what each part of a section found, None where it fa
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("result/gpu"), help="folder to write (result/gpu)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("result/gpu"), help="folder to write (result/gpu)"
+    )
     parser.add_argument("--device", type=parse_device, default="cuda")
     parser.add_argument("--size", type=int, default=128, help="voxels a side (128)")
     parser.add_argument("--embed-dim", type=int, default=96, help="E (96)")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=300, help="of the loss curves (300)")
-    parser.add_argument("--sizes", nargs="*", default=["64", "96", "128", "160", "192"], help="cost against size")
-    parser.add_argument("--configurations", nargs="+", default=list(CONFIGURATIONS), choices=CONFIGURATIONS)
+    parser.add_argument(
+        "--sizes", nargs="*", default=["64", "96", "128", "160", "192"], help="cost against size"
+    )
+    parser.add_argument(
+        "--configurations", nargs="+", default=list(CONFIGURATIONS), choices=CONFIGURATIONS
+    )
     return parser
 
 
 def agreement(device: torch.device, variant: str) -> dict[str, float]:
-    """Relative differences of the fast path from the plain one after a step at E=24, float32 without TF32."""
+    """Relative differences of the fast path from the plain one after a step at E=24, float32
+    without TF32.
+    """
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     results = {}
     for path in ("plain", "fast"):
         torch.manual_seed(0)
         model = build_model("dc2fusion", embed_dim=24, variant=variant, path=path).to(device).eval()
-        pair = torch.rand(2, 2, 1, 44, 40, 33, generator=torch.Generator().manual_seed(1)).to(device)
+        pair = torch.rand(2, 2, 1, 44, 40, 33, generator=torch.Generator().manual_seed(1)).to(
+            device
+        )
         fused = model(*pair)
         fused.square().mean().backward()
         results[path] = fused.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
@@ -77,7 +99,9 @@ def agreement(device: torch.device, variant: str) -> dict[str, float]:
 
 
 def attempt(failures: dict[str, str], name: str, part: Callable[[], object]) -> object:
-    """The part's result, or None with the reason kept, whatever it is: the parts after it are to run."""
+    """The part's result, or None with the reason kept, whatever it is: the parts after it are to
+    run.
+    """
     print(f"{name} ..", flush=True)
     try:
         return part()
@@ -88,7 +112,14 @@ def attempt(failures: dict[str, str], name: str, part: Callable[[], object]) -> 
 
 def parts(args: argparse.Namespace) -> Iterator[tuple[str, str, Callable[[], object]]]:
     """Section, name and function of everything that is measured, in order."""
-    common = ["--size", str(args.size), "--embed-dim", str(args.embed_dim), "--device", str(args.device)]
+    common = [
+        "--size",
+        str(args.size),
+        "--embed-dim",
+        str(args.embed_dim),
+        "--device",
+        str(args.device),
+    ]
     for variant in ("paper", "released"):
         yield "agreement", variant, partial(agreement, args.device, variant)
     for name in args.configurations:
@@ -99,7 +130,11 @@ def parts(args: argparse.Namespace) -> Iterator[tuple[str, str, Callable[[], obj
         training = [*common, *flags, "--passes", "forward", "--steps", str(args.steps)]
         yield "curves", name, partial(train_losses, training)
     for dtype in step.DTYPES:
-        yield "ceilings", dtype, partial(step.ceilings, step.build_parser().parse_args([*common, "--dtype", dtype]))
+        yield (
+            "ceilings",
+            dtype,
+            partial(step.ceilings, step.build_parser().parse_args([*common, "--dtype", dtype])),
+        )
     for name, flags in other_benchmarks(args).items():
         yield "benchmarks", name, partial(run_module, f"benchmarks.{name}", *flags)
 
@@ -132,10 +167,16 @@ def write_report(args: argparse.Namespace, figures: Figures, summary: list[str])
     for dtype, limits in figures["ceilings"].items():
         of_dtype = {name: result for name, result in measured.items() if dtype_of(name) == dtype}
         if limits and of_dtype:
-            lines += ["", f"Of the ceilings in {dtype} ({limits['matrix rate'] / 1e12:.3g} TFLOP/s):", ""]
+            lines += [
+                "",
+                f"Of the ceilings in {dtype} ({limits['matrix rate'] / 1e12:.3g} TFLOP/s):",
+                "",
+            ]
             lines += step.fractions_table(of_dtype, limits)
     for name in step.PASSES:
-        times = {configuration: result["operations"][name] for configuration, result in measured.items()}
+        times = {
+            configuration: result["operations"][name] for configuration, result in measured.items()
+        }
         if times:
             lines += ["", f"## {name}, by kind of operation", "", *operations_table(times)]
     for name, text in figures["benchmarks"].items():
@@ -145,7 +186,9 @@ def write_report(args: argparse.Namespace, figures: Figures, summary: list[str])
     with open(args.out / "losses.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["step", *curves])
-        writer.writerows([index + 1, *losses] for index, losses in enumerate(zip(*curves.values(), strict=False)))
+        writer.writerows(
+            [index + 1, *losses] for index, losses in enumerate(zip(*curves.values(), strict=False))
+        )
 
 
 def dtype_of(configuration: str) -> str:
@@ -160,7 +203,11 @@ def summarise(args: argparse.Namespace, figures: Figures, failures: dict[str, st
         if differences:
             values = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
             lines.append(f"fast against plain, {variant}, float32: {values}")
-    lines += ["", f"E={args.embed_dim}, {args.size}^3, batch 1; times faster and share of memory are of {BASE}", ""]
+    lines += [
+        "",
+        f"E={args.embed_dim}, {args.size}^3, batch 1; times faster and share of memory are of {BASE}",
+        "",
+    ]
     lines += ["| | forward s | faster | step s | faster | peak GiB | share |", "|---" * 7 + "|"]
     base = figures["configurations"].get(BASE)
     for name, result in figures["configurations"].items():
@@ -168,7 +215,10 @@ def summarise(args: argparse.Namespace, figures: Figures, failures: dict[str, st
             forward, whole, peak = *result["seconds"].values(), result["GiB"]["step"]
             ratios = [""] * 3
             if base:
-                ratios = [f"{base['seconds']['forward'] / forward:.1f}", f"{base['seconds']['step'] / whole:.1f}"]
+                ratios = [
+                    f"{base['seconds']['forward'] / forward:.1f}",
+                    f"{base['seconds']['step'] / whole:.1f}",
+                ]
                 ratios.append(f"{peak / base['GiB']['step']:.2f}")
             lines.append(
                 f"| {name} | {forward:.4g} | {ratios[0]} | {whole:.4g} | {ratios[1]} | {peak:.3g} | {ratios[2]} |"
@@ -176,7 +226,9 @@ def summarise(args: argparse.Namespace, figures: Figures, failures: dict[str, st
     for name, losses in figures["curves"].items():
         if losses:
             last = losses[-20:]
-            lines.append(f"\n{name}: loss {losses[0]:.3f} -> {sum(last) / len(last):.4f} after {len(losses)} steps")
+            lines.append(
+                f"\n{name}: loss {losses[0]:.3f} -> {sum(last) / len(last):.4f} after {len(losses)} steps"
+            )
     return lines + [f"\nfailed: {name}: {reason}" for name, reason in failures.items()]
 
 

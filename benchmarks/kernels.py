@@ -1,11 +1,14 @@
 """Each Triton kernel against the PyTorch operations in its place, at the four grids of the network.
 
     python -m benchmarks.kernels --device cuda
-    python -m benchmarks.step --device cuda --kernels depthwise,attention     # which pay in the whole network
+    python -m benchmarks.step --device cuda --kernels depthwise,attention     # which pay in the
+                                                                              whole network
 
-Agreement first, forward and all gradients: a kernel that disagrees is not timed. Times are those that the device was
-busy with (not the launching, which CUDA graphs hide), of a forward pass and of a backward pass. Bytes are the least
-that a pass must move: every input and output once; the last columns are how fast that is beside a copy.
+Agreement first, forward and all gradients: a kernel that disagrees is not timed. Times are those
+    that the device was
+busy with (not the launching, which CUDA graphs hide), of a forward pass and of a backward pass.
+Bytes are the least that a pass must move: every input and output once; the last columns are how
+fast that is beside a copy.
 """
 
 import argparse
@@ -26,7 +29,10 @@ from models.ops.norm_gelu import norm_gelu_linear
 from models.ops.sampling import sample_partner
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # relative; in bfloat16 PyTorch rounds between its operations
+TOLERANCE = {
+    "float32": 1e-4,
+    "bfloat16": 2e-2,
+}  # relative; in bfloat16 PyTorch rounds between its operations
 SMALL = 1e-2  # a gradient below this is zero but for rounding
 HEADINGS = ("operation", "C", "tokens", "difference")
 TIMES = ("PyTorch, us", "kernel, us", "PyTorch / kernel", "GB/s", "of copy")
@@ -36,19 +42,28 @@ Case = tuple[Callable[..., torch.Tensor], list[torch.Tensor]]
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", type=parse_device, default="cuda")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--size", type=int, default=128, help="voxels a side (128)")
     parser.add_argument("--embed-dim", type=int, default=96, help="E (96)")
-    parser.add_argument("--levels", type=int, nargs="+", default=[0, 1, 2, 3], help="stages, 0 the finest (all)")
-    parser.add_argument("--kernels", nargs="+", default=list(kernels.KERNELS), choices=kernels.KERNELS)
+    parser.add_argument(
+        "--levels", type=int, nargs="+", default=[0, 1, 2, 3], help="stages, 0 the finest (all)"
+    )
+    parser.add_argument(
+        "--kernels", nargs="+", default=list(kernels.KERNELS), choices=kernels.KERNELS
+    )
     parser.add_argument("--repeats", type=int, default=10)
     return parser
 
 
-def cases(kernel: str, width: int, side: int, heads: int, device: torch.device, dtype: torch.dtype) -> dict[str, Case]:
-    """For each operation that takes a kernel, what the network calls, and its differentiable inputs.
+def cases(
+    kernel: str, width: int, side: int, heads: int, device: torch.device, dtype: torch.dtype
+) -> dict[str, Case]:
+    """For each operation that takes a kernel, what the network calls, and its differentiable
+    inputs.
 
     Args:
         kernel: a name of `models.ops.kernels`.
@@ -77,17 +92,28 @@ def cases(kernel: str, width: int, side: int, heads: int, device: torch.device, 
         }
     if kernel == "sampling":
         offsets = 2 * torch.tanh(torch.randn(1, side, side, side, 3, device=device)) / side
-        return {"sampling": (lambda *inputs: sample_partner(*inputs, False), [tokens(width), offsets])}
+        return {
+            "sampling": (lambda *inputs: sample_partner(*inputs, False), [tokens(width), offsets])
+        }
     if kernel == "attention":
         window = (min(2, side),) * 3
-        inputs = [tokens(width), tokens(width), tokens(width), torch.rand(1, width, device=device).to(dtype)]
-        return {"attention": (lambda *inputs: window_attention(*inputs, heads, window, False), inputs)}
+        inputs = [
+            tokens(width),
+            tokens(width),
+            tokens(width),
+            torch.rand(1, width, device=device).to(dtype),
+        ]
+        return {
+            "attention": (lambda *inputs: window_attention(*inputs, heads, window, False), inputs)
+        }
     norm, linear = nn.LayerNorm(2 * width).to(device), nn.Linear(2 * width, 3).to(device)
     return {"LayerNorm, GELU, Linear to 3": (_in_type_of_input(norm, linear), [tokens(2 * width)])}
 
 
 def _convolution(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """The convolution with its parameters cast to the volumes' type, as autocast casts them for PyTorch."""
+    """The convolution with its parameters cast to the volumes' type, as autocast casts them for
+    PyTorch.
+    """
 
     def call(*inputs: torch.Tensor) -> torch.Tensor:
         return function(*(tensor.to(inputs[0].dtype) for tensor in inputs))
@@ -95,20 +121,30 @@ def _convolution(function: Callable[..., torch.Tensor]) -> Callable[..., torch.T
     return call
 
 
-def _in_type_of_input(norm: nn.LayerNorm, linear: nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
+def _in_type_of_input(
+    norm: nn.LayerNorm, linear: nn.Linear
+) -> Callable[[torch.Tensor], torch.Tensor]:
     def call(features: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(features.device.type, torch.bfloat16, enabled=features.dtype == torch.bfloat16):
+        with torch.autocast(
+            features.device.type, torch.bfloat16, enabled=features.dtype == torch.bfloat16
+        ):
             return norm_gelu_linear(features, norm, linear, "fast")
 
     return call
 
 
-def differentiated(case: Case) -> tuple[list[torch.Tensor], Callable[[], object], Callable[[], object]]:
-    """Output and gradients of a case, its forward pass without gradients and its backward pass, ready to be called."""
+def differentiated(
+    case: Case,
+) -> tuple[list[torch.Tensor], Callable[[], object], Callable[[], object]]:
+    """Output and gradients of a case, its forward pass without gradients and its backward pass,
+    ready to be called.
+    """
     function, inputs = case
     inputs = [tensor.detach().requires_grad_() for tensor in inputs]
     out = function(*inputs)
-    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.device, out.dtype)
+    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(
+        out.device, out.dtype
+    )
 
     def forward() -> None:
         with torch.no_grad():
@@ -135,7 +171,9 @@ def busy_seconds(function: Callable[[], object], device: torch.device, repeats: 
     return sum(event.self_device_time_total for event in events) / 1e6 / repeats
 
 
-def compare(case: Case, kernel: str, dtype: str, args: argparse.Namespace, bandwidth: float) -> list[str]:
+def compare(
+    case: Case, kernel: str, dtype: str, args: argparse.Namespace, bandwidth: float
+) -> list[str]:
     """Cells of a row: the largest difference, then for forward and backward pass what `TIMES` says."""
     with kernels.only("none"):
         expected, *passes = differentiated(case)
@@ -143,7 +181,9 @@ def compare(case: Case, kernel: str, dtype: str, args: argparse.Namespace, bandw
     with kernels.only(kernel):
         received, *passes = differentiated(case)
         difference = max(
-            ((ours.double() - theirs.double()).norm() / theirs.double().norm().clamp_min(SMALL)).item()
+            (
+                (ours.double() - theirs.double()).norm() / theirs.double().norm().clamp_min(SMALL)
+            ).item()
             for ours, theirs in zip(received, expected, strict=True)
         )
         if not difference <= TOLERANCE[dtype]:
@@ -154,14 +194,22 @@ def compare(case: Case, kernel: str, dtype: str, args: argparse.Namespace, bandw
     cells = [f"{difference:.1e}"]
     for theirs, ours, moved in zip(times, own, least, strict=True):
         rate = moved / ours
-        cells += [f"{theirs * 1e6:.0f}", f"{ours * 1e6:.0f}", f"{theirs / ours:.2f}", f"{rate / 1e9:.0f}"]
+        cells += [
+            f"{theirs * 1e6:.0f}",
+            f"{ours * 1e6:.0f}",
+            f"{theirs / ours:.2f}",
+            f"{rate / 1e9:.0f}",
+        ]
         cells.append(f"{100 * rate / bandwidth:.0f} %")
     return cells
 
 
 def table(dtype: str, args: argparse.Namespace, bandwidth: float) -> Iterator[str]:
     """Lines of the table of one type, each as soon as it is measured."""
-    headings = [*HEADINGS, *(f"{name} {time}" for name in ("forward", "backward") for time in TIMES)]
+    headings = [
+        *HEADINGS,
+        *(f"{name} {time}" for name in ("forward", "backward") for time in TIMES),
+    ]
     yield "| " + " | ".join(headings) + " |"
     yield "|---" * len(headings) + "|"
     for kernel in args.kernels:
@@ -169,8 +217,15 @@ def table(dtype: str, args: argparse.Namespace, bandwidth: float) -> Iterator[st
             torch.manual_seed(0)
             width, side = args.embed_dim * 2**level, -(-args.size // (PATCH * 2**level))
             side += side % 2 if side > 1 else 0  # whole windows, as the network pads
-            for name, case in cases(kernel, width, side, HEADS[level], args.device, DTYPES[dtype]).items():
-                cells = [name, str(width), f"{side}^3", *compare(case, kernel, dtype, args, bandwidth)]
+            for name, case in cases(
+                kernel, width, side, HEADS[level], args.device, DTYPES[dtype]
+            ).items():
+                cells = [
+                    name,
+                    str(width),
+                    f"{side}^3",
+                    *compare(case, kernel, dtype, args, bandwidth),
+                ]
                 yield "| " + " | ".join(cells) + " |"
 
 
@@ -178,7 +233,9 @@ def main() -> None:
     """Print the tables."""
     args = build_parser().parse_args()
     if not kernels.available("sampling", torch.empty(0, device=args.device)):
-        raise SystemExit(f"error: --device {args.device}: the kernels need a CUDA device, Triton, all of them enabled")
+        raise SystemExit(
+            f"error: --device {args.device}: the kernels need a CUDA device, Triton, all of them enabled"
+        )
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     bandwidth = copy_bandwidth(args.device)

@@ -1,4 +1,6 @@
-"""What the benchmarks share: the machine in words, best-of-n timing, peak memory, a pair, a process apart."""
+"""What the benchmarks share: the machine in words, best-of-n timing, peak memory, a pair, a process
+apart.
+"""
 
 import argparse
 import platform
@@ -27,7 +29,9 @@ def machine(device: torch.device) -> str:
     """Device, threads, versions and date, for the head of a table of results."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} threads"
-    versions = f"torch {torch.__version__}, MONAI {monai.__version__}, Python {platform.python_version()}"
+    versions = (
+        f"torch {torch.__version__}, MONAI {monai.__version__}, Python {platform.python_version()}"
+    )
     return f"{name}{threads}; {versions}; {time.strftime('%Y-%m-%d')}"
 
 
@@ -39,7 +43,9 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def seconds(function: Callable[[], object], device: torch.device, repeats: int = 3, warm_up: int = 1) -> float:
+def seconds(
+    function: Callable[[], object], device: torch.device, repeats: int = 3, warm_up: int = 1
+) -> float:
     """The shortest of `repeats` runs, after `warm_up` runs that do not count."""
     times = []
     for _ in range(warm_up + repeats):
@@ -70,10 +76,12 @@ def synthetic_head(size: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def run_module(module: str, *arguments: str) -> str:
-    """What `python -m module` prints, in a process of its own; what it writes to the standard error is passed on.
+    """What `python -m module` prints, in a process of its own; what it writes to the standard error
+    is passed on.
 
     Raises:
-        RuntimeError: it failed. The message holds its exception, or else the last line of its standard error.
+        RuntimeError: it failed. The message holds its exception, or else the last line of its
+            standard error.
     """
     command = [sys.executable, "-m", module, *arguments]
     ended = subprocess.run(command, check=False, capture_output=True, text=True)

@@ -1,8 +1,10 @@
-"""Seconds that each fusion method takes for one volume: `python -m benchmarks.methods [--size 128] [--weights ...]`.
+"""Seconds that each fusion method takes for one volume: `python -m benchmarks.methods [--size 128]
+[--weights ...]`.
 
-A synthetic head, because SwinFuse and DILRAN skip what is black or cannot matter; untrained weights where none are
-given, which decide the time only for DILRAN. Each method is run once, after one run on a few slices. Prints seconds by
-the clock and of CPU time (all threads together), so that a busy machine shows.
+A synthetic head, because SwinFuse and DILRAN skip what is black or cannot matter; untrained weights
+where none are given, which decide the time only for DILRAN. Each method is run once, after one run
+on a few slices. Prints seconds by the clock and of CPU time (all threads together), so that a busy
+machine shows.
 """
 
 import argparse
@@ -22,13 +24,20 @@ WARM_UP = 16  # voxels along each axis
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=positive_int, default=128, help="voxels a side (128)")
-    parser.add_argument("--methods", nargs="+", choices=model_names(), default=model_names(), metavar="METHOD")
-    parser.add_argument("--weights", nargs="+", default=[], metavar="METHOD=FILE", help=f"published weights, {FORM}")
+    parser.add_argument(
+        "--methods", nargs="+", choices=model_names(), default=model_names(), metavar="METHOD"
+    )
+    parser.add_argument(
+        "--weights", nargs="+", default=[], metavar="METHOD=FILE", help=f"published weights, {FORM}"
+    )
     parser.add_argument("--device", type=parse_device, default=torch.device("cpu"))
     args = parser.parse_args()
     try:
         given = [parse_published(text, "--weights") for text in args.weights]
-        networks = {p.method: load_published(p, "--weights", "axial", "paper", args.size).model for p in given}
+        networks = {
+            p.method: load_published(p, "--weights", "axial", "paper", args.size).model
+            for p in given
+        }
     except InputError as error:
         report(error)
         raise SystemExit(2) from error

@@ -11,7 +11,14 @@ from torch.profiler import ProfilerActivity, profile
 KINDS = {
     "optimizer": ("adam", "Optimizer", "lerp_", "addcdiv", "addcmul", "_foreach"),
     "matrix products": ("mm", "linear", "baddbmm", "matmul"),
-    "sampling": ("grid_sampler", "embedding_bag", "searchsorted", "sort", "WeightedRows", "fusion::sample"),
+    "sampling": (
+        "grid_sampler",
+        "embedding_bag",
+        "searchsorted",
+        "sort",
+        "WeightedRows",
+        "fusion::sample",
+    ),
     "attention": ("scaled_dot_product", "softmax", "_attention"),
     "GELU": ("gelu",),
     "norms": ("layer_norm", "batch_norm", "_norm"),
@@ -27,12 +34,27 @@ KINDS = {
         "index_select",
         "flip",
     ),
-    "elementwise and sums": ("add", "mul", "div", "sub", "sum", "mean", "tanh", "sigmoid", "pow", "sqrt", "abs", "neg"),
+    "elementwise and sums": (
+        "add",
+        "mul",
+        "div",
+        "sub",
+        "sum",
+        "mean",
+        "tanh",
+        "sigmoid",
+        "pow",
+        "sqrt",
+        "abs",
+        "neg",
+    ),
 }
 
 
 def time_by_kind(function: Callable[[], object], device: torch.device) -> dict[str, float]:
-    """Seconds of one call by kind of operation, the largest first; depthwise convolutions apart from others."""
+    """Seconds of one call by kind of operation, the largest first; depthwise convolutions apart
+    from others.
+    """
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
@@ -54,9 +76,14 @@ def kind(name: str, shapes: list) -> str:
     if "conv" in name.lower() or "epthwise" in name:
         kernels = [shape for shape in shapes[1:3] if len(shape) == 5]
         # One or two input channels a group, and many groups.
-        depthwise = any(kernel[0] >= 24 and kernel[1] <= 2 for kernel in kernels) or "epthwise" in name
+        depthwise = (
+            any(kernel[0] >= 24 and kernel[1] <= 2 for kernel in kernels) or "epthwise" in name
+        )
         return "depthwise convolutions" if depthwise else "other convolutions"
-    return next((row for row, patterns in KINDS.items() if any(p in name for p in patterns)), "everything else")
+    return next(
+        (row for row, patterns in KINDS.items() if any(p in name for p in patterns)),
+        "everything else",
+    )
 
 
 def operations_table(times: dict[str, dict[str, float]]) -> list[str]:

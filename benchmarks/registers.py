@@ -1,10 +1,12 @@
-"""Compiles every Triton kernel for a GPU that need not be there, and prints what a thread takes of it.
+"""Compiles every Triton kernel for a GPU that need not be there, and prints what a thread takes of
+it.
 
     python -m benchmarks.registers --capability 90 --levels 0
 
-The network's operations run at their true sizes, but where they would launch a kernel it is compiled instead, with the
-same types, constants and divisibilities, so that a kernel that does not compile, or spills registers, shows without a
-GPU. For the tile sizes of `models.ops.kernels.tiles`: more registers are fewer warps at a time, spills are traffic.
+The network's operations run at their true sizes, but where they would launch a kernel it is
+compiled instead, with the same types, constants and divisibilities, so that a kernel that does not
+compile, or spills registers, shows without a GPU. For the tile sizes of `models.ops.kernels.tiles`:
+more registers are fewer warps at a time, spills are traffic.
 """
 
 import argparse
@@ -30,20 +32,32 @@ NVIDIA = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--capability", type=int, default=90, help="compute capability times ten (90)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--capability", type=int, default=90, help="compute capability times ten (90)"
+    )
     parser.add_argument("--embed-dim", type=int, default=96, help="E (96)")
-    parser.add_argument("--tokens", type=int, default=32, help="tokens a side on the finest grid (32)")
-    parser.add_argument("--levels", type=int, nargs="+", default=[0], help="stages, 0 the finest (0)")
+    parser.add_argument(
+        "--tokens", type=int, default=32, help="tokens a side on the finest grid (32)"
+    )
+    parser.add_argument(
+        "--levels", type=int, nargs="+", default=[0], help="stages, 0 the finest (0)"
+    )
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
-    parser.add_argument("--kernels", nargs="+", default=list(kernels.KERNELS), choices=kernels.KERNELS)
+    parser.add_argument(
+        "--kernels", nargs="+", default=list(kernels.KERNELS), choices=kernels.KERNELS
+    )
     return parser
 
 
 def compiled(function: triton.JITFunction, target: GPUTarget, arguments: dict, options: dict):
     """The kernel as a launch with these arguments would compile it."""
     signature, constants, attributes = {}, {}, {}
-    for place, (name, parameter) in enumerate(zip(function.arg_names, function.params, strict=True)):
+    for place, (name, parameter) in enumerate(
+        zip(function.arg_names, function.params, strict=True)
+    ):
         value = arguments[name]
         if parameter.is_constexpr or (isinstance(value, int) and value == 1):
             signature[name], constants[(place,)] = "constexpr", value
@@ -82,10 +96,15 @@ def main() -> None:
             seen.add(kernel.hash)
             name = f"{function.__module__.split('.')[-1]}.{function.__name__}"
             registers, stack = resources(kernel.asm["cubin"])
-            print(f"| {name} | {positional[0].dtype} | {num_warps} | {registers} | {stack} |", flush=True)
+            print(
+                f"| {name} | {positional[0].dtype} | {num_warps} | {registers} | {stack} |",
+                flush=True,
+            )
 
     print(f"Triton {triton.__version__}, compute capability {args.capability / 10}")
-    print("| kernel | type | warps | registers | spilled, bytes |", "|---|---|---|---|---|", sep="\n")
+    print(
+        "| kernel | type | warps | registers | spilled, bytes |", "|---|---|---|---|---|", sep="\n"
+    )
     # Nothing is launched: tensors on the CPU do.
     with (
         mock.patch.object(triton.JITFunction, "run", compile_instead),
@@ -95,7 +114,9 @@ def main() -> None:
             for kernel in args.kernels:
                 for level in args.levels:
                     width, side = args.embed_dim * 2**level, max(1, args.tokens >> level)
-                    for case in cases(kernel, width, side, HEADS[level], torch.device("cpu"), DTYPES[dtype]).values():
+                    for case in cases(
+                        kernel, width, side, HEADS[level], torch.device("cpu"), DTYPES[dtype]
+                    ).values():
                         differentiated(case)
 
 

@@ -1,10 +1,12 @@
 """Cost against size: seconds and peak memory of the fast path, with a picture; linear in voxels.
 
-    python -m benchmarks.scaling --embed-dim 24 --sizes 64 96 128 --picture docs/pictures/scaling.png
-    python -m benchmarks.scaling --device cuda --dtype bfloat16 --embed-dim 96 --sizes 64 96 128 160 192
+    python -m benchmarks.scaling --embed-dim 24 --sizes 64 96 128 --picture
+    docs/pictures/scaling.png python -m benchmarks.scaling --device cuda --dtype bfloat16
+    --embed-dim 96 --sizes 64 96 128 160 192
 
-Each size runs in a process of its own. Below the table stands the power of the number of voxels that each column grows
-with between the smallest and the largest size: 1 is linear, and what does not depend on the size makes it less.
+Each size runs in a process of its own. Below the table stands the power of the number of voxels
+that each column grows with between the smallest and the largest size: 1 is linear, and what does
+not depend on the size makes it less.
 """
 
 import argparse
@@ -22,8 +24,12 @@ COLUMNS = (("forward", "seconds"), ("step", "seconds"), ("forward", "GiB"), ("st
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96, 128], help="voxels a side (64 96 128)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[64, 96, 128], help="voxels a side (64 96 128)"
+    )
     parser.add_argument("--embed-dim", type=int, default=24, help="E (24)")
     parser.add_argument("--device", type=parse_device, default=torch.device("cpu"))
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
@@ -50,7 +56,9 @@ def powers(rows: dict[int, list[float]]) -> list[float]:
 
 
 def draw(rows: dict[int, list[float]], title: str, path: Path) -> None:
-    """Seconds and memory over millions of voxels, each with the line through 0 and the largest size's seconds."""
+    """Seconds and memory over millions of voxels, each with the line through 0 and the largest
+    size's seconds.
+    """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     figure.suptitle(title, fontsize=10)
     voxels = [size**3 / 1e6 for size in rows]
@@ -58,9 +66,13 @@ def draw(rows: dict[int, list[float]], title: str, path: Path) -> None:
         for column, (name, own) in enumerate(COLUMNS):
             if own == unit:
                 values = [row[column] for row in rows.values()]
-                (line,) = axes.plot(voxels, values, "o-", label="training step" if name == "step" else "inference")
+                (line,) = axes.plot(
+                    voxels, values, "o-", label="training step" if name == "step" else "inference"
+                )
                 if unit == "seconds":
-                    axes.plot([0, voxels[-1]], [0, values[-1]], ":", color=line.get_color(), alpha=0.6)
+                    axes.plot(
+                        [0, voxels[-1]], [0, values[-1]], ":", color=line.get_color(), alpha=0.6
+                    )
         axes.set_xlabel("million voxels")
         axes.set_ylabel("seconds" if unit == "seconds" else "peak memory, GiB")
         axes.set_xlim(0)
@@ -80,12 +92,20 @@ def main() -> None:
     rows = measure_sizes(args)
     about = f"DC2Fusion, E={args.embed_dim}, batch 1, {args.dtype}, fast path"
     print(machine(args.device), about, "", sep="\n")
-    print("| size | million voxels | " + " | ".join(f"{name} {unit}" for name, unit in COLUMNS) + " |")
+    print(
+        "| size | million voxels | " + " | ".join(f"{name} {unit}" for name, unit in COLUMNS) + " |"
+    )
     print("|---" * (2 + len(COLUMNS)) + "|")
     for size, row in rows.items():
-        print(f"| {size} | {size**3 / 1e6:.3g} | " + " | ".join(f"{value:.3g}" for value in row) + " |")
+        print(
+            f"| {size} | {size**3 / 1e6:.3g} | "
+            + " | ".join(f"{value:.3g}" for value in row)
+            + " |"
+        )
     if len(rows) > 1:
-        print("| power of voxels | | " + " | ".join(f"{power:.2f}" for power in powers(rows)) + " |")
+        print(
+            "| power of voxels | | " + " | ".join(f"{power:.2f}" for power in powers(rows)) + " |"
+        )
     if args.picture:
         draw(rows, f"{about}\n{machine(args.device)}", args.picture)
 

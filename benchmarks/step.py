@@ -1,13 +1,15 @@
-"""The whole network: inference and a training step, the fast path against the plain one, in one run.
+"""The whole network: inference and a training step, the fast path against the plain one, in one
+run.
 
     python -m benchmarks.step --size 128 --embed-dim 96 --operations
     python -m benchmarks.step --device cuda --dtype bfloat16 --steps 200
 
-Each path runs in a process of its own, so that its peak memory is its own. Prints seconds, peak memory and their
-ratios; what was counted (FLOPs of the plain network's products, three times as many for a step; bytes that the
-operations read and write) and which fraction of the machine's own matrix rate and copy bandwidth that is; with
---operations the time by kind of operation. With --steps the last path also trains that many steps on one synthetic
-head and the losses are printed; what is timed runs on noise.
+Each path runs in a process of its own, so that its peak memory is its own. Prints seconds, peak
+memory and their ratios; what was counted (FLOPs of the plain network's products, three times as
+many for a step; bytes that the operations read and write) and which fraction of the machine's own
+matrix rate and copy bandwidth that is; with --operations the time by kind of operation. With
+--steps the last path also trains that many steps on one synthetic head and the losses are printed;
+what is timed runs on noise.
 """
 
 import argparse
@@ -19,7 +21,14 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.counting import STEP_BY_FORWARD, copy_bandwidth, matrix_rate, network_flops, traffic
-from benchmarks.measure import machine, parse_device, peak_memory_gib, run_module, seconds, synthetic_head
+from benchmarks.measure import (
+    machine,
+    parse_device,
+    peak_memory_gib,
+    run_module,
+    seconds,
+    synthetic_head,
+)
 from benchmarks.operations import operations_table, time_by_kind
 from losses import build_objective
 from models import build_model
@@ -34,29 +43,47 @@ Pair = tuple[torch.Tensor, torch.Tensor]  # MRI and PET
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", type=int, default=128, help="voxels a side (128)")
     parser.add_argument("--embed-dim", type=int, default=96, help="E (96)")
     parser.add_argument("--device", type=parse_device, default=torch.device("cpu"))
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="bfloat16 is autocast (float32)")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="bfloat16 is autocast (float32)"
+    )
     parser.add_argument("--plain-dtype", choices=DTYPES, help="of the plain path, where it differs")
-    parser.add_argument("--compile", choices=("default", "reduce-overhead"), help="torch.compile mode, fast path only")
+    parser.add_argument(
+        "--compile",
+        choices=("default", "reduce-overhead"),
+        help="torch.compile mode, fast path only",
+    )
     parser.add_argument("--checkpoint-activations", action="store_true", help="fast path only")
     enabled = os.environ.get(kernels.VARIABLE) or "all"
-    parser.add_argument("--kernels", default=enabled, help="Triton kernels on a GPU: names and commas, all or none")
-    parser.add_argument("--repeats", type=int, default=1, help="timed runs, the shortest counts (1)")
+    parser.add_argument(
+        "--kernels", default=enabled, help="Triton kernels on a GPU: names and commas, all or none"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="timed runs, the shortest counts (1)"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads (PyTorch's choice)")
     parser.add_argument("--paths", nargs="+", default=["plain", "fast"], choices=["plain", "fast"])
     parser.add_argument("--passes", nargs="+", default=list(PASSES), choices=PASSES)
     parser.add_argument("--operations", action="store_true", help="time by kind of operation")
-    parser.add_argument("--steps", type=int, default=0, help="training steps with the last path (0)")
-    parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON only")
+    parser.add_argument(
+        "--steps", type=int, default=0, help="training steps with the last path (0)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the figures as one line of JSON only"
+    )
     parser.add_argument("--measure", help=argparse.SUPPRESS)  # the path to measure in this process
     return parser
 
 
 def passes(args: argparse.Namespace, path: str) -> dict[str, Callable[..., object]]:
-    """The forward pass without gradients and the training step of one path, on noise or on the pair they are given."""
+    """The forward pass without gradients and the training step of one path, on noise or on the pair
+    they are given.
+    """
     dtype = args.plain_dtype if path == "plain" and args.plain_dtype else args.dtype
     torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = dtype == "tf32"
@@ -142,13 +169,20 @@ def times_table(results: dict[str, dict]) -> list[str]:
         for name in next(iter(results.values()))[unit]:
             values = [result[unit][name] for result in results.values()]
             ratio = f"{values[0] / values[1]:.2f}" if len(values) == 2 else ""
-            lines.append(f"| {name} {unit} | " + " | ".join(f"{value:.3g}" for value in values) + f" | {ratio} |")
+            lines.append(
+                f"| {name} {unit} | "
+                + " | ".join(f"{value:.3g}" for value in values)
+                + f" | {ratio} |"
+            )
     return lines
 
 
 def fractions_table(results: dict[str, dict], limits: dict[str, float]) -> list[str]:
     """Lines of a table: what each pass and path does a second, beside what the machine can."""
-    lines = ["| | TFLOP | TFLOP/s | of matrix rate | GB moved | GB/s | of copy bandwidth |", "|---" * 7 + "|"]
+    lines = [
+        "| | TFLOP | TFLOP/s | of matrix rate | GB moved | GB/s | of copy bandwidth |",
+        "|---" * 7 + "|",
+    ]
     for path, result in results.items():
         for name, elapsed in result["seconds"].items():
             flops = limits["flops"] * (STEP_BY_FORWARD if name == "step" else 1)
@@ -187,14 +221,20 @@ def main() -> None:
     print(
         f"Matrix rate {limits['matrix rate'] / 1e12:.3g} TFLOP/s, copy bandwidth {limits['bandwidth'] / 1e9:.3g} GB/s;"
     )
-    print(f"the products alone would take {floor:.3g} s forward, {STEP_BY_FORWARD * floor:.3g} s a step.\n")
+    print(
+        f"the products alone would take {floor:.3g} s forward, {STEP_BY_FORWARD * floor:.3g} s a step.\n"
+    )
     print(*fractions_table(results, limits), sep="\n")
     for name in args.passes if args.operations else []:
         times = {path: result["operations"][name] for path, result in results.items()}
         print(f"\n{name}\n", *operations_table(times), sep="\n")
     if args.steps:
         losses = results[args.paths[-1]]["losses"]
-        print("\nloss every 20 steps: " + " ".join(f"{loss:.3f}" for loss in losses[::20]) + f" .. {losses[-1]:.3f}")
+        print(
+            "\nloss every 20 steps: "
+            + " ".join(f"{loss:.3f}" for loss in losses[::20])
+            + f" .. {losses[-1]:.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Pairs for training: read, preprocessed once, cached, augmented anew in every epoch.
 
-The deterministic part of the preprocessing is kept in memory or on disk. A pair on disk is found by a key
-of both files' paths, sizes and times, the parameters of the transforms and the versions of the code, so a
-changed file or recipe is prepared again. Augmentation is drawn from (seed, epoch, subject) alone: neither
-the number of workers nor the order of the subjects changes it.
+The deterministic part of the preprocessing is kept in memory or on disk. A pair on disk is found by
+a key of both files' paths, sizes and times, the parameters of the transforms and the versions of
+the code, so a changed file or recipe is prepared again. Augmentation is drawn from (seed, epoch,
+subject) alone: neither the number of workers nor the order of the subjects changes it.
 """
 
 import hashlib
@@ -47,8 +47,8 @@ class CacheError(InputError):
 class PairDataset(Dataset):
     """MRI/PET pairs as the network sees them.
 
-    An item is asked for by (epoch, index), see `EpochSampler`, and is a dict of "mri" and "pet", float32
-    (1, size, size, size) in [0, 1], "name" and "index".
+    An item is asked for by (epoch, index), see `EpochSampler`, and is a dict of "mri" and "pet",
+    float32 (1, size, size, size) in [0, 1], "name" and "index".
 
     Args:
         subjects: the pairs, in a fixed order.
@@ -80,7 +80,8 @@ class PairDataset(Dataset):
         self.seed = seed
         self.cache = cache
         self.cache_folder = Path(cache_folder)
-        self.deferred = False  # whether items leave here unfinished, because `finish` runs on the training's device
+        # whether items leave here unfinished, because `finish` runs on the training's device
+        self.deferred = False
         self._memory: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -109,28 +110,39 @@ class PairDataset(Dataset):
             self.augmentation.set_random_state(seed=int(draw))
             item = self.augmentation(item)
         item = self.rescale(item)
-        return {key: convert_to_tensor(item[key], dtype=torch.float32, track_meta=False) for key in KEYS}
+        return {
+            key: convert_to_tensor(item[key], dtype=torch.float32, track_meta=False) for key in KEYS
+        }
 
     def prepare(self, title: str, show: bool = True) -> None:
-        """Read and check every pair now, filling the cache, so that training does not stop at a bad file.
+        """Read and check every pair now, filling the cache, so that training does not stop at a bad
+        file.
 
         Args:
             title: of the progress bar.
             show: whether to show it.
 
         Raises:
-            InputError: for a bad file, where there are several each was named in a notice before; or for a cache
-                that cannot be written.
+            InputError: for a bad file, where there are several each was named in a notice before;
+                or for a cache that cannot be written.
         """
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
             attempts = threads.map(self._attempt, range(len(self.subjects)))
-            bar = tqdm(attempts, title, total=len(self.subjects), unit="subject", disable=None if show else True)
+            bar = tqdm(
+                attempts,
+                title,
+                total=len(self.subjects),
+                unit="subject",
+                disable=None if show else True,
+            )
             errors = [error for error in bar if error is not None]
         if len(errors) > 1:
             for error in errors:
                 notice(str(error))
             raise InputError(
-                "--data", f"{len(errors)} subjects cannot be read (named above)", "mend them or list the others"
+                "--data",
+                f"{len(errors)} subjects cannot be read (named above)",
+                "mend them or list the others",
             )
         if errors:
             raise errors[0]
@@ -159,7 +171,10 @@ class PairDataset(Dataset):
         except (OSError, ValueError, EOFError):  # not there yet, or damaged
             array = self._read(subject)
         try:
-            with replacing(path, "free space or pass --cache memory") as part, open(part, "wb") as file:
+            with (
+                replacing(path, "free space or pass --cache memory") as part,
+                open(part, "wb") as file,
+            ):
                 np.save(file, array)
         except InputError as error:
             raise CacheError(error.source, error.problem, error.remedy) from error
@@ -205,17 +220,20 @@ def prepared_datasets(
 
 
 class EpochSampler(Sampler):
-    """Yields (epoch, index) in an order drawn from (seed, epoch), so that a resumed run goes on as it was.
+    """Yields (epoch, index) in an order drawn from (seed, epoch), so that a resumed run goes on as
+    it was.
 
     Args:
         length: number of items.
         seed: of the order.
         shuffle: otherwise in the items' own order.
-        rank, world_size: this process's share; every process yields the same number, the last indices
-            are repeated where they do not divide evenly.
+        rank, world_size: this process's share; every process yields the same number, the last
+            indices are repeated where they do not divide evenly.
     """
 
-    def __init__(self, length: int, seed: int = 0, shuffle: bool = False, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, length: int, seed: int = 0, shuffle: bool = False, rank: int = 0, world_size: int = 1
+    ) -> None:
         self.length, self.seed, self.shuffle = length, seed, shuffle
         self.rank, self.world_size = rank, world_size
         self.epoch = 0

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-# Sampling more coarsely than this (in moving voxels per voxel of the grid) asks for smoothing first.
+# Sampling more coarsely than this (in moving voxels per voxel of the grid) asks for smoothing
+# first.
 SMOOTH_ABOVE = 1.5
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, in standard deviations
 
@@ -42,19 +43,26 @@ def centre_of_mass(image: Image) -> np.ndarray:
 
 
 def coarsening(moving: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """(3,) voxels of the grid `moving` that a voxel of the grid `affine` spans, along the axes of `moving`."""
+    """(3,) voxels of the grid `moving` that a voxel of the grid `affine` spans, along the axes of
+    `moving`.
+    """
     return np.linalg.norm((np.linalg.inv(moving) @ affine)[:3, :3], axis=1)
 
 
 def sample(
-    moving: Image, shape: tuple[int, ...], affine: np.ndarray, transform: np.ndarray | None = None, order: int = 1
+    moving: Image,
+    shape: tuple[int, ...],
+    affine: np.ndarray,
+    transform: np.ndarray | None = None,
+    order: int = 1,
 ) -> np.ndarray:
     """The values of `moving` at the voxel centres of another grid, in one interpolation.
 
     Outside the moving image the result is 0. Along an axis that is sampled more than 1.5 times more
-    coarsely a Gaussian goes first: for a factor f its sigma is sqrt(f^2 - 1) / (2 sqrt(2 ln 2)) moving
-    voxels, which widens a point of 1 voxel FWHM to f voxels (Cardoso et al., "Scale factor point spread
-    function matching", MICCAI 2015).
+    coarsely a Gaussian goes first: for a factor f its sigma is sqrt(f^2 - 1) / (2 sqrt(2 ln 2))
+        moving
+    voxels, which widens a point of 1 voxel FWHM to f voxels (Cardoso et al., "Scale factor point
+    spread function matching", MICCAI 2015).
 
     Args:
         shape, affine: of the grid to sample on.
@@ -84,10 +92,12 @@ def sample(
 
 
 def coarser(image: Image, voxel_mm: float) -> Image:
-    """The image on a grid of the same box with voxels of at least `voxel_mm` and axes at right angles.
+    """The image on a grid of the same box with voxels of at least `voxel_mm` and axes at right
+    angles.
 
-    An axis that is coarser already keeps its steps. Sheared axes (a gantry tilt) are replaced by the nearest
-    orthogonal ones, so that what comes back can be handed to ITK, which knows no others.
+    An axis that is coarser already keeps its steps. Sheared axes (a gantry tilt) are replaced by
+    the nearest orthogonal ones, so that what comes back can be handed to ITK, which knows no
+    others.
     """
     shape, old = np.array(image.array.shape), sides(image.affine)
     new = np.maximum(old, voxel_mm)

@@ -1,8 +1,10 @@
-"""Slices for training the 2-D methods: cut once from the prepared pairs, cached, drawn one at a time.
+"""Slices for training the 2-D methods: cut once from the prepared pairs, cached, drawn one at a
+time.
 
-A subject's slices are kept one after the other, so that an item is one short read from the memory-mapped cache
-rather than a walk through a volume. They are the slices that a 2-D method gets when it fuses a volume: of the
-whole volume's intensities in [0, 1], without the augmentation of the 3-D training.
+A subject's slices are kept one after the other, so that an item is one short read from the
+memory-mapped cache rather than a walk through a volume. They are the slices that a 2-D method gets
+when it fuses a volume: of the whole volume's intensities in [0, 1], without the augmentation of the
+3-D training.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,16 +23,17 @@ View = Callable[[torch.Tensor, str], torch.Tensor]
 class SliceDataset(PairDataset):
     """The slices of MRI/PET pairs, those that are zero in both volumes left out.
 
-    An item is asked for by (epoch, index), as in `PairDataset`, and is a dict of "mri" and "pet", or only "image" where
-    both are pooled, float32 (1, H, W) in [0, 1], and "name" and "index".
+    An item is asked for by (epoch, index), as in `PairDataset`, and is a dict of "mri" and "pet",
+    or only "image" where both are pooled, float32 (1, H, W) in [0, 1], and "name" and "index".
 
     Args:
         subjects: the pairs, in a fixed order.
-        view: `(volumes (N, X, Y, Z), plane) -> slices (N S, 1, H, W)`, one volume's after the other's; see
-            `models.baselines.slicewise.slices_of`.
+        view: `(volumes (N, X, Y, Z), plane) -> slices (N S, 1, H, W)`, one volume's after the
+            other's; see `models.baselines.slicewise.slices_of`.
         plane: for `view`.
-        patch: give a random square of this side instead of the slice, around a pixel that is not zero as far as the
-            border allows; the whole slice where it is smaller. Drawn from (seed, epoch, index).
+        patch: give a random square of this side instead of the slice, around a pixel that is not
+            zero as far as the border allows; the whole slice where it is smaller. Drawn from (seed,
+            epoch, index).
         pooled: give MRI and PET as single images, twice as many items.
         options: of `PairDataset`; the cache must be "disk" or "memory", and nothing is augmented.
 
@@ -57,7 +60,9 @@ class SliceDataset(PairDataset):
 
     @cached_property
     def _starts(self) -> np.ndarray:
-        """(subjects + 1,): the number of each subject's first slice among all slices, and their total."""
+        """(subjects + 1,): the number of each subject's first slice among all slices, and their
+        total.
+        """
         return np.cumsum([0, *(len(self._kept(index)) for index in range(len(self.subjects)))])
 
     def __len__(self) -> int:
@@ -67,7 +72,9 @@ class SliceDataset(PairDataset):
         epoch, index = key
         number, channel = divmod(index, len(KEYS)) if self.pooled else (index, None)
         subject = int(np.searchsorted(self._starts, number, side="right")) - 1
-        pair = np.array(self._kept(subject)[number - self._starts[subject]])  # a copy: the cache stays as it is
+        pair = np.array(
+            self._kept(subject)[number - self._starts[subject]]
+        )  # a copy: the cache stays as it is
         if self.patch is not None:
             pair = self._cut(pair, np.random.default_rng([self.seed, epoch, index]))
         mri, pet = torch.from_numpy(pair)[:, None]
@@ -89,7 +96,9 @@ class SliceDataset(PairDataset):
         """(S, 2, H, W) float32 in [0, 1]: the slices of MRI and PET that are not zero in both."""
         volumes = dict(zip(KEYS, torch.from_numpy(super()._read(subject))[:, None], strict=True))
         volumes = self.rescale(volumes)
-        slices = torch.cat([self.view(torch.as_tensor(volumes[key]), self.plane) for key in KEYS], dim=1)
+        slices = torch.cat(
+            [self.view(torch.as_tensor(volumes[key]), self.plane) for key in KEYS], dim=1
+        )
         return slices[slices.flatten(1).any(dim=1)].numpy()
 
     def _cache_key(self, subject: Subject) -> str:

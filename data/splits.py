@@ -96,7 +96,9 @@ def random_split(
     return train, validation
 
 
-def check_disjoint(train: Sequence[Subject], validation: Sequence[Subject], validation_path: str | os.PathLike) -> None:
+def check_disjoint(
+    train: Sequence[Subject], validation: Sequence[Subject], validation_path: str | os.PathLike
+) -> None:
     """Refuse lists that share a subject, or a participant with two sessions.
 
     Raises:
@@ -109,7 +111,9 @@ def check_disjoint(train: Sequence[Subject], validation: Sequence[Subject], vali
         raise InputError(validation_path, problem, "keep each participant on one side")
 
 
-def write_split(folder: str | os.PathLike, train: Sequence[Subject], validation: Sequence[Subject]) -> None:
+def write_split(
+    folder: str | os.PathLike, train: Sequence[Subject], validation: Sequence[Subject]
+) -> None:
     """Write `train.txt` and `validation.txt` into `folder`, one subject a line, for `read_list`.
 
     Raises:

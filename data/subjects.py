@@ -19,7 +19,8 @@ from utils.errors import InputError
 from utils.text import natural_key, read_table
 
 PUBLISHED_MRI, PUBLISHED_PET = "_mri_MNI152", "_FDG_MNI152"
-# Folders beside the subjects: what others made of them (BIDS), and what prepare.py writes for people to look at.
+# Folders beside the subjects: what others made of them (BIDS), and what prepare.py writes for
+# people to look at.
 NOT_SUBJECTS = ("derivatives", "flagged", "qc")
 _KINDS = ("anat", "pet")
 _SUFFIXES = (".nii.gz", ".nii")
@@ -92,7 +93,9 @@ class ListedPair:
     line: int
 
 
-def find_subjects(root: str | os.PathLike, recording: str | None = None, run: str | int | None = None) -> Cohort:
+def find_subjects(
+    root: str | os.PathLike, recording: str | None = None, run: str | int | None = None
+) -> Cohort:
     """Pair the files below `root`.
 
     Args:
@@ -123,7 +126,9 @@ def find_subjects(root: str | os.PathLike, recording: str | None = None, run: st
         first = left_out[0]
         problem = f"none of {_count(left_out, 'subject')} has a pair ({first.name}: {first.reason})"
         raise InputError(root, problem, "complete the pairs")
-    passed_over = tuple(file for item, files in found if isinstance(item, Subject) for file in files)
+    passed_over = tuple(
+        file for item, files in found if isinstance(item, Subject) for file in files
+    )
     return Cohort(subjects, left_out, layout, passed_over)
 
 
@@ -143,12 +148,17 @@ def read_pairs(path: str | os.PathLike) -> list[ListedPair]:
     if not pairs:
         raise InputError(path, "no pairs in it", "write one line `mri,pet` for each pair")
     missing = [
-        f"line {pair.line} {file}" for pair in pairs for file in (pair.mri, pair.pet) if not os.path.isfile(file)
+        f"line {pair.line} {file}"
+        for pair in pairs
+        for file in (pair.mri, pair.pet)
+        if not os.path.isfile(file)
     ]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         problem = f"no such file: {', '.join(missing[:5])}{more}"
-        raise InputError(path, problem, "correct the paths (relative ones start at the list's folder)")
+        raise InputError(
+            path, problem, "correct the paths (relative ones start at the list's folder)"
+        )
     _refuse_twice(path, "subject", pairs, "give each line its own name in a column `subject`")
     _refuse_twice(path, "output", pairs, "give each line its own output")
     return pairs
@@ -263,7 +273,9 @@ def _participant(name: str) -> str:
 
 def _looks_bids(folder: Path) -> bool:
     return folder.name.startswith("sub-") and any(
-        os.path.isdir(place / kind) for place in (folder, *_session_folders(folder)) for kind in _KINDS
+        os.path.isdir(place / kind)
+        for place in (folder, *_session_folders(folder))
+        for kind in _KINDS
     )
 
 
@@ -287,7 +299,9 @@ def entities(name: str) -> dict[str, str]:
     return dict(part.split("-", 1) for part in parts if "-" in part)
 
 
-def _bids_subject(place: Path, recording: str | None, run: str | int | None) -> tuple[Subject | LeftOut, list[LeftOut]]:
+def _bids_subject(
+    place: Path, recording: str | None, run: str | int | None
+) -> tuple[Subject | LeftOut, list[LeftOut]]:
     """The pair in one session, and the files in it that were not taken."""
     session = place.name if place.name.startswith("ses-") else ""
     participant = place.parent.name if session else place.name
@@ -309,7 +323,9 @@ def _bids_subject(place: Path, recording: str | None, run: str | int | None) -> 
     return Subject(name, mris[0], pets[0], group=participant), passed_over
 
 
-def _belonging(files: list[Path], participant: str, session: str) -> tuple[list[Path], list[LeftOut]]:
+def _belonging(
+    files: list[Path], participant: str, session: str
+) -> tuple[list[Path], list[LeftOut]]:
     """The files whose `sub-` and `ses-` agree with the folder they lie in, and the others."""
     taken, strays = [], []
     for file in files:

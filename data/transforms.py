@@ -1,10 +1,12 @@
 """The published preprocessing and augmentation, and the way back to the MRI's own grid.
 
-    read volumes -> crop to the MRI's foreground -> zero-pad -> resize -> [augment] -> intensities to [0, 1]
+    read volumes -> crop to the MRI's foreground -> zero-pad -> resize -> [augment] -> intensities
+    to [0, 1]
 
-The first three steps are the same for a subject every time (`deterministic`), are cached in training and
-are undone at inference (`to_native`). Augmentation (`augmentation`) is drawn anew in every epoch. All are
-MONAI dictionary transforms on the keys "mri" and "pet", tensors (1, X, Y, Z) in RAS+ order.
+The first three steps are the same for a subject every time (`deterministic`), are cached in
+training and are undone at inference (`to_native`). Augmentation (`augmentation`) is drawn anew in
+every epoch. All are MONAI dictionary transforms on the keys "mri" and "pet", tensors (1, X, Y, Z)
+in RAS+ order.
 """
 
 from dataclasses import dataclass
@@ -42,10 +44,10 @@ class Recipe:
     """Where the paper's preprocessing and the released one differ.
 
     Attributes:
-        pad_in_mm: the field of view of 224 is in mm, so that heads have one scale whatever their voxel
-            size. Otherwise in voxels: the same on 1 mm data.
-        rotation: range in radians of each of the three random rotations. The released code gives its
-            bound in a form that MONAI takes for a range from +0.2 to +0.2.
+        pad_in_mm: the field of view of 224 is in mm, so that heads have one scale whatever their
+            voxel size. Otherwise in voxels: the same on 1 mm data.
+        rotation: range in radians of each of the three random rotations. The released code gives
+            its bound in a form that MONAI takes for a range from +0.2 to +0.2.
         noise_mean: [R7] mean of the Gaussian noise added to the MRI; 0.5 shifts the whole image.
     """
 
@@ -63,7 +65,9 @@ RECIPES = {
 def to_item(mri: Volume, pet: Volume) -> Item:
     """A pair on one grid as MONAI tensors (1, X, Y, Z) that know their affine."""
     return {
-        key: MetaTensor(torch.from_numpy(volume.array)[None], affine=torch.from_numpy(volume.affine))
+        key: MetaTensor(
+            torch.from_numpy(volume.array)[None], affine=torch.from_numpy(volume.affine)
+        )
         for key, volume in zip(KEYS, (mri, pet), strict=True)
     }
 
@@ -89,7 +93,8 @@ def deterministic(recipe: Recipe, size: int, voxel_mm: tuple[float, float, float
 
 
 class RandNoise(RandomizableTransform):
-    """MONAI's `RandGaussianNoised` for the MRI, with the noise drawn where the image is, which may be a GPU.
+    """MONAI's `RandGaussianNoised` for the MRI, with the noise drawn where the image is, which may
+    be a GPU.
 
     Args:
         mean: of the noise.
@@ -107,13 +112,18 @@ class RandNoise(RandomizableTransform):
             return item
         mri = item["mri"]
         std, seed = self.R.uniform(0, self.std), int(self.R.randint(2**31))
-        noise = torch.randn(mri.shape, generator=torch.Generator(mri.device).manual_seed(seed), device=mri.device)
+        noise = torch.randn(
+            mri.shape, generator=torch.Generator(mri.device).manual_seed(seed), device=mri.device
+        )
         return item | {"mri": mri + std * noise + self.mean}
 
 
 def augmentation(recipe: Recipe) -> Compose:
     """Three rotations of both, p 0.1 each; gamma contrast and noise of the MRI, p 0.5 each."""
-    rotations = [RandRotated(KEYS, prob=0.1, **{f"range_{axis}": recipe.rotation}) for axis in ("x", "y", "z")]
+    rotations = [
+        RandRotated(KEYS, prob=0.1, **{f"range_{axis}": recipe.rotation})
+        for axis in ("x", "y", "z")
+    ]
     return Compose(
         [
             *rotations,
@@ -131,10 +141,13 @@ def rescale() -> ScaleIntensityd:
 def scale_like(array: np.ndarray, prepared: torch.Tensor) -> np.ndarray:
     """Bring an array to the scale on which `rescale` puts `prepared`, clipped to [0, 1].
 
-    A volume at its own resolution has higher peaks than after the resize; this keeps both on one scale.
+    A volume at its own resolution has higher peaks than after the resize; this keeps both on one
+    scale.
     """
     low, high = float(prepared.min()), float(prepared.max())
-    return ((array - low) / max(high - low, np.finfo(np.float32).tiny)).clip(0, 1).astype(np.float32)
+    return (
+        ((array - low) / max(high - low, np.finfo(np.float32).tiny)).clip(0, 1).astype(np.float32)
+    )
 
 
 def to_native(fused: torch.Tensor, prepared: Item, steps: Compose) -> np.ndarray:
@@ -149,7 +162,9 @@ def to_native(fused: torch.Tensor, prepared: Item, steps: Compose) -> np.ndarray
         (X, Y, Z) float32 on the MRI's own grid, trilinear, 0 outside the box that was cropped.
     """
     # The record says "area"; upwards that would repeat voxels in blocks instead of interpolating.
-    record = convert_applied_interp_mode(prepared["mri"].applied_operations, mode="trilinear", align_corners=False)
+    record = convert_applied_interp_mode(
+        prepared["mri"].applied_operations, mode="trilinear", align_corners=False
+    )
     values = convert_to_tensor(fused.detach().cpu(), dtype=torch.float32, track_meta=False)
     image = MetaTensor(values, affine=prepared["mri"].affine, applied_operations=record)
     with allow_missing_keys_mode(steps):

@@ -90,7 +90,8 @@ def read_volume(path: str | os.PathLike) -> Volume:
 
     Raises:
         InputError: the file is missing, unreadable, no single-file NIfTI, cut short, no 3-D volume
-            of real numbers, holds NaN or infinity, is constant, or has no usable voxel size or affine.
+            of real numbers, holds NaN or infinity, is constant, or has no usable voxel size or
+            affine.
     """
     path = Path(path)
     with _file_errors(path):
@@ -143,8 +144,8 @@ def read_pair(mri_path: str | os.PathLike, pet_path: str | os.PathLike) -> tuple
     the shapes are equal and no corner differs by more than a tenth of the smallest MRI voxel side.
 
     Negative values: in the MRI they stay and count as background (the foreground is mri > 0); in
-    the PET they are set to 0; both with a notice. A volume whose negative values sum up to more than
-    a tenth of its positive ones is refused: it was standardised, and its 0 is no background.
+    the PET they are set to 0; both with a notice. A volume whose negative values sum up to more
+    than a tenth of its positive ones is refused: it was standardised, and its 0 is no background.
 
     Raises:
         InputError: a file that `read_volume` refuses, no voxel above 0, too much below 0, or a PET
@@ -162,7 +163,9 @@ def read_pair(mri_path: str | os.PathLike, pet_path: str | os.PathLike) -> tuple
     return mri, _onto_mri(pet, mri)
 
 
-def check_output(path: str | os.PathLike, inputs: Iterable[str | os.PathLike] = (), overwrite: bool = False) -> None:
+def check_output(
+    path: str | os.PathLike, inputs: Iterable[str | os.PathLike] = (), overwrite: bool = False
+) -> None:
     """Refuse, before any work is done, a name that `write_like` could or should not write to.
 
     Raises:
@@ -497,7 +500,11 @@ _DEFLATE_LIMIT = 1032  # the most bytes that one byte of a gzip stream can stand
 
 
 def read_values(
-    path: Path, stream: BinaryIO, header: nib.Nifti1Header, shape: tuple[int, ...], start: bytes = b""
+    path: Path,
+    stream: BinaryIO,
+    header: nib.Nifti1Header,
+    shape: tuple[int, ...],
+    start: bytes = b"",
 ) -> np.ndarray:
     """All values, read to the end of the file, where gzip compares its checksum.
 

@@ -1,4 +1,6 @@
-"""The rows of an evaluation's table: networks, fusions that need none, and volumes that another program fused."""
+"""The rows of an evaluation's table: networks, fusions that need none, and volumes that another
+program fused.
+"""
 
 import re
 from collections.abc import Sequence
@@ -43,8 +45,8 @@ class Method:
         folder: of fused NIfTI files, one `<subject>*.nii[.gz]` a subject.
         subjects: names of the whole cohort, which tell the files of "s1" from those of "s1_ses-2".
         files: what the model was loaded from.
-        reading: how, where these files can be read in several ways: the variant of a released checkpoint, or
-            method, options and plane of published weights.
+        reading: how, where these files can be read in several ways: the variant of a released
+            checkpoint, or method, options and plane of published weights.
         is_published: a 2-D method with its authors' weights.
     """
 
@@ -67,7 +69,8 @@ class Method:
         return TITLES.get(self.label, self.label)
 
     def stamp(self, subject: Subject) -> list:
-        """What the scores of one subject depend on: path, size and time of each file, and how it was read.
+        """What the scores of one subject depend on: path, size and time of each file, and how it
+        was read.
 
         Raises:
             InputError: a file is missing.
@@ -87,7 +90,11 @@ class Method:
             raise InputError(self.folder, f"no volume of {subject}", f"add {subject}*.nii.gz")
         if len(found) > 1:
             some = ", ".join(path.name for path in found[:3])
-            raise InputError(self.folder, f"{len(found)} volumes of {subject} ({some})", "keep one for each subject")
+            raise InputError(
+                self.folder,
+                f"{len(found)} volumes of {subject} ({some})",
+                "keep one for each subject",
+            )
         return found[0]
 
 
@@ -126,18 +133,24 @@ def trivial_method(label: str) -> Method:
 def model_method(text: str, loading: Loading) -> Method:
     """The method that a value of --methods stands for.
 
-    It is LABEL=CHECKPOINT; the name of a model that needs no file; or, like a value of --weights, a 2-D method
-    with a file that is no checkpoint of this project.
+    It is LABEL=CHECKPOINT; the name of a model that needs no file; or, like a value of --weights, a
+    2-D method with a file that is no checkpoint of this project.
 
     Raises:
         InputError: an unknown name, a label that has its own meaning, or a bad file.
     """
     label, given, path = text.partition("=")
     need_file = ("dc2fusion", *slicewise_names())
-    need_none = [name for name in dict.fromkeys([*TRIVIAL, *model_names()]) if name not in need_file]
+    need_none = [
+        name for name in dict.fromkeys([*TRIVIAL, *model_names()]) if name not in need_file
+    ]
     if not given:
         if label in need_file:
-            raise InputError("--methods", f"{label} needs a checkpoint", f"give {label}=RUN, such as result/{label}")
+            raise InputError(
+                "--methods",
+                f"{label} needs a checkpoint",
+                f"give {label}=RUN, such as result/{label}",
+            )
         if label not in need_none:
             remedy = f"give LABEL=CHECKPOINT or {', '.join(need_none)}"
             raise InputError("--methods", f"unknown method {label!r}", remedy)
@@ -153,7 +166,11 @@ def model_method(text: str, loading: Loading) -> Method:
     variant = None if is_own(Path(path)) else loading.variant
     trained = load_model(Path(path), variant, loading.size)
     if label in need_file and label != trained.name:
-        raise InputError("--methods", f"{path} is no {label}, it is {trained.name}", "choose another label for it")
+        raise InputError(
+            "--methods",
+            f"{path} is no {label}, it is {trained.name}",
+            "choose another label for it",
+        )
     return _network(label, trained, loading, (trained.source,), variant)
 
 
@@ -169,18 +186,26 @@ def weights_method(text: str, loading: Loading, flag: str) -> Method:
     published = parse_published(text, flag)
     trained = load_published(published, flag, loading.plane, loading.recipe, loading.size)
     files = tuple(weight_files(published.path))
-    method = _network(published.label, trained, loading, files, f"{published.reading}, {loading.plane}")
+    method = _network(
+        published.label, trained, loading, files, f"{published.reading}, {loading.plane}"
+    )
     return replace(method, is_published=True)
 
 
 def _network(
-    label: str, trained: TrainedModel, loading: Loading, files: tuple[Path, ...], reading: str | None
+    label: str,
+    trained: TrainedModel,
+    loading: Loading,
+    files: tuple[Path, ...],
+    reading: str | None,
 ) -> Method:
     print(f"{label}: {trained.description}")
     if trained.size != loading.size:
         notice(f"{label}: trained on {trained.size}^3 voxels, run on {loading.size}^3 (--size)")
     if trained.recipe != loading.recipe:
-        notice(f"{label}: trained with the {trained.recipe} recipe, run on the {loading.recipe} one (--recipe)")
+        notice(
+            f"{label}: trained with the {trained.recipe} recipe, run on the {loading.recipe} one (--recipe)"
+        )
     return Method(label, trained.model.to(loading.device), files=files, reading=reading)
 
 
@@ -204,14 +229,18 @@ def folder_method(text: str, subjects: Sequence[str]) -> Method:
         raise InputError(folder, "no such folder", "give the folder with the fused volumes")
     if not any(_candidates(folder, name, subjects) for name in subjects):
         problem = f"no volume of any of the {len(subjects)} subjects"
-        raise InputError(folder, problem, f"name the files <subject>*.nii.gz, such as {subjects[0]}_fused.nii.gz")
+        raise InputError(
+            folder, problem, f"name the files <subject>*.nii.gz, such as {subjects[0]}_fused.nii.gz"
+        )
     return Method(label, folder=folder, subjects=tuple(subjects))
 
 
 def _check_label(label: str, flag: str) -> None:
     problem = name_problem(label) or ("is that of a source" if label in SOURCES else None)
     if problem:
-        raise InputError(flag, f"the label {label!r} {problem}", "give LABEL=PATH with a plain name")
+        raise InputError(
+            flag, f"the label {label!r} {problem}", "give LABEL=PATH with a plain name"
+        )
 
 
 def _candidates(folder: Path, subject: str, names: Sequence[str]) -> list[Path]:
@@ -222,5 +251,7 @@ def _candidates(folder: Path, subject: str, names: Sequence[str]) -> list[Path]:
 
 
 def _begins_with(text: str, name: str) -> bool:
-    """Whether `text` begins with the whole word `name`: "s1_fused.nii" with "s1", but not "s10.nii"."""
+    """Whether `text` begins with the whole word `name`: "s1_fused.nii" with "s1", but not
+    "s10.nii".
+    """
     return re.match(re.escape(name) + "(?![A-Za-z0-9])", text) is not None

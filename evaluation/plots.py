@@ -28,8 +28,11 @@ PART_TITLES = {
 BOX_COLOURS = "tab:blue", "0.6"  # methods, trivial rows
 
 
-def save_slices(folder: Path, subject: str, volumes: Mapping[str, Planes], voxel_mm: Sequence[float]) -> None:
-    """Keep the planes of a subject's volumes in 8 bits; those of volumes not named now stay as they are.
+def save_slices(
+    folder: Path, subject: str, volumes: Mapping[str, Planes], voxel_mm: Sequence[float]
+) -> None:
+    """Keep the planes of a subject's volumes in 8 bits; those of volumes not named now stay as they
+    are.
 
     Args:
         volumes: {volume: its planes}, intensities in [0, 1]; values beyond become the nearer end.
@@ -44,7 +47,9 @@ def save_slices(folder: Path, subject: str, volumes: Mapping[str, Planes], voxel
             arrays = {key: there[key] for key in there}
     for name, planes in volumes.items():
         for plane, image in planes.items():
-            arrays[f"{plane}/{name}"] = (np.clip(np.nan_to_num(image), 0, 1) * 255).round().astype(np.uint8)
+            arrays[f"{plane}/{name}"] = (
+                (np.clip(np.nan_to_num(image), 0, 1) * 255).round().astype(np.uint8)
+            )
     arrays["voxel_mm"] = np.asarray(voxel_mm, dtype=np.float64)
     with replacing(path, "give another --out") as part, open(part, "wb") as file:
         np.savez_compressed(file, **arrays)
@@ -82,29 +87,41 @@ def save_pages(folder: Path, subjects: Sequence[str], columns: Mapping[str, str]
 
 
 def save_box_plots(folder: Path, results: Results) -> None:
-    """One picture for each metric, `boxplots/<protocol>_<metric>.png`, with a panel for each of its parts."""
+    """One picture for each metric, `boxplots/<protocol>_<metric>.png`, with a panel for each of its
+    parts.
+    """
     for name in METRICS:
         keys = [key for key in keys_of(name) if key in results.keys]
         if keys:
-            save_figure(folder / "boxplots" / f"{results.protocol}_{name}.png", box_plot(results, name, keys), dpi=90)
+            save_figure(
+                folder / "boxplots" / f"{results.protocol}_{name}.png",
+                box_plot(results, name, keys),
+                dpi=90,
+            )
 
 
 def box_plot(results: Results, name: str, keys: Sequence[str]) -> Figure:
-    """Boxes (median, quartiles, 1.5 interquartile ranges) of the methods, every participant a point.
+    """Boxes (median, quartiles, 1.5 interquartile ranges) of the methods, every participant a
+    point.
 
-    NaN and infinite scores are left out; the label of the method then says how many there are to see.
+    NaN and infinite scores are left out; the label of the method then says how many there are to
+    see.
     """
     height = 0.9 + 0.33 * len(results.rows)
     figure = Figure(figsize=(0.9 + 3.0 * len(keys) + 1.0, height), layout="constrained")
     FigureCanvasAgg(figure)
     metric = METRICS[name]
-    figure.suptitle(f"{metric.title}, {results.protocol} protocol: {ARROWS[metric.direction]}", fontsize=10)
+    figure.suptitle(
+        f"{metric.title}, {results.protocol} protocol: {ARROWS[metric.direction]}", fontsize=10
+    )
     panels = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
     ticks = [len(results.rows) - i for i in range(len(results.rows))]
     for panel, key in zip(panels, keys, strict=True):
         for tick, row in zip(ticks, results.rows, strict=True):
             values = results.values[row.label][key]
-            _draw_box(panel, tick, values[np.isfinite(values)], BOX_COLOURS[row.is_trivial], len(values))
+            _draw_box(
+                panel, tick, values[np.isfinite(values)], BOX_COLOURS[row.is_trivial], len(values)
+            )
         panel.set_title(PART_TITLES[source_of(name, key)], fontsize=9)
         panel.tick_params(labelsize=8)
         panel.grid(axis="x", color="0.9")
@@ -119,11 +136,30 @@ def _draw_box(panel: Axes, tick: int, values: np.ndarray, colour: str, expected:
         low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
         reach = 1.5 * (high - low)
         inside = values[(values >= low - reach) & (values <= high + reach)]
-        panel.hlines([tick, tick], [inside.min(), high], [low, inside.max()], color="0.2", linewidth=1)
-        panel.barh(tick, high - low, 0.6, low, color=colour, alpha=0.5, edgecolor="0.2", linewidth=0.8)
+        panel.hlines(
+            [tick, tick], [inside.min(), high], [low, inside.max()], color="0.2", linewidth=1
+        )
+        panel.barh(
+            tick, high - low, 0.6, low, color=colour, alpha=0.5, edgecolor="0.2", linewidth=0.8
+        )
         panel.vlines(median, tick - 0.3, tick + 0.3, color="black", linewidth=1.5)
-        panel.plot(values, np.full(values.size, tick), "o", color=colour, markersize=3.5, mec="black", mew=0.4)
+        panel.plot(
+            values,
+            np.full(values.size, tick),
+            "o",
+            color=colour,
+            markersize=3.5,
+            mec="black",
+            mew=0.4,
+        )
     if values.size < expected:
         note = f"{values.size} of {expected} finite"
-        place = {"xytext": (0.98, tick), "textcoords": ("axes fraction", "data"), "ha": "right", "va": "center"}
-        panel.annotate(note, (0, tick), xycoords=("axes fraction", "data"), fontsize=7, color="0.3", **place)
+        place = {
+            "xytext": (0.98, tick),
+            "textcoords": ("axes fraction", "data"),
+            "ha": "right",
+            "va": "center",
+        }
+        panel.annotate(
+            note, (0, tick), xycoords=("axes fraction", "data"), fontsize=7, color="0.3", **place
+        )

@@ -1,9 +1,10 @@
 """`scores.csv`, the long-form table of an evaluation, and what its rows were made from.
 
-A row is (protocol, method, subject, metric, source, value). `source` is "mri", "pet" or "min" (the worse of
-the two) for the parts of a metric, "mean" or "sum" for its value over both sources, and "joint" where it has
-no parts. Beside it, `scores.json` holds the settings and, for each method and subject, a stamp of the files
-behind the scores, so that an interrupted evaluation goes on and a changed file is never mixed in.
+A row is (protocol, method, subject, metric, source, value). `source` is "mri", "pet" or "min" (the
+worse of the two) for the parts of a metric, "mean" or "sum" for its value over both sources, and
+"joint" where it has no parts. Beside it, `scores.json` holds the settings and, for each method and
+subject, a stamp of the files behind the scores, so that an interrupted evaluation goes on and a
+changed file is never mixed in.
 """
 
 import csv
@@ -25,7 +26,9 @@ Scores = dict[str, float]  # by the keys of `metrics.score`
 
 
 def source_of(name: str, key: str) -> str:
-    """The column `source` of a key of metric `name`: of "psnr", "psnr_min" is "min" and "psnr" is "mean"."""
+    """The column `source` of a key of metric `name`: of "psnr", "psnr_min" is "min" and "psnr" is
+    "mean".
+    """
     if key != name:
         return key.removeprefix(f"{name}_")
     return METRICS[name].combine or "joint"
@@ -82,11 +85,15 @@ class ScoreBook:
             there, self.stamps = content["settings"], content["stamps"]
             names = there.keys() | self.settings.keys()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(path, f"does not say how {SCORES} beside it was made", remedy) from error
+            raise InputError(
+                path, f"does not say how {SCORES} beside it was made", remedy
+            ) from error
         for name in sorted(names):
             old, new = there.get(name), self.settings.get(name)
             if old != new:
-                raise InputError(self.folder, f"holds scores with {name} {_text(old)}, not {_text(new)}", remedy)
+                raise InputError(
+                    self.folder, f"holds scores with {name} {_text(old)}, not {_text(new)}", remedy
+                )
 
     def _read_scores(self) -> None:
         path = self.folder / SCORES
@@ -97,13 +104,18 @@ class ScoreBook:
             if tuple(header) != COLUMNS:
                 raise ValueError(f"its columns are {header}")
             for protocol, method, subject, metric, source, value in rows:
-                self.scores.setdefault((protocol, method, subject), {})[keys[metric, source]] = float(value)
+                self.scores.setdefault((protocol, method, subject), {})[keys[metric, source]] = (
+                    float(value)
+                )
         except (OSError, ValueError, KeyError, csv.Error) as error:
             problem = f"not a table of scores ({type(error).__name__}: {error})"
-            raise InputError(path, problem, "choose another --out, or --overwrite to score anew") from error
+            raise InputError(
+                path, problem, "choose another --out, or --overwrite to score anew"
+            ) from error
 
     def drop_outdated(self, stamps: Mapping[str, Mapping[str, list]]) -> None:
-        """Forget, with a notice, the scores of the given methods and subjects whose files have changed.
+        """Forget, with a notice, the scores of the given methods and subjects whose files have
+        changed.
 
         Args:
             stamps: {method: {subject: stamp}} as it is now.
@@ -114,16 +126,24 @@ class ScoreBook:
             gone = {key for key in mine if known.get(key[2]) != by_subject[key[2]]}
             if gone:
                 subjects = len({subject for _, _, subject in gone})
-                notice(f"{method}: its files are not those of the scores of {subjects} subjects; scoring these again")
-                self.scores = {key: values for key, values in self.scores.items() if key not in gone}
+                notice(
+                    f"{method}: its files are not those of the scores of {subjects} subjects; scoring these again"
+                )
+                self.scores = {
+                    key: values for key, values in self.scores.items() if key not in gone
+                }
                 self._save()  # before a new stamp could vouch for old scores
 
     def has(self, protocol: str, method: str, subject: str) -> bool:
         """Whether this is scored already."""
         return (protocol, method, subject) in self.scores
 
-    def add(self, subject: str, scores: Mapping[tuple[str, str], Scores], stamps: Mapping[str, list]) -> None:
-        """Take in a subject's {(protocol, method): scores} with {method: stamp}, and write everything."""
+    def add(
+        self, subject: str, scores: Mapping[tuple[str, str], Scores], stamps: Mapping[str, list]
+    ) -> None:
+        """Take in a subject's {(protocol, method): scores} with {method: stamp}, and write
+        everything.
+        """
         for method, stamp in stamps.items():
             self.stamps.setdefault(method, {})[subject] = stamp
         for (protocol, method), values in scores.items():
@@ -136,10 +156,14 @@ class ScoreBook:
         rows = []
         for where, values in self.scores.items():
             keys = [(name, key) for name in METRICS for key in keys_of(name) if key in values]
-            rows += [(*where, name, source_of(name, key), f"{values[key]:.10g}") for name, key in keys]
+            rows += [
+                (*where, name, source_of(name, key), f"{values[key]:.10g}") for name, key in keys
+            ]
         write_text(self.folder / SCORES, csv_text(COLUMNS, rows))
 
-    def complete(self, protocols: Sequence[str], methods: Sequence[str], subjects: Sequence[str]) -> list[str]:
+    def complete(
+        self, protocols: Sequence[str], methods: Sequence[str], subjects: Sequence[str]
+    ) -> list[str]:
         """The subjects that have scores of every method by every protocol."""
         return [s for s in subjects if all(self.has(p, m, s) for p in protocols for m in methods)]
 
@@ -153,9 +177,14 @@ class ScoreBook:
         """
         table = {}
         for method in methods:
-            rows = [[self.scores[protocol, method, s] for s in sessions] for sessions in participants.values()]
+            rows = [
+                [self.scores[protocol, method, s] for s in sessions]
+                for sessions in participants.values()
+            ]
             keys = [key for name in METRICS for key in keys_of(name) if rows and key in rows[0][0]]
-            table[method] = {key: [math.fsum(v[key] for v in row) / len(row) for row in rows] for key in keys}
+            table[method] = {
+                key: [math.fsum(v[key] for v in row) / len(row) for row in rows] for key in keys
+            }
         return table
 
 

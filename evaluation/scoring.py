@@ -1,8 +1,9 @@
 """Running fusion methods on subjects and scoring what they make, every method on the same volumes.
 
-A subject is read once and brought to the network's grid: crop to the MRI, zero-pad, resize, intensities to
-[0, 1]. On this grid all methods are fused and scored; with `grid="native"` the volume protocol goes to the
-MRI's own grid instead. The published protocol is bound to the network's grid.
+A subject is read once and brought to the network's grid: crop to the MRI, zero-pad, resize,
+intensities to [0, 1]. On this grid all methods are fused and scored; with `grid="native"` the
+volume protocol goes to the MRI's own grid instead. The published protocol is bound to the network's
+grid.
 """
 
 import warnings
@@ -17,7 +18,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.subjects import Subject
-from data.transforms import KEYS, RECIPES, deterministic, foreground, rescale, scale_like, to_item, to_native
+from data.transforms import (
+    KEYS,
+    RECIPES,
+    deterministic,
+    foreground,
+    rescale,
+    scale_like,
+    to_item,
+    to_native,
+)
 from data.volume import GRID_TOLERANCE, Volume, corner_distance, read_pair, read_volume
 from evaluation.methods import SOURCES, Method
 from evaluation.plots import save_slices
@@ -66,7 +76,8 @@ class Settings:
 class Case:
     """One subject's pair, read once, on the grids that it is scored on.
 
-    Intensities of both grids share one scale: 0 and 1 are the smallest and the largest value of a source on
+    Intensities of both grids share one scale: 0 and 1 are the smallest and the largest value of a
+        source on
     the network's grid, as in the network's inputs.
 
     Raises:
@@ -79,7 +90,9 @@ class Case:
         self.steps = deterministic(RECIPES[settings.recipe], settings.size, self.files[0].voxel_mm)
         self.prepared = self.steps(to_item(*self.files))
         scaled = rescale()({key: self.prepared[key].as_tensor() for key in KEYS})
-        self.inputs = tuple(torch.as_tensor(scaled[key])[None] for key in KEYS)  # (1, 1, D, H, W) each
+        self.inputs = tuple(
+            torch.as_tensor(scaled[key])[None] for key in KEYS
+        )  # (1, 1, D, H, W) each
 
     @cached_property
     def native(self) -> tuple[Tensor, ...]:
@@ -117,14 +130,18 @@ class Case:
         volumes = {"network": output[0, 0]}
         if "native" in grids:
             native = to_native(output[0], self.prepared, self.steps)
-            volumes["native"] = torch.from_numpy(np.where(foreground(self.files[0].array), native, 0))
+            volumes["native"] = torch.from_numpy(
+                np.where(foreground(self.files[0].array), native, 0)
+            )
         return {grid: volumes[grid] for grid in grids}
 
     def _read_fused(self, path: Path) -> Volume:
         fused, mri = read_volume(path), self.files[0]
         if fused.array.shape != mri.array.shape:
             sides = ["x".join(map(str, volume.array.shape)) for volume in (fused, mri)]
-            raise InputError(path, f"{sides[0]} voxels, its MRI has {sides[1]}", "bring it to the MRI's own grid")
+            raise InputError(
+                path, f"{sides[0]} voxels, its MRI has {sides[1]}", "bring it to the MRI's own grid"
+            )
         apart = corner_distance(mri.array.shape, fused.affine, mri.affine)
         if apart > GRID_TOLERANCE * min(mri.voxel_mm):
             problem = f"lies up to {apart:.3g} mm from the grid of its MRI"
@@ -163,14 +180,18 @@ def evaluate(
     jobs = {s.name: _missing(book, s.name, methods, protocols, stamps) for s in subjects}
     total, possible = sum(map(len, jobs.values())), sum(map(len, stamps.values()))
     if total < possible:
-        print(f"{possible - total} of {possible} volumes are scored already (--overwrite scores them anew)")
+        print(
+            f"{possible - total} of {possible} volumes are scored already (--overwrite scores them anew)"
+        )
     with tqdm(total=total, desc="scoring", unit="volume", disable=None) as bar:
         for subject in subjects:
             todo = jobs[subject.name]
             if not todo:
                 continue
             try:
-                errors = _score_case(Case(subject, settings), todo, settings, book, stamps, device, bar)
+                errors = _score_case(
+                    Case(subject, settings), todo, settings, book, stamps, device, bar
+                )
             except InputError as error:
                 errors = [error]
             for error in errors:
@@ -192,7 +213,9 @@ def _stamps(subjects: Sequence[Subject], methods: Sequence[Method]) -> tuple[dic
     return stamps, failed
 
 
-def _missing(book: ScoreBook, subject: str, methods: Sequence[Method], protocols: Sequence[str], stamps: dict) -> list:
+def _missing(
+    book: ScoreBook, subject: str, methods: Sequence[Method], protocols: Sequence[str], stamps: dict
+) -> list:
     """(method, protocols that are still to be scored) of one subject."""
     jobs = []
     for method in methods:
@@ -212,14 +235,18 @@ def _score_case(
     bar: tqdm,
 ) -> list[InputError]:
     """Fuse and score one subject by each method and write the scores; returns what went wrong."""
-    scorers = _scorers(case, dict.fromkeys(protocol for _, todo in jobs for protocol in todo), settings, device)
+    scorers = _scorers(
+        case, dict.fromkeys(protocol for _, todo in jobs for protocol in todo), settings, device
+    )
     grids = {settings.grid, *map(settings.grid_of, scorers)}
     scores, pictured, errors = {}, {}, []
     for method, todo in jobs:
         bar.set_postfix_str(f"{case.name}, {method.label}")
         try:
             fused = case.fuse(method, grids, device)
-            scores |= {(p, method.label): _scores(scorers[p], fused[settings.grid_of(p)]) for p in todo}
+            scores |= {
+                (p, method.label): _scores(scorers[p], fused[settings.grid_of(p)]) for p in todo
+            }
             pictured[method.label] = fused[settings.grid]
         except InputError as error:
             errors.append(error)
@@ -232,10 +259,14 @@ def _score_case(
     return errors
 
 
-def _scorers(case: Case, protocols: Iterable[str], settings: Settings, device: torch.device) -> dict[str, Scorer]:
+def _scorers(
+    case: Case, protocols: Iterable[str], settings: Settings, device: torch.device
+) -> dict[str, Scorer]:
     try:
         sources = {protocol: case.sources(settings.grid_of(protocol)) for protocol in protocols}
-        return {protocol: settings.scorer(protocol, *pair, device) for protocol, pair in sources.items()}
+        return {
+            protocol: settings.scorer(protocol, *pair, device) for protocol, pair in sources.items()
+        }
     except ValueError as error:  # such as a mask without a voxel
         raise InputError(case.files[0].path, str(error), "look at this pair") from error
 
@@ -250,4 +281,6 @@ def _save_slices(folder: Path, case: Case, grid: str, fused: dict[str, Tensor]) 
     """Keep three planes of each volume, for the pictures of all subjects."""
     volumes = dict(zip(SOURCES, case.sources(grid), strict=True)) | fused
     arrays = {name: volume.numpy() for name, volume in volumes.items()}
-    save_slices(folder, case.name, planes_through_centre(arrays["MRI"], arrays), case.voxel_mm(grid))
+    save_slices(
+        folder, case.name, planes_through_centre(arrays["MRI"], arrays), case.voxel_mm(grid)
+    )

@@ -1,8 +1,9 @@
 """Paired statistics of two methods on the same subjects.
 
-The unit is the participant. Two-sided Wilcoxon signed-rank test (exact up to 50 participants without ties;
-zero differences by Pratt's rule), matched-pairs rank-biserial correlation, Hodges-Lehmann shift, bootstrap
-interval of the mean difference, and Holm's correction for many comparisons.
+The unit is the participant. Two-sided Wilcoxon signed-rank test (exact up to 50 participants
+without ties; zero differences by Pratt's rule), matched-pairs rank-biserial correlation,
+Hodges-Lehmann shift, bootstrap interval of the mean difference, and Holm's correction for many
+comparisons.
 """
 
 import warnings
@@ -29,7 +30,8 @@ class Comparison:
         low, high: 95 % bootstrap interval of the mean difference.
         interval: "BCa" or "percentile".
         shift: Hodges-Lehmann, the median of (d_i + d_j) / 2 over i <= j.
-        rank_biserial: (W+ - W-) / (W+ + W-), -1..1; W+ and W- sum the ranks of |d| by the sign of d.
+        rank_biserial: (W+ - W-) / (W+ + W-), -1..1; W+ and W- sum the ranks of |d| by the sign of
+            d.
         statistic: the smaller of W+ and W-.
         p: two-sided Wilcoxon signed-rank.
     """
@@ -96,16 +98,25 @@ def hodges_lehmann(d: np.ndarray) -> float:
 
 
 def mean_interval(d: np.ndarray) -> tuple[float, float, str]:
-    """95 % bootstrap interval of the mean: (low, high, "BCa" or "percentile"), the same in every run."""
+    """95 % bootstrap interval of the mean: (low, high, "BCa" or "percentile"), the same in every
+    run.
+    """
     if np.ptp(d) == 0:
         return float(d[0]), float(d[0]), "percentile"
     if d.size < BCA_FROM:
-        low, high = np.quantile(d[_resamples(d.size)].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        low, high = np.quantile(
+            d[_resamples(d.size)].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+        )
         return float(low), float(high), "percentile"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         result = stats.bootstrap(
-            (d,), np.mean, n_resamples=RESAMPLES, confidence_level=LEVEL, method="BCa", random_state=SEED
+            (d,),
+            np.mean,
+            n_resamples=RESAMPLES,
+            confidence_level=LEVEL,
+            method="BCa",
+            random_state=SEED,
         )
     return float(result.confidence_interval.low), float(result.confidence_interval.high), "BCa"
 

@@ -1,9 +1,11 @@
-"""The tables of an evaluation: `table.md` and `table.tex` like the paper's Table 1, and the paired statistics.
+"""The tables of an evaluation: `table.md` and `table.tex` like the paper's Table 1, and the paired
+statistics.
 
-Ranking: among the rows that have a finite mean over all participants, the best printed value of a column is
-bold and the second underlined; equal printed values share a rank. A copy of a source is never ranked: it is
-perfect for that source, so that a score that averages over sources may reward it. Neither are the metrics
-without a reference, which noise and contrast stretching raise.
+Ranking: among the rows that have a finite mean over all participants, the best printed value of a
+    column is
+bold and the second underlined; equal printed values share a rank. A copy of a source is never
+ranked: it is perfect for that source, so that a score that averages over sources may reward it.
+Neither are the metrics without a reference, which noise and contrast stretching raise.
 """
 
 import math
@@ -28,7 +30,10 @@ GROUPS = {
     "Without a reference (not ranked)": ("en", "sd", "sf", "ag", "clipped"),
 }
 UNRANKED = GROUPS["Without a reference (not ranked)"]
-PRIMARY = {"volume": ("psnr_pooled", "ssim_min", "vif", "piella_qw"), "published": ("psnr", "ssim", "nmi", "fsim")}
+PRIMARY = {
+    "volume": ("psnr_pooled", "ssim_min", "vif", "piella_qw"),
+    "published": ("psnr", "ssim", "nmi", "fsim"),
+}
 COPY_DB = 60.0  # PSNR to one source from which a fused volume counts as its copy
 PAPER = "Printed in the paper's Table 1 (arXiv 2310.06291): ADNI, other subjects, no row above is comparable with it"
 PAPER_COLUMNS = ("PSNR", "SSIM", "NMI", "FMI (as the paper calls it)")
@@ -46,7 +51,9 @@ FEW = (
 
 @dataclass(frozen=True)
 class Row:
-    """A method in the tables: its label in `scores.csv`, its title, and whether it is a trivial fusion."""
+    """A method in the tables: its label in `scores.csv`, its title, and whether it is a trivial
+    fusion.
+    """
 
     label: str
     title: str
@@ -68,9 +75,13 @@ class Results:
         copies: labels of the rows that copy a source.
     """
 
-    def __init__(self, protocol: str, rows: Sequence[Row], values: Mapping[str, Mapping], about: str) -> None:
+    def __init__(
+        self, protocol: str, rows: Sequence[Row], values: Mapping[str, Mapping], about: str
+    ) -> None:
         self.protocol, self.rows, self.about = protocol, list(rows), about
-        self.values = {label: {k: np.asarray(v) for k, v in scores.items()} for label, scores in values.items()}
+        self.values = {
+            label: {k: np.asarray(v) for k, v in scores.items()} for label, scores in values.items()
+        }
         common = set.intersection(*(set(scores) for scores in self.values.values()))
         self.keys = [key for name in METRICS for key in keys_of(name) if key in common]
         self.n = len(self.values[rows[0].label][self.keys[0]])
@@ -107,7 +118,10 @@ def column(results: Results, key: str) -> list[Cell]:
     for i, row in enumerate(results.rows):
         values = results.values[row.label][key]
         known = values[~np.isnan(values)]
-        texts.append(_cell_text(known, digits(key)) + ("" if known.size == results.n else f" (n={known.size})"))
+        texts.append(
+            _cell_text(known, digits(key))
+            + ("" if known.size == results.n else f" (n={known.size})")
+        )
         if known.size == results.n and np.isfinite(known).all() and row.label not in results.copies:
             rankable[i] = round(float(known.mean()), digits(key))
     name = _metric_of(key)
@@ -153,10 +167,15 @@ def _groups(results: Results) -> Iterator[tuple[str, list[str]]]:
 
 
 def selection_scores(results: Results) -> dict[str, float]:
-    """{label: smaller of the mean SSIM to the MRI and to the PET}, the score that chooses `best.pt`."""
+    """{label: smaller of the mean SSIM to the MRI and to the PET}, the score that chooses
+    `best.pt`.
+    """
     if "ssim_mri" not in results.keys:
         return {}
-    return {row.label: min(results.mean(row.label, f"ssim_{s}") for s in ("mri", "pet")) for row in results.rows}
+    return {
+        row.label: min(results.mean(row.label, f"ssim_{s}") for s in ("mri", "pet"))
+        for row in results.rows
+    }
 
 
 def notes(results: Results) -> list[str]:
@@ -173,7 +192,9 @@ def notes(results: Results) -> list[str]:
         bad = {key: int(np.isnan(results.values[row.label][key]).sum()) for key in results.keys}
         bad = {_metric_of(key): count for key, count in bad.items() if count}
         if bad:
-            names = ", ".join(f"{METRICS[name].title} ({count} of {results.n})" for name, count in bad.items())
+            names = ", ".join(
+                f"{METRICS[name].title} ({count} of {results.n})" for name, count in bad.items()
+            )
             missing.append(f"{row.title}: {names}")
     if missing:
         lines.append(f"No value, because the formula has none for the input: {'; '.join(missing)}.")
@@ -203,9 +224,16 @@ def markdown(all_results: Sequence[Results]) -> str:
     """`table.md`."""
     lines = ["# Scores", ""]
     for results in all_results:
-        lines += [f"## Protocol: {results.protocol}", "", *(line + "  " for line in notes(results)), ""]
+        lines += [
+            f"## Protocol: {results.protocol}",
+            "",
+            *(line + "  " for line in notes(results)),
+            "",
+        ]
         for title, keys in _groups(results):
-            table = _markdown_table(["Method", *map(heading, keys)], _body(results, keys, _markdown_mark))
+            table = _markdown_table(
+                ["Method", *map(heading, keys)], _body(results, keys, _markdown_mark)
+            )
             lines += [f"### {title}", "", *table, ""]
         if results.protocol == "published":
             rows = [[name, *cells] for name, cells in PAPER_ROWS.items()]
@@ -220,8 +248,20 @@ def markdown(all_results: Sequence[Results]) -> str:
 
 # LaTeX -------------------------------------------------------------------------------------------
 
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "³": "$^3$"}
-_LATEX |= {"±": r"$\pm$", "∞": r"$\infty$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "‡": r"$\ddagger$"}
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "³": "$^3$",
+}
+_LATEX |= {
+    "±": r"$\pm$",
+    "∞": r"$\infty$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "‡": r"$\ddagger$",
+}
 _LATEX |= {character: "\\" + character for character in "&%$#_{}"}
 
 
@@ -267,9 +307,13 @@ def latex(all_results: Sequence[Results]) -> str:
     lines = ["% needs \\usepackage{booktabs}", ""]
     for results in all_results:
         for title, keys in _groups(results):
-            caption = escape(f"{title}, {results.protocol} protocol. {results.about} {_short_notes(results)}")
+            caption = escape(
+                f"{title}, {results.protocol} protocol. {results.about} {_short_notes(results)}"
+            )
             body = [[escape(first), *cells] for first, *cells in _body(results, keys, _latex_mark)]
-            lines += _latex_table(caption, ["Method", *(escape(heading(key)) for key in keys)], body)
+            lines += _latex_table(
+                caption, ["Method", *(escape(heading(key)) for key in keys)], body
+            )
         if results.protocol == "published":
             rows = [[escape(name), *map(escape, cells)] for name, cells in PAPER_ROWS.items()]
             lines += _latex_table(escape(PAPER), ["Method", *map(escape, PAPER_COLUMNS)], rows)
@@ -304,13 +348,21 @@ def pairings(results: Results) -> list[Pairing]:
 
     Holm's correction goes over all comparisons of one group of metrics.
     """
-    pairs = [(a, b) for a, b in combinations(results.rows, 2) if not (a.is_trivial and b.is_trivial)]
+    pairs = [
+        (a, b) for a, b in combinations(results.rows, 2) if not (a.is_trivial and b.is_trivial)
+    ]
     found = []
     for title, keys in _groups(results):
         places = [(key, a, b) for key in keys for a, b in pairs]
-        outcomes = [compare(results.values[a.label][key], results.values[b.label][key]) for key, a, b in places]
+        outcomes = [
+            compare(results.values[a.label][key], results.values[b.label][key])
+            for key, a, b in places
+        ]
         corrected = holm([outcome.p for outcome in outcomes])
-        found += [Pairing(*w, o, float(p), title) for w, o, p in zip(places, outcomes, corrected, strict=True)]
+        found += [
+            Pairing(*w, o, float(p), title)
+            for w, o, p in zip(places, outcomes, corrected, strict=True)
+        ]
     return found
 
 
@@ -322,14 +374,29 @@ def statistics_csv(all_pairings: Mapping[str, Sequence[Pairing]]) -> str:
             c, name = pairing.comparison, _metric_of(pairing.key)
             numbers = [c.mean_difference, c.median_difference, c.low, c.high]
             last = [c.shift, c.rank_biserial, c.statistic, c.p, pairing.p_holm]
-            where = [protocol, name, source_of(name, pairing.key), pairing.a.label, pairing.b.label, c.n]
+            where = [
+                protocol,
+                name,
+                source_of(name, pairing.key),
+                pairing.a.label,
+                pairing.b.label,
+                c.n,
+            ]
             rows.append(
-                [*where, *(f"{v:.6g}" for v in numbers), c.interval, *(f"{v:.6g}" for v in last), pairing.family]
+                [
+                    *where,
+                    *(f"{v:.6g}" for v in numbers),
+                    c.interval,
+                    *(f"{v:.6g}" for v in last),
+                    pairing.family,
+                ]
             )
     return csv_text(STATISTICS_COLUMNS, rows)
 
 
-def statistics_markdown(all_results: Sequence[Results], all_pairings: Mapping[str, Sequence[Pairing]]) -> str:
+def statistics_markdown(
+    all_results: Sequence[Results], all_pairings: Mapping[str, Sequence[Pairing]]
+) -> str:
     """`statistics.md`: the primary scores of each protocol."""
     lines = ["# Paired statistics", ""]
     for results in all_results:
@@ -338,7 +405,9 @@ def statistics_markdown(all_results: Sequence[Results], all_pairings: Mapping[st
         if results.n < LEAST_FOR_SIGNIFICANCE:
             lines += [FEW, ""]
         primary = [pairing for pairing in tested if pairing.key in PRIMARY[results.protocol]]
-        lines += _markdown_table(STATISTICS_HEADER, [_statistics_row(pairing) for pairing in primary])
+        lines += _markdown_table(
+            STATISTICS_HEADER, [_statistics_row(pairing) for pairing in primary]
+        )
         lines.append("")
     lines.append(
         "Two-sided Wilcoxon signed-rank test; Holm's correction over all comparisons of a group of metrics in one "
@@ -350,12 +419,20 @@ def statistics_markdown(all_results: Sequence[Results], all_pairings: Mapping[st
 
 
 def _statistics_row(pairing: Pairing) -> list[str]:
-    c, first = pairing.comparison, [heading(pairing.key), pairing.a.title, pairing.b.title, str(pairing.comparison.n)]
+    c, first = (
+        pairing.comparison,
+        [heading(pairing.key), pairing.a.title, pairing.b.title, str(pairing.comparison.n)],
+    )
     if not c.n:
         return first + ["–"] * 6
     places = digits(pairing.key)
     numbers = f"{c.mean_difference:+.{places}f}", f"{c.low:+.{places}f} .. {c.high:+.{places}f}"
-    effects = f"{c.shift:+.{places}f}", f"{c.rank_biserial:+.2f}", f"{c.p:.3g}", f"{pairing.p_holm:.3g}"
+    effects = (
+        f"{c.shift:+.{places}f}",
+        f"{c.rank_biserial:+.2f}",
+        f"{c.p:.3g}",
+        f"{pairing.p_holm:.3g}",
+    )
     return [*first, *numbers, *effects]
 
 

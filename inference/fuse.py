@@ -9,7 +9,16 @@ from monai.inferers import sliding_window_inference
 from monai.transforms import Compose, CropForegroundd
 
 from data.subjects import stem
-from data.transforms import KEYS, RECIPES, deterministic, foreground, rescale, scale_like, to_item, to_native
+from data.transforms import (
+    KEYS,
+    RECIPES,
+    deterministic,
+    foreground,
+    rescale,
+    scale_like,
+    to_item,
+    to_native,
+)
 from data.volume import Volume, check_output
 from inference.trained import TrainedModel
 from metrics import Scorer, clip_unit
@@ -42,12 +51,15 @@ class Job:
         """
         check_output(self.output, (self.mri, self.pet), overwrite)
         if self.picture.is_dir() or (self.picture.exists() and not overwrite):
-            raise InputError(self.picture, "is already there", "choose another output or pass --overwrite")
+            raise InputError(
+                self.picture, "is already there", "choose another output or pass --overwrite"
+            )
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """A fused volume beside its sources; arrays are (X, Y, Z) float32 in RAS+ order on the MRI's grid.
+    """A fused volume beside its sources; arrays are (X, Y, Z) float32 in RAS+ order on the MRI's
+    grid.
 
     Attributes:
         fused: in [0, 1], 0 outside the foreground.
@@ -78,8 +90,8 @@ def fuse_pair(
         trained: the network, already on `device`.
         mri, pet: one pair on one grid, see `data.volume.read_pair`.
         resolution: "published" crops, pads and resizes to the size of the training, fuses once and
-            interpolates back. "native" runs the network at the MRI's own voxels, DC2Fusion in overlapping
-            windows of the training's size where the head is larger than one.
+            interpolates back. "native" runs the network at the MRI's own voxels, DC2Fusion in
+            overlapping windows of the training's size where the head is larger than one.
         amp: bfloat16 autocast.
 
     Raises:
@@ -110,7 +122,9 @@ def fuse_pair(
     )
 
 
-def _run(trained: TrainedModel, inputs: torch.Tensor, device: torch.device, resolution: str) -> torch.Tensor:
+def _run(
+    trained: TrainedModel, inputs: torch.Tensor, device: torch.device, resolution: str
+) -> torch.Tensor:
     """(1, 2, D, H, W) MRI and PET -> (1, 1, D, H, W) fused."""
     model, sides = trained.model, inputs.shape[2:]
     if resolution == "published" or max(sides) <= trained.size or isinstance(model, Slicewise):
@@ -130,9 +144,11 @@ def _run(trained: TrainedModel, inputs: torch.Tensor, device: torch.device, reso
 
 
 def score_table(fusion: Fusion) -> str:
-    """The fused volume's scores against both sources, beside those of the average and of a copy of the MRI.
+    """The fused volume's scores against both sources, beside those of the average and of a copy of
+    the MRI.
 
-    The references lie under the same foreground; the rows are lines of text, MRI / PET in each cell.
+    The references lie under the same foreground; the rows are lines of text, MRI / PET in each
+    cell.
     """
     scorer = Scorer(fusion.mri, fusion.pet, names=SCORES)
     rows = {

@@ -1,7 +1,9 @@
-"""Published weights of the 2-D methods, as the command line names them: METHOD[:OPTION=VALUE,...]=FILE.
+"""Published weights of the 2-D methods, as the command line names them:
+METHOD[:OPTION=VALUE,...]=FILE.
 
-`matr=model_10.pth` is MATR with its authors' weights, `dilran:statistics=running=last.pt` DILRAN in its repaired
-form. Such a file holds tensors only, so that the user says which network they belong to.
+`matr=model_10.pth` is MATR with its authors' weights, `dilran:statistics=running=last.pt` DILRAN in
+its repaired form. Such a file holds tensors only, so that the user says which network they belong
+to.
 """
 
 import inspect
@@ -59,14 +61,20 @@ def parse_published(text: str, flag: str) -> Published:
     method, listed, path = found.groups()
     if method not in slicewise_names():
         known = ", ".join(slicewise_names())
-        raise InputError(flag, f"no weights are published for {method!r}", f"give {FORM}, METHOD one of {known}")
+        raise InputError(
+            flag, f"no weights are published for {method!r}", f"give {FORM}, METHOD one of {known}"
+        )
     options = {}
     for name, _, value in (part.partition("=") for part in (listed or "").split(",") if part):
         options[name] = int(value) if value.isdecimal() else value
     known = _option_names(method)
     for name in options:
         if name not in known:
-            raise InputError(flag, f"{method} has no option {name!r}", f"known are {', '.join(known)}, see {PAGE}")
+            raise InputError(
+                flag,
+                f"{method} has no option {name!r}",
+                f"known are {', '.join(known)}, see {PAGE}",
+            )
     return Published(method, Path(path), options)
 
 
@@ -75,7 +83,9 @@ def _option_names(method: str) -> list[str]:
     return [*inspect.signature(network).parameters, "stretch"]
 
 
-def load_published(published: Published, flag: str, plane: str, recipe: str, size: int) -> TrainedModel:
+def load_published(
+    published: Published, flag: str, plane: str, recipe: str, size: int
+) -> TrainedModel:
     """The network with its published weights, to fuse with.
 
     Args:
@@ -84,12 +94,15 @@ def load_published(published: Published, flag: str, plane: str, recipe: str, siz
         recipe, size: of the preprocessing; the weights fix neither.
 
     Raises:
-        InputError: an unknown value of an option; a file that is missing, damaged or of another network.
+        InputError: an unknown value of an option; a file that is missing, damaged or of another
+            network.
     """
     method, path = published.method, published.path
     if is_own(path):
         problem = "is a checkpoint of this project, which knows its model and plane"
-        raise InputError(path, problem, "name it by --checkpoint, in evaluate.py by --methods LABEL=CHECKPOINT")
+        raise InputError(
+            path, problem, "name it by --checkpoint, in evaluate.py by --methods LABEL=CHECKPOINT"
+        )
     try:
         model = build_model(method, plane=plane, **published.options)
     except ValueError as error:
@@ -100,7 +113,9 @@ def load_published(published: Published, flag: str, plane: str, recipe: str, siz
         problem = str(error).removeprefix(f"{path}: ")
         raise InputError(path, problem, f"give {method}'s published weights, see {PAGE}") from error
     except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror or error})", "check the path") from error
+        raise InputError(
+            path, f"cannot be read ({error.strerror or error})", "check the path"
+        ) from error
     description = f"{path}: published weights of {published.reading}, on {plane} slices"
     if skipped:
         description += f"; {len(skipped)} tensors skipped that it never uses"

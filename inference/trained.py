@@ -1,4 +1,6 @@
-"""A trained network, ready to fuse with: from a run folder, a checkpoint, or one of the released code."""
+"""A trained network, ready to fuse with: from a run folder, a checkpoint, or one of the released
+code.
+"""
 
 import json
 from dataclasses import dataclass
@@ -39,11 +41,16 @@ def newest_run(root: Path) -> Path:
     Raises:
         InputError: there is none.
     """
-    runs = [path.parent for path in sorted(root.glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)]
+    runs = [
+        path.parent
+        for path in sorted(root.glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)
+    ]
     runs = [run for run in runs if _model_of(run) == "dc2fusion"]
     if not runs:
         remedy = "train first (python train_diff.py, or make demo), or give a checkpoint"
-        raise InputError("--checkpoint", f"not given, and no run of DC2Fusion under {root}/", remedy)
+        raise InputError(
+            "--checkpoint", f"not given, and no run of DC2Fusion under {root}/", remedy
+        )
     notice(f"no --checkpoint: using the newest run, {runs[-1]}")
     return runs[-1]
 
@@ -61,24 +68,34 @@ def load_model(path: Path, variant: str | None = None, size: int = 128) -> Train
 
     Args:
         path: a run folder, an own checkpoint or a checkpoint of the released code.
-        variant: must agree with an own checkpoint of DC2Fusion; for a released one "released" is taken if None.
+        variant: must agree with an own checkpoint of DC2Fusion; for a released one "released" is
+            taken if None.
         size: what a released checkpoint was trained on; an own one knows.
 
     Raises:
-        InputError: as `read`; another architecture; a variant that the checkpoint was not trained as.
+        InputError: as `read`; another architecture; a variant that the checkpoint was not trained
+            as.
     """
     path = locate(path)
     content = read(path)
     if is_released(content):
         return _load_released(path, content, variant or "released", size)
     if "format" not in content:
-        remedy = "give a DC2Fusion checkpoint, or name another method's weights by --weights METHOD=FILE"
+        remedy = (
+            "give a DC2Fusion checkpoint, or name another method's weights by --weights METHOD=FILE"
+        )
         raise InputError(path, "its tensors are not DC2Fusion's", remedy)
     content, config = read_own(path)
     if variant and config.regime.slicewise:
-        raise InputError("--variant", f"{path} is {config.model}, which has none", "leave the flag out")
+        raise InputError(
+            "--variant", f"{path} is {config.model}, which has none", "leave the flag out"
+        )
     if variant not in (None, config.variant):
-        raise InputError("--variant", f"{path} was trained as {config.variant}, not {variant}", "leave the flag out")
+        raise InputError(
+            "--variant",
+            f"{path} was trained as {config.variant}, not {variant}",
+            "leave the flag out",
+        )
     model = restore_model(path, content, config)
     form = f"{config.variant} variant, E={config.embed_dim}"
     if config.regime.slicewise:

@@ -6,12 +6,14 @@ from torch.nn import functional as F
 _EPS = 1e-12  # keeps the root differentiable where a volume is flat
 
 
-def gradient_losses(fused: torch.Tensor, mri: torch.Tensor, pet: torch.Tensor) -> list[torch.Tensor]:
+def gradient_losses(
+    fused: torch.Tensor, mri: torch.Tensor, pet: torch.Tensor
+) -> list[torch.Tensor]:
     """Mean over voxels of m_s | |grad fused| - |grad s| | for s = MRI, PET.
 
-    m_s is 1 where the source's gradient is the stronger of the two, 1/2 where both are equal, else 0, so
-    that the edges of both sources are kept rather than the MRI's alone. 0 if the fused volume has the
-    stronger edge everywhere; lower is better.
+    m_s is 1 where the source's gradient is the stronger of the two, 1/2 where both are equal, else
+    0, so that the edges of both sources are kept rather than the MRI's alone. 0 if the fused volume
+    has the stronger edge everywhere; lower is better.
 
     Args:
         fused: (B, 1, D, H, W), intensities around [0, 1].
@@ -19,11 +21,13 @@ def gradient_losses(fused: torch.Tensor, mri: torch.Tensor, pet: torch.Tensor) -
         pet: same shape, in [0, 1].
 
     Returns:
-        Two scalar tensors, MRI's and PET's term, float32 (float64 for float64 input), computed outside
-        autocast.
+        Two scalar tensors, MRI's and PET's term, float32 (float64 for float64 input), computed
+        outside autocast.
     """
     with torch.autocast(fused.device.type, enabled=False):
-        fused, mri, pet = (v.to(torch.promote_types(v.dtype, torch.float32)) for v in (fused, mri, pet))
+        fused, mri, pet = (
+            v.to(torch.promote_types(v.dtype, torch.float32)) for v in (fused, mri, pet)
+        )
         with torch.no_grad():
             edge_mri, edge_pet = gradient_magnitude(mri), gradient_magnitude(pet)
             mri_share = 0.5 * (1 + torch.sign(edge_mri - edge_pet))  # 1, 1/2 or 0
@@ -37,7 +41,8 @@ def gradient_losses(fused: torch.Tensor, mri: torch.Tensor, pet: torch.Tensor) -
 def gradient_magnitude(volume: torch.Tensor) -> torch.Tensor:
     """sqrt(gx^2 + gy^2 + gz^2 + 1e-12), (B, 1, D, H, W), in intensity per voxel.
 
-    Each component is the 3-D Sobel kernel [1,2,1] x [1,2,1] x [-1,0,1] / 32 with replicated borders.
+    Each component is the 3-D Sobel kernel [1,2,1] x [1,2,1] x [-1,0,1] / 32 with replicated
+    borders.
     """
     padded = F.pad(volume, (1,) * 6, mode="replicate")
     smooth_w = _smooth(padded, 4)

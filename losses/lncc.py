@@ -10,19 +10,19 @@ SMALLEST_VARIANCE = 1e-5  # of a box's 27-voxel sums
 def lncc_losses(fused: torch.Tensor, *sources: torch.Tensor) -> list[torch.Tensor]:
     """Minus the mean squared local correlation with each source.
 
-    Boxes of 3x3x3 voxels, zero-padded border, variances (27-voxel sums) of at least 1e-5. About -1 where
-    fused and source are related linearly in every box, 0 where they are unrelated; lower is better. Flat
-    boxes count as 0, so an empty background pulls the value towards 0. MONAI's
-    `LocalNormalizedCrossCorrelationLoss` with its defaults gives the same number; here the sums of the
-    fused volume are shared by all sources, and three voxels are added along each axis in turn.
+    Boxes of 3x3x3 voxels, zero-padded border, variances (27-voxel sums) of at least 1e-5. About -1
+    where fused and source are related linearly in every box, 0 where they are unrelated; lower is
+    better. Flat boxes count as 0, so an empty background pulls the value towards 0. MONAI's
+    `LocalNormalizedCrossCorrelationLoss` with its defaults gives the same number; here the sums of
+    the fused volume are shared by all sources, and three voxels are added along each axis in turn.
 
     Args:
         fused: (B, 1, D, H, W).
         sources: volumes of the same shape.
 
     Returns:
-        A scalar tensor for each source, float32 (float64 for float64 input), computed outside autocast:
-        the local variances are differences of nearly equal sums.
+        A scalar tensor for each source, float32 (float64 for float64 input), computed outside
+        autocast: the local variances are differences of nearly equal sums.
     """
     with torch.autocast(fused.device.type, enabled=False):
         fused = fused.to(torch.promote_types(fused.dtype, torch.float32))

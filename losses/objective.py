@@ -2,8 +2,9 @@
 
     loss = sum over sources s of (alpha_s A_s + beta_s B_s + gamma_s G_s)
 
-`ssim-gradient-intensity` (default): A = 1 - SSIM, B = masked gradient difference, G = squared difference.
-`lncc-ssim-l1` [R6], the released one: A = local cross-correlation, B = 1 - SSIM, G = absolute difference.
+`ssim-gradient-intensity` (default): A = 1 - SSIM, B = masked gradient difference, G = squared
+difference. `lncc-ssim-l1` [R6], the released one: A = local cross-correlation, B = 1 - SSIM, G =
+absolute difference.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,11 +53,12 @@ class Objective:
             pet: same shape, in [0, 1].
 
         Returns:
-            The scalar to minimise, and each unweighted term by name and source ("ssim/mri", "ssim/pet",
-            ...) as detached scalars on the volumes' device.
+            The scalar to minimise, and each unweighted term by name and source ("ssim/mri",
+            "ssim/pet", ...) as detached scalars on the volumes' device.
 
         Raises:
-            ValueError: for volumes of different shapes, or too small for SSIM's window of 11 voxels.
+            ValueError: for volumes of different shapes, or too small for SSIM's window of 11
+                voxels.
         """
         if not fused.shape == mri.shape == pet.shape:
             shapes = ", ".join(str(tuple(v.shape)) for v in (fused, mri, pet))
@@ -77,7 +79,8 @@ def build_objective(
     beta: Sequence[float] = (2, 1),
     gamma: Sequence[float] = (2, 1),
 ) -> Objective:
-    """The objective called `name` with weights (MRI, PET) for its three terms; published weights by default.
+    """The objective called `name` with weights (MRI, PET) for its three terms; published weights by
+    default.
 
     Raises:
         ValueError: for an unknown name, a weight that is negative or not finite, or six zeros.

@@ -11,23 +11,27 @@ C2 = 0.03**2
 def ssim_losses(fused: torch.Tensor, *sources: torch.Tensor) -> list[torch.Tensor]:
     """1 - SSIM(fused, source) for each source, mean over the batch.
 
-    Gaussian window of 11 voxels, sigma 1.5, data range 1, population moments, only windows that lie fully
-    inside the volume. 0 for identical volumes, at most 2; lower is better. MONAI's `SSIMLoss` gives the
-    same number; here the moments of the fused volume are shared by all sources, and filtering is done by
-    matrix products along each axis, many times faster than a dense 11x11x11 convolution.
+    Gaussian window of 11 voxels, sigma 1.5, data range 1, population moments, only windows that lie
+    fully inside the volume. 0 for identical volumes, at most 2; lower is better. MONAI's `SSIMLoss`
+    gives the same number; here the moments of the fused volume are shared by all sources, and
+    filtering is done by matrix products along each axis, many times faster than a dense 11x11x11
+    convolution.
 
     Args:
         fused: (B, 1, D, H, W), intensities around [0, 1].
         sources: volumes of the same shape in [0, 1].
 
     Returns:
-        A scalar tensor for each source, float32 (float64 for float64 input), computed outside autocast.
+        A scalar tensor for each source, float32 (float64 for float64 input), computed outside
+        autocast.
 
     Raises:
         ValueError: if a side is shorter than the window of 11 voxels.
     """
     if min(fused.shape[2:]) < WINDOW:
-        raise ValueError(f"SSIM needs every side of at least {WINDOW} voxels, received {tuple(fused.shape[2:])}")
+        raise ValueError(
+            f"SSIM needs every side of at least {WINDOW} voxels, received {tuple(fused.shape[2:])}"
+        )
     with torch.autocast(fused.device.type, enabled=False):
         fused, *sources = _at_least_float32(fused, *sources)
         with torch.no_grad():
@@ -58,7 +62,9 @@ def _blur(volume: torch.Tensor) -> torch.Tensor:
 
 
 def band_matrix(side: int, like: torch.Tensor, window: int = WINDOW) -> torch.Tensor:
-    """(side, side - window + 1): column j holds the Gaussian window that starts at position j, as `like`'s type."""
+    """(side, side - window + 1): column j holds the Gaussian window that starts at position j, as
+    `like`'s type.
+    """
     row = torch.arange(side, device=like.device)[:, None]
     column = torch.arange(side - window + 1, device=like.device)[None, :]
     tap = row - column

@@ -54,7 +54,9 @@ def qabf(
     return qabf_from(*(edges(image, rule) for image in (fused, mri, pet)), mask, rule)
 
 
-def qabf_from(fused: Edges, mri: Edges, pet: Edges, mask: Tensor | None = None, rule: str = "standard") -> Tensor:
+def qabf_from(
+    fused: Edges, mri: Edges, pet: Edges, mask: Tensor | None = None, rule: str = "standard"
+) -> Tensor:
     """`qabf` of images whose edges are known."""
     kept = sum(_preserved(fused, source, rule) * source.strength for source in (mri, pet))
     total = masked_sum(mri.strength + pet.strength, mask)

@@ -28,7 +28,9 @@ class Windows(NamedTuple):
     shape: tuple[int, ...]  # (B, H - 2, W - 2), N = B (H - 2) (W - 2)
 
 
-def fmi(fused: Tensor, source: Tensor, mask: Tensor | None = None, feature: str = "pixel") -> Tensor:
+def fmi(
+    fused: Tensor, source: Tensor, mask: Tensor | None = None, feature: str = "pixel"
+) -> Tensor:
     """FMI = mean over 3 x 3 windows of 2 MI / (H_F + H_A) of a feature image; (B,), 2-D.
 
     Each window, scaled from its own minimum and maximum and divided by its sum, is read as a
@@ -77,7 +79,11 @@ FEATURES = {"pixel": lambda image: image, "gradient": gradient}
 def _positions(image: Tensor) -> Tensor:
     """(9, B, H - 2, W - 2): the nine pixels of every window, down the columns first."""
     height, width = (size - SIDE + 1 for size in image.shape[1:])
-    shifts = [image[:, row : row + height, column : column + width] for column in range(SIDE) for row in range(SIDE)]
+    shifts = [
+        image[:, row : row + height, column : column + width]
+        for column in range(SIDE)
+        for row in range(SIDE)
+    ]
     return torch.stack(shifts)
 
 

@@ -40,14 +40,16 @@ class Features(NamedTuple):
     constant: Tensor  # (B,) boolean
 
 
-def fsim(fused: Tensor, source: Tensor, mask: Tensor | None = None, form: Form = RELEASED) -> Tensor:
+def fsim(
+    fused: Tensor, source: Tensor, mask: Tensor | None = None, form: Form = RELEASED
+) -> Tensor:
     """FSIM = sum(S_pc S_g P) / sum(P), P = max(P_F, P_A), over pixels (of the mask); (B,), 2-D.
 
     S_pc = (2 P_F P_A + 0.85) / (P_F^2 + P_A^2 + 0.85) and S_g the same of the gradients with 160.
-    Images are (B, H, W) in [0, 1]. Range 0 to 1, higher is better, 1 for identical images; NaN where
-    an image is constant. Insensitive: unrelated noise scores 0.77 (standard) or 0.89 (released).
-    L. Zhang, L. Zhang, Mou, D. Zhang, IEEE TIP 20(8), 2011; phase congruency: Kovesi, Videre 1(3),
-    1999.
+    Images are (B, H, W) in [0, 1]. Range 0 to 1, higher is better, 1 for identical images; NaN
+    where an image is constant. Insensitive: unrelated noise scores 0.77 (standard) or 0.89
+    (released). L. Zhang, L. Zhang, Mou, D. Zhang, IEEE TIP 20(8), 2011; phase congruency: Kovesi,
+    Videre 1(3), 1999.
 
     `STANDARD` is the form of the paper. `RELEASED` is what the released code computes: phase
     congruency summed over six orientations, and Scharr slopes rounded to unsigned integers although
@@ -164,7 +166,9 @@ def _released_congruency(response: Tensor) -> Tensor:
     tau = _median(amplitude[:, 0].flatten(1)) / math.sqrt(math.log(4))
     noise = tau * (1 - 2.0**-SCALES) / (1 - 0.5)
     threshold = noise * (math.sqrt(math.pi / 2) + NOISE_SIGMAS * math.sqrt((4 - math.pi) / 2))
-    energy = _energy(even, odd, RELEASED.epsilon) - threshold.clamp(min=RELEASED.epsilon)[:, None, None]
+    energy = (
+        _energy(even, odd, RELEASED.epsilon) - threshold.clamp(min=RELEASED.epsilon)[:, None, None]
+    )
     sums = amplitude.sum(1)
     width = (sums / (amplitude.amax(1) + RELEASED.epsilon) - 1) / (SCALES - 1)
     return torch.sigmoid(10 * (width - 0.5)) * energy.clamp(min=0) / sums

@@ -56,7 +56,9 @@ def clip_unit(volume: Image) -> tuple[Image, float]:
 
 
 def head_mask(mri: Tensor, pet: Tensor) -> Tensor:
-    """Where either source is above 0.05 of the [0, 1] scale; compared as float32, the volumes' own type."""
+    """Where either source is above 0.05 of the [0, 1] scale; compared as float32, the volumes' own
+    type.
+    """
     threshold = float(np.float32(0.05))
     return (mri > threshold) | (pet > threshold)
 

@@ -123,7 +123,9 @@ def mi(fused: Tensor, source: Tensor, mask: Tensor | None = None, bins: int = MI
 
     Range 0 to ln 10 = 2.303, higher is better, H_A for identical images.
     """
-    return mutual_information(range_histogram(fused, bins, mask), range_histogram(source, bins, mask))
+    return mutual_information(
+        range_histogram(fused, bins, mask), range_histogram(source, bins, mask)
+    )
 
 
 def mi_bits(fused: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:

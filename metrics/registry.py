@@ -48,7 +48,9 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "psnr": Metric("PSNR", "10 log10(1 / MSE) dB, peak 1; mean over the sources", "0..inf"),
-    "psnr_pooled": Metric("PSNR pooled", "10 log10(1 / mean of the two MSE) dB, peak 1", "0..inf", combine=None),
+    "psnr_pooled": Metric(
+        "PSNR pooled", "10 log10(1 / mean of the two MSE) dB, peak 1", "0..inf", combine=None
+    ),
     "ssim": Metric("SSIM", "Gaussian windows of 11, sigma 1.5, inside the image only", "-1..1"),
     "ms_ssim": Metric("MS-SSIM", "SSIM over four scales, weights renormalised to sum 1", "0..1"),
     "nmi": Metric("NMI", "(H_F + H_A) / H_FA, 100 bins from minimum to maximum", "1..2"),
@@ -59,24 +61,40 @@ METRICS: dict[str, Metric] = {
         "0..16",
         combine="sum",
     ),
-    "fsim": Metric("FSIM", "as released: 6 orientations, rounded gradients", "0..1", slicewise=True),
+    "fsim": Metric(
+        "FSIM", "as released: 6 orientations, rounded gradients", "0..1", slicewise=True
+    ),
     "fsim_standard": Metric("FSIM (standard)", "as in the FSIM paper", "0..1", slicewise=True),
     "fmi_pixel": Metric("FMI pixel", "2 MI / (H_F + H_A) in 3x3 windows", "0..1", slicewise=True),
-    "fmi_gradient": Metric("FMI gradient", "FMI of the derivative along the second axis", "0..1", slicewise=True),
+    "fmi_gradient": Metric(
+        "FMI gradient", "FMI of the derivative along the second axis", "0..1", slicewise=True
+    ),
     "fmi_edge": Metric("FMI edge", "FMI of thinned binary Sobel edges", "0..1", slicewise=True),
-    "qabf": Metric("Qabf", "Sobel strength and angle kept", "0..0.9748", combine=None, slicewise=True),
-    "vif": Metric("VIF", "pixel domain, four scales; mean over the sources", "0..1", slicewise=True),
-    "viff": Metric("VIFF", "VIF from the source of smaller gain", "0..1", combine=None, slicewise=True),
+    "qabf": Metric(
+        "Qabf", "Sobel strength and angle kept", "0..0.9748", combine=None, slicewise=True
+    ),
+    "vif": Metric(
+        "VIF", "pixel domain, four scales; mean over the sources", "0..1", slicewise=True
+    ),
+    "viff": Metric(
+        "VIFF", "VIF from the source of smaller gain", "0..1", combine=None, slicewise=True
+    ),
     "scd": Metric("SCD", "r(F - PET, MRI) + r(F - MRI, PET)", "-2..2", combine="sum"),
     "cc": Metric("CC", "Pearson correlation; mean over the sources", "-1..1"),
-    "ncie": Metric("NCIE", "entropy of the eigenvalues of three mutual informations", "0.802..1", combine=None),
+    "ncie": Metric(
+        "NCIE", "entropy of the eigenvalues of three mutual informations", "0.802..1", combine=None
+    ),
     "q_mi": Metric("Q_MI", "2 [sum over sources of MI / (H_A + H_F)]", "0..2", combine=None),
-    "piella_qw": Metric("Piella QW", "UQI in windows of 8, weighted by saliency", "-1..1", combine=None),
+    "piella_qw": Metric(
+        "Piella QW", "UQI in windows of 8, weighted by saliency", "-1..1", combine=None
+    ),
     "en": Metric("EN", "entropy in bits of 256 grey levels; no reference", "0..8", combine=None),
     "sd": Metric("SD", "standard deviation, x255; no reference", "0..127.5", combine=None),
     "sf": Metric("SF", "RMS of first differences, x255; no reference", "0..", combine=None),
     "ag": Metric("AG", "mean gradient magnitude, x255; no reference", "0..", combine=None),
-    "clipped": Metric("Clipped", "fraction of fused voxels outside [0, 1]", "0..1", "lower", combine=None),
+    "clipped": Metric(
+        "Clipped", "fraction of fused voxels outside [0, 1]", "0..1", "lower", combine=None
+    ),
 }
 
 

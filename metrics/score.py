@@ -182,7 +182,9 @@ class Scorer:
             stacks = [_slices(fused, axis, index) for axis, index, _ in self._planes]
 
         def run(family: Family) -> tuple[dict[str, float], dict[str, str]]:
-            return _family_scores(family, self._runs[family], stacks if family.slicewise else [whole])
+            return _family_scores(
+                family, self._runs[family], stacks if family.slicewise else [whole]
+            )
 
         scores, self.undefined = {}, {}
         for values, reasons in _side_by_side(run, self.families).values():
@@ -207,7 +209,9 @@ def _families(names: Sequence[str] | None, protocol: str) -> list[Family]:
             chosen.append(family)
         wanted -= keys
     if wanted:
-        raise ValueError(f"unknown metrics: {', '.join(sorted(wanted))}; known: {', '.join(METRICS)}")
+        raise ValueError(
+            f"unknown metrics: {', '.join(sorted(wanted))}; known: {', '.join(METRICS)}"
+        )
     return chosen
 
 
@@ -244,7 +248,9 @@ def _side_by_side(function: Callable[[Family], Any], families: list[Family]) -> 
     return {family: results[family] for family in families}
 
 
-def _family_scores(family: Family, runs: list | str, stacks: list[Tensor]) -> tuple[dict[str, float], dict[str, str]]:
+def _family_scores(
+    family: Family, runs: list | str, stacks: list[Tensor]
+) -> tuple[dict[str, float], dict[str, str]]:
     """Average over slices, then planes, then sources; the second result says what has no value."""
     scores, reasons = {}, {}
     if isinstance(runs, str):

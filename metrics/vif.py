@@ -68,10 +68,10 @@ def vif(fused: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
     """VIF = sum log(1 + g^2 v / (rest + 2)) / sum log(1 + v / 2) over four scales; (B,), 2-D.
 
     v is the local variance of the source, g the local gain towards the fused image, rest what the
-    gain does not explain. Range 0 to 1 (above 1 where contrast is enhanced), higher is better, 1 for
-    identical images; NaN where the source is constant. Sides of 41 pixels at least.
-    Sheikh, Bovik, IEEE TIP 15(2), 2006, pixel-domain form; reported as the mean over the sources,
-    where many fusion tables print the sum.
+    gain does not explain. Range 0 to 1 (above 1 where contrast is enhanced), higher is better, 1
+    for identical images; NaN where the source is constant. Sides of 41 pixels at least. Sheikh,
+    Bovik, IEEE TIP 15(2), 2006, pixel-domain form; reported as the mean over the sources, where
+    many fusion tables print the sum.
     """
     return vif_from(gains(levels(fused), levels(source)), mask)
 
@@ -111,7 +111,8 @@ def viff(fused: Tensor, mri: Tensor, pet: Tensor, mask: Tensor | None = None) ->
 
     Noise variance 0.005 * 255^2, scale weights (1, 0, 0.15, 1) / 2.15. Range 0 to 1 (can exceed),
     higher is better, 1 for three identical images; NaN where both sources are constant.
-    Han, Cai, Cao, Xu, Information Fusion 14(2), 2013, with the selection rule of its published code.
+    Han, Cai, Cao, Xu, Information Fusion 14(2), 2013, with the selection rule of its published
+    code.
     """
     described = levels(fused)
     return viff_from(*(gains(described, levels(source)) for source in (mri, pet)), mask)

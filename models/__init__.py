@@ -1,6 +1,7 @@
 """Fusion networks by name: `build_model("dc2fusion", embed_dim=96)`.
 
-Every model is an `nn.Module` with `forward(mri, pet) -> fused`, all (B, 1, D, H, W) float in [0, 1].
+Every model is an `nn.Module` with `forward(mri, pet) -> fused`, all (B, 1, D, H, W) float in [0,
+1].
 """
 
 from collections.abc import Callable
@@ -68,9 +69,10 @@ def build_model(name: str, **options) -> nn.Module:
 
     Args:
         name: one of `model_names()`.
-        options: the model's own options, for example `embed_dim`, `variant`, `fusion` of `DC2Fusion`. The 2-D
-            methods also take `weights` (a file, see `models.baselines.weights`) and `plane`, `batch` and `stretch`
-            of `Slicewise`, whose `method` is the network itself.
+        options: the model's own options, for example `embed_dim`, `variant`, `fusion` of
+            `DC2Fusion`. The 2-D methods also take `weights` (a file, see
+            `models.baselines.weights`) and `plane`, `batch` and `stretch` of `Slicewise`, whose
+            `method` is the network itself.
 
     Raises:
         ValueError: for an unknown name, with the known ones; for weights that do not fit.

@@ -56,7 +56,9 @@ class PatchMerging(nn.Module):
 
 
 class PatchExpanding(nn.Module):
-    """Doubles the grid and halves the width: ConvTranspose3d(C -> C/2, kernel 2, stride 2), LayerNorm."""
+    """Doubles the grid and halves the width: ConvTranspose3d(C -> C/2, kernel 2, stride 2),
+    LayerNorm.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -73,8 +75,8 @@ class Stage(nn.ModuleList):
 
     Args:
         blocks: the blocks.
-        checkpoint_activations: keep only the tokens between calls for the backward pass, where each call is
-            computed a second time.
+        checkpoint_activations: keep only the tokens between calls for the backward pass, where each
+            call is computed a second time.
     """
 
     def __init__(self, blocks: Iterable[DCFBlock], checkpoint_activations: bool = False) -> None:
@@ -91,7 +93,8 @@ class Stage(nn.ModuleList):
         """One call of a block, with its activations or without."""
         if not (self.checkpoint_activations and torch.is_grad_enabled()):
             return block(x, y)
-        # torch.compile takes no contexts, and needs none: it computes only the activations again, not the statistics.
+        # torch.compile takes no contexts, and needs none: it computes only the activations again,
+        # not the statistics.
         compiling = torch.compiler.is_compiling()
         options = {} if compiling else {"context_fn": lambda: (nullcontext(), block.repeated())}
         return checkpoint(block, x, y, use_reentrant=False, **options)
@@ -105,13 +108,16 @@ class SkipReduction(nn.Linear):
 
     def forward(self, stream: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         if stream.shape[1:4] != skip.shape[1:4]:  # after odd sides
-            resized = F.interpolate(channels_first(stream), skip.shape[1:4], mode="trilinear", align_corners=True)
+            resized = F.interpolate(
+                channels_first(stream), skip.shape[1:4], mode="trilinear", align_corners=True
+            )
             stream = channels_last(resized)
         return super().forward(torch.cat((stream, skip), dim=-1))
 
 
 class Head(nn.Module):
-    """LayerNorm, ConvTranspose3d(2E -> E/2, kernel 4, stride 4), Conv3d(E/2 -> 2, kernel 3, padding 1).
+    """LayerNorm, ConvTranspose3d(2E -> E/2, kernel 4, stride 4), Conv3d(E/2 -> 2, kernel 3, padding
+    1).
 
     Args:
         embed_dim: E.
@@ -135,14 +141,16 @@ class DC2Fusion(nn.Module):
     """The DC2Fusion network.
 
     Args:
-        embed_dim: E, the width of the first stage (96 in the paper: 93,248,954 parameters). Must be a
-            multiple of 24, so that every stage's width is divisible by its heads and by 8.
+        embed_dim: E, the width of the first stage (96 in the paper: 93,248,954 parameters). Must be
+            a multiple of 24, so that every stage's width is divisible by its heads and by 8.
         variant: "paper" or "released", see `models.variants`.
-        fusion: name of the fusion strategy, see `models.fusion_layer`; None takes the variant's own.
+        fusion: name of the fusion strategy, see `models.fusion_layer`; None takes the variant's
+            own.
         switched: single differences ("R1" ..) that take the other variant's form, for ablation.
         path: "fast", or "plain" for the slow oracle, see `models.ops.paths`.
-        checkpoint_activations: compute each block a second time in the backward pass instead of keeping
-            its activations, for small cards: same numbers, a fraction of the memory, a third more time.
+        checkpoint_activations: compute each block a second time in the backward pass instead of
+            keeping its activations, for small cards: same numbers, a fraction of the memory, a
+            third more time.
 
     Raises:
         ValueError: for an unknown name, or an `embed_dim` that is not a positive multiple of 24.
@@ -165,7 +173,9 @@ class DC2Fusion(nn.Module):
         self.fuse_maps = fusion_strategy(fusion or self.variant.fusion)  # [R5]
 
         widths = [embed_dim * 2**level for level in range(len(DEPTHS))]
-        stages = [self._stages(widths, path, checkpoint_activations) for _ in ("encoder", "decoder")]
+        stages = [
+            self._stages(widths, path, checkpoint_activations) for _ in ("encoder", "decoder")
+        ]
         self.patch_embedding = PatchEmbedding(embed_dim)
         self.encoder = nn.ModuleList(stages[0])
         self.merging = nn.ModuleList(PatchMerging(width) for width in widths[:-1])
@@ -197,7 +207,8 @@ class DC2Fusion(nn.Module):
             (B, 1, D, H, W) on the same grid. Not bounded: clip to [0, 1] before saving or scoring.
 
         Raises:
-            ValueError: if the shapes differ or are not (B, 1, D, H, W), or a training volume is too small.
+            ValueError: if the shapes differ or are not (B, 1, D, H, W), or a training volume is too
+                small.
         """
         maps = self.stream_maps(mri, pet)
         return self.fuse_maps(maps[:, :1], maps[:, 1:])
@@ -212,7 +223,9 @@ class DC2Fusion(nn.Module):
         return self.head(mri, pet)[:, :, :d, :h, :w]
 
     def encode(self, mri: torch.Tensor, pet: torch.Tensor) -> tuple[*Streams, list[Streams]]:
-        """Tokens (B, D, H, W, E) -> deepest tokens (.., 8E) and the skip features of stages 0, 1, 2."""
+        """Tokens (B, D, H, W, E) -> deepest tokens (.., 8E) and the skip features of stages 0, 1,
+        2.
+        """
         skips = []
         for stage, merging in zip(self.encoder[:-1], self.merging, strict=True):
             mri, pet = stage(mri, pet)

@@ -1,13 +1,18 @@
-"""The deformable cross feature blend (DCFB) block, the heart of DC2Fusion (arXiv 2310.06291, section 2).
+"""The deformable cross feature blend (DCFB) block, the heart of DC2Fusion (arXiv 2310.06291,
+section 2).
 
 A block updates one stream, x, by looking at its partner, y, in three steps:
-    PositionalRelationship   where to look: an offset field of at most one token, y sampled there gives y'
-    CrossFeatureBlend        what to take: a convolution branch and an attention branch that gate each other
+    PositionalRelationship   where to look: an offset field of at most one token, y sampled there
+                             gives y'
+    CrossFeatureBlend        what to take: a convolution branch and an attention branch that gate
+                             each other
     the MLP                  as in any transformer block
 
-Shapes: tokens are channels last, (B, D, H, W, C); convolutions read the same memory through a permuted
-view (B, C, D, H, W), which is PyTorch's channels-last format. 1x1x1 convolutions are Linear layers here.
-[R1] .. [R9] mark the places where the paper and the released code differ, see `models.variants`.
+Shapes: tokens are channels last, (B, D, H, W, C); convolutions read the same memory through a
+    permuted
+view (B, C, D, H, W), which is PyTorch's channels-last format. 1x1x1 convolutions are Linear layers
+here. [R1] .. [R9] mark the places where the paper and the released code differ, see
+`models.variants`.
 """
 
 from collections.abc import Iterator
@@ -40,12 +45,15 @@ def channels_last(volume: torch.Tensor) -> torch.Tensor:
 
 def pad_tokens(tokens: torch.Tensor, multiples: tuple[int, int, int]) -> torch.Tensor:
     """Zero-pad (B, D, H, W, C) at the end of each axis to a multiple of the given number of tokens."""
-    d, h, w = (-side % multiple for side, multiple in zip(tokens.shape[1:4], multiples, strict=True))
+    d, h, w = (
+        -side % multiple for side, multiple in zip(tokens.shape[1:4], multiples, strict=True)
+    )
     return F.pad(tokens, (0, 0, 0, w, 0, h, 0, d)) if d or h or w else tokens
 
 
 class PositionalRelationship(nn.Module):
-    """Positional relationship estimation: samples the partner where an estimated offset field points.
+    """Positional relationship estimation: samples the partner where an estimated offset field
+    points.
 
     Args:
         width: C.
@@ -81,10 +89,13 @@ class PositionalRelationship(nn.Module):
     def offset_field(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """(B, D, H, W, 3): offsets along depth, height, width in normalised coordinates.
 
-        The grid spans [-1, 1] on each axis, so a token is 2 / side wide and no offset exceeds one token.
+        The grid spans [-1, 1] on each axis, so a token is 2 / side wide and no offset exceeds one
+        token.
         """
         z = self.embed(torch.cat((x, y), dim=-1))
-        z = depthwise_conv3d(channels_first(z), self.depthwise.weight, self.depthwise.bias, self.path)
+        z = depthwise_conv3d(
+            channels_first(z), self.depthwise.weight, self.depthwise.bias, self.path
+        )
         z = channels_last(z)
         raw = norm_gelu_linear(z, self.norm, self.to_offset, self.path)
         # Positions in bf16 would be off by a tenth of a token on a grid of 32.
@@ -143,7 +154,14 @@ class WindowCrossAttention(nn.Module):
         value = self.value(x if self.variant.own_values else partner)  # [R9]
         linear = self.variant.linear_attention  # [R4]
         return window_attention(
-            self.query(x), self.key(partner), value, channel_gate, self.heads, window, linear, self.path
+            self.query(x),
+            self.key(partner),
+            value,
+            channel_gate,
+            self.heads,
+            window,
+            linear,
+            self.path,
         )
 
 
@@ -177,7 +195,9 @@ class BlendConv(nn.Module):
         first, second = self.group_inputs(x, partner)
         return blend_conv3d(first, second, self.weight, self.bias, self.path)
 
-    def group_inputs(self, x: torch.Tensor, partner: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def group_inputs(
+        self, x: torch.Tensor, partner: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The first and the second channel of every group, (B, C, D, H, W) each."""
         if not self.concatenated_groups:
             return x, partner
@@ -207,7 +227,9 @@ class CrossFeatureBlend(nn.Module):
         self.spatial_gate = Gate(width, 1, path)
         self.merge = nn.Linear(2 * width, width)
 
-    def forward(self, x: torch.Tensor, partner: torch.Tensor, norm: nn.LayerNorm, window: tuple) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, partner: torch.Tensor, norm: nn.LayerNorm, window: tuple
+    ) -> torch.Tensor:
         """Blend the stream with its sampled partner.
 
         Args:
@@ -252,7 +274,9 @@ class DCFBlock(nn.Module):
         path: "fast" or "plain", see `models.ops.paths`.
     """
 
-    def __init__(self, width: int, heads: int, drop_path: float, variant: Variant, path: str = "fast") -> None:
+    def __init__(
+        self, width: int, heads: int, drop_path: float, variant: Variant, path: str = "fast"
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)  # one norm, used in all three places of the block
         self.relationship = PositionalRelationship(width, variant, path)
@@ -267,7 +291,9 @@ class DCFBlock(nn.Module):
 
     @contextmanager
     def repeated(self) -> Iterator[None]:
-        """While a call is computed again for its activations: the running statistics have seen it already."""
+        """While a call is computed again for its activations: the running statistics have seen it
+        already.
+        """
         norm = self.blend.blend_norm
         momentum, count = norm.momentum, norm.num_batches_tracked
         norm.momentum, norm.num_batches_tracked = 0.0, None

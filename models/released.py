@@ -1,7 +1,7 @@
 """Checkpoints of the released DC2Fusion code: their keys, and how they map to this network's.
 
-A released checkpoint is a plain state dict. Each of its keys is loaded, or named as skipped because the
-released forward never uses it; a key too many or too few is an error.
+A released checkpoint is a plain state dict. Each of its keys is loaded, or named as skipped because
+the released forward never uses it; a key too many or too few is an error.
 """
 
 import re
@@ -63,7 +63,9 @@ _UNUSED = re.compile(r".*\.cross_attn\.proj\.(weight|bias)|swin\.concat_back_dim
 
 
 def own_key(released_key: str) -> str | None:
-    """This network's name for a key of a released checkpoint; None where the released code has none."""
+    """This network's name for a key of a released checkpoint; None where the released code has
+    none.
+    """
     module, _, parameter = released_key.rpartition(".")
     if block := _BLOCK.fullmatch(module):
         side = "encoder" if block[1] == "layers" else "decoder"
@@ -92,16 +94,16 @@ def load_released(model: nn.Module, state_dict: dict[str, torch.Tensor]) -> list
     """Load a checkpoint of the released code.
 
     Args:
-        model: a DC2Fusion of the checkpoint's width. Its variant is not changed: `variant="released"`
-            gives the released code's numbers.
+        model: a DC2Fusion of the checkpoint's width. Its variant is not changed:
+            `variant="released"` gives the released code's numbers.
         state_dict: the released checkpoint, keys such as `swin.layers.0.blocks.0.norm1.weight`.
 
     Returns:
         The keys that were skipped because the released forward does not use them.
 
     Raises:
-        ValueError: for a key too many, a key too few or a tensor of another shape; the message names it.
-            The model is unchanged then.
+        ValueError: for a key too many, a key too few or a tensor of another shape; the message
+            names it. The model is unchanged then.
     """
     skipped, renamed = [], {}
     wanted = model.state_dict()
@@ -116,7 +118,9 @@ def load_released(model: nn.Module, state_dict: dict[str, torch.Tensor]) -> list
     missing = wanted.keys() - renamed.keys()
     if missing:
         missing_names = [key for key in wanted if key in missing]
-        raise ValueError(f"the checkpoint lacks {len(missing)} of {len(wanted)} tensors, first {missing_names[0]}")
+        raise ValueError(
+            f"the checkpoint lacks {len(missing)} of {len(wanted)} tensors, first {missing_names[0]}"
+        )
     model.load_state_dict(renamed)
     return skipped
 

@@ -1,7 +1,8 @@
 """Where the paper's DC2Fusion and its released code differ: one named switch for each difference.
 
-Every difference is a field of `Variant`; the code that it steers names the field, and nothing else in the
-network asks which variant it is. `docs/model.md` has the table, and what each did in a short training.
+Every difference is a field of `Variant`; the code that it steers names the field, and nothing else
+in the network asks which variant it is. `docs/model.md` has the table, and what each did in a short
+training.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -12,17 +13,20 @@ class Variant:
     """The reading of the method that a network follows.
 
     Attributes:
-        aligned_corners: [R1] offset sampling takes the outermost token centres for the corners of the
-            grid (`align_corners=True`), so that a zero offset shrinks the partner by (n-1)/n. Otherwise a
-            zero offset returns the partner itself.
+        aligned_corners: [R1] offset sampling takes the outermost token centres for the corners of
+            the grid (`align_corners=True`), so that a zero offset shrinks the partner by (n-1)/n.
+            Otherwise a zero offset returns the partner itself.
         concatenated_groups: [R2] the 7x7x7 grouped convolution groups channels 2i and 2i+1 of
-            cat[x, y'], so that no group sees both streams. Otherwise group i sees channel i of both.
+            cat[x, y'], so that no group sees both streams. Otherwise group i sees channel i of
+            both.
         width_as_bn_eps: [R3] the BatchNorm behind that convolution has eps = C. Otherwise 1e-5.
         linear_attention: [R4] attention is (q k^T) v without softmax.
-        fusion: [R5] the fusion strategy that this reading uses by default, see `models.fusion_layer`.
-        scrambled_partner: [R8] the sampled partner (B, C, D, H, W) is reinterpreted as (B, D, H, W, C)
-            instead of permuted, which mixes channels and space.
-        own_values: [R9] attention takes its values from the stream itself instead of from the partner.
+        fusion: [R5] the fusion strategy that this reading uses by default, see
+            `models.fusion_layer`.
+        scrambled_partner: [R8] the sampled partner (B, C, D, H, W) is reinterpreted as (B, D, H, W,
+            C) instead of permuted, which mixes channels and space.
+        own_values: [R9] attention takes its values from the stream itself instead of from the
+            partner.
     """
 
     aligned_corners: bool

@@ -1,8 +1,10 @@
-"""Prepare a cohort: every pair of scans converted, aligned, written and pictured, each in a process of its own.
+"""Prepare a cohort: every pair of scans converted, aligned, written and pictured, each in a process
+of its own.
 
-What is finished stays finished: a subject is skipped when it was made from the same files with the same options
-and versions, and its images are whole. All subjects are judged together at the end, because what a plausible
-alignment looks like depends on the cohort; only then do they appear in the data set.
+What is finished stays finished: a subject is skipped when it was made from the same files with the
+    same options
+and versions, and its images are whole. All subjects are judged together at the end, because what a
+plausible alignment looks like depends on the cohort; only then do they appear in the data set.
 """
 
 import contextlib
@@ -30,7 +32,14 @@ from utils.processes import Outcome, Task, run_tasks
 BYTES_EACH = 1 << 30  # memory of a process at 1 mm
 DISK_EACH = 30_000_000  # bytes of two volumes of 1 mm with a scanner's noise
 _PACKAGES = {"ants": "antspyx", "pydicom": "pydicom", "nilearn": "nilearn"}
-_OTHERS = ("numpy", "scipy", "nibabel", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg")  # change voxels, too
+_OTHERS = (
+    "numpy",
+    "scipy",
+    "nibabel",
+    "pylibjpeg",
+    "pylibjpeg-libjpeg",
+    "pylibjpeg-openjpeg",
+)  # change voxels, too
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -71,7 +80,9 @@ class Item:
     @property
     def warnings(self) -> list[str]:
         """Of the pair as it was found now, and of its images when they were made."""
-        return list(dict.fromkeys([*self.pair.warnings, *(self.record["warnings"] if self.record else ())]))
+        return list(
+            dict.fromkeys([*self.pair.warnings, *(self.record["warnings"] if self.record else ())])
+        )
 
 
 def check_packages() -> None:
@@ -80,9 +91,15 @@ def check_packages() -> None:
     Raises:
         InputError: one is missing.
     """
-    missing = [name for module, name in _PACKAGES.items() if importlib.util.find_spec(module) is None]
+    missing = [
+        name for module, name in _PACKAGES.items() if importlib.util.find_spec(module) is None
+    ]
     if missing:
-        raise InputError("prepare.py", f"{', '.join(missing)} not installed", "pip install -r requirements-prep.txt")
+        raise InputError(
+            "prepare.py",
+            f"{', '.join(missing)} not installed",
+            "pip install -r requirements-prep.txt",
+        )
 
 
 def prepare(
@@ -113,7 +130,8 @@ def prepare(
         an item for each pair, in their order.
 
     Raises:
-        InputError: the template or the folder cannot be used, or the folder holds a data set of another kind.
+        InputError: the template or the folder cannot be used, or the folder holds a data set of
+            another kind.
     """
     if options.template:  # one error for all, before anything is touched
         load_template(options.template)
@@ -124,7 +142,11 @@ def prepare(
     by_name = {item.pair.name: item for item in items}
     versions = _versions()
     tasks = [
-        Task(name, Job(item.pair, item.place, options, folder.root, item.fingerprint, versions), folder.log(name))
+        Task(
+            name,
+            Job(item.pair, item.place, options, folder.root, item.fingerprint, versions),
+            folder.log(name),
+        )
         for name, item in by_name.items()
         if not item.record and not item.problem
     ]
@@ -144,14 +166,20 @@ def prepare(
 # Planning ----------------------------------------------------------------------------------------
 
 
-def _plan(pairs: Sequence[ScanPair], options: PrepareOptions, folder: PreparedFolder, force: bool) -> list[Item]:
+def _plan(
+    pairs: Sequence[ScanPair], options: PrepareOptions, folder: PreparedFolder, force: bool
+) -> list[Item]:
     """Every pair with its place and fingerprint, and what earlier runs have made of it."""
-    places = [place_of(pair.name, options.layout, options.space, options.template) for pair in pairs]
+    places = [
+        place_of(pair.name, options.layout, options.space, options.template) for pair in pairs
+    ]
     there, own = folder.subjects(), {place.folder for place in places}
     _refuse_another_kind(folder.root, there, options)
     others = [path.as_posix() for path in there if path not in own]
     if others:
-        notice(f"{folder.root}: {len(others)} subjects of earlier runs stay as they are: {_first(others)}")
+        notice(
+            f"{folder.root}: {len(others)} subjects of earlier runs stay as they are: {_first(others)}"
+        )
     waiting = folder.waiting() - {pair.name for pair in pairs}
     if waiting:
         problem = f"{len(waiting)} subjects of an interrupted run wait for one that has them among its pairs"
@@ -181,8 +209,11 @@ def _first(names: Iterable[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _refuse_another_kind(root: Path, there: Mapping[Path, tuple[str, dict]], options: PrepareOptions) -> None:
-    """Refuse to put subjects beside others that were made in another way: no training could use both.
+def _refuse_another_kind(
+    root: Path, there: Mapping[Path, tuple[str, dict]], options: PrepareOptions
+) -> None:
+    """Refuse to put subjects beside others that were made in another way: no training could use
+    both.
 
     Raises:
         InputError: layout, space, mask, or the template that the images lie on, differ.
@@ -200,7 +231,12 @@ def _kind(layout: str, options: Mapping, template: str | None) -> dict[str, str 
     """What all subjects of a data set must have in common, by flag."""
     space, mask = options.get("space"), options.get("mask")
     decides = space == "mni" or mask == "brain"  # else the template only serves the judgement
-    return {"--layout": layout, "--space": space, "--mask": mask, "--template": template if decides else None}
+    return {
+        "--layout": layout,
+        "--space": space,
+        "--mask": mask,
+        "--template": template if decides else None,
+    }
 
 
 def template_name(path: Path | None) -> str:
@@ -209,14 +245,19 @@ def template_name(path: Path | None) -> str:
 
 
 def _compare_space(root: Path, subjects: int) -> None:
-    """Say so when the disk may not hold what is to be made; each subject looks again before it writes."""
+    """Say so when the disk may not hold what is to be made; each subject looks again before it
+    writes.
+    """
     free, needed = shutil.disk_usage(root).free, subjects * DISK_EACH
     if free < needed:
-        notice(f"{root}: {free / 1e9:.1f} GB are free, {subjects} subjects can need {needed / 1e9:.1f} GB")
+        notice(
+            f"{root}: {free / 1e9:.1f} GB are free, {subjects} subjects can need {needed / 1e9:.1f} GB"
+        )
 
 
 def fingerprint(pair: ScanPair, options: PrepareOptions) -> str:
-    """A hash of everything that a subject's files depend on: inputs, options, template and versions.
+    """A hash of everything that a subject's files depend on: inputs, options, template and
+    versions.
 
     Raises:
         OSError: an input or the template is not there.
@@ -226,15 +267,24 @@ def fingerprint(pair: ScanPair, options: PrepareOptions) -> str:
         for path in sorted(scan.files):
             status = os.stat(path)
             inputs.append([os.fspath(path.absolute()), status.st_size, status.st_mtime_ns])
-    about = [[s.modality, s.format, s.description, s.frame_durations, s.matrix_z] for s in (pair.mri, pair.pet)]
-    template = hashlib.sha256(options.template.read_bytes()).hexdigest() if options.template else "nilearn"
+    about = [
+        [s.modality, s.format, s.description, s.frame_durations, s.matrix_z]
+        for s in (pair.mri, pair.pet)
+    ]
+    template = (
+        hashlib.sha256(options.template.read_bytes()).hexdigest() if options.template else "nilearn"
+    )
     content = [VERSION, inputs, about, asdict(options) | {"template": template}, _versions()]
-    return hashlib.sha256(json.dumps(content, default=str).encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(
+        json.dumps(content, default=str).encode("utf-8", "surrogateescape")
+    ).hexdigest()
 
 
 def _versions() -> dict[str, str]:
     """Of the project and of the packages whose version can change voxels."""
-    found = {"dc2fusion": tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["version"]}
+    found = {
+        "dc2fusion": tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["version"]
+    }
     for package in (*_PACKAGES.values(), *_OTHERS):
         try:
             found[package] = importlib.metadata.version(package)
@@ -246,7 +296,9 @@ def _versions() -> dict[str, str]:
 # The cohort --------------------------------------------------------------------------------------
 
 
-def _note(item: Item, outcome: Outcome, folder: PreparedFolder, tell: Callable[[str], None]) -> None:
+def _note(
+    item: Item, outcome: Outcome, folder: PreparedFolder, tell: Callable[[str], None]
+) -> None:
     """What has become of a subject's task."""
     item.record, item.problem, item.seconds = outcome.result, outcome.problem, outcome.seconds
     if not item.problem:
@@ -255,7 +307,9 @@ def _note(item: Item, outcome: Outcome, folder: PreparedFolder, tell: Callable[[
     known = folder.complete_record(item.pair.name, item.place, item.fingerprint) is not None
     item.is_refused = outcome.is_final and not known
     if not item.is_refused and folder.has_result(item.pair.name, item.place):
-        item.problem += "; the earlier result stays" + ("" if known else ", made of other inputs or options")
+        item.problem += "; the earlier result stays" + (
+            "" if known else ", made of other inputs or options"
+        )
     tell(f"{item.pair.name}: {item.problem}")
 
 
@@ -267,7 +321,9 @@ def _judge(items: Iterable[Item], strict: bool) -> None:
     for name, item in made.items():
         item.flags = flags[name]
         if strict and not item.flags and (figures[name].get("nmi_brain") or math.inf) < LEAST_NMI:
-            item.flags = [f"NMI in the brain is {figures[name]['nmi_brain']:.3f}, below {LEAST_NMI} (--strict)"]
+            item.flags = [
+                f"NMI in the brain is {figures[name]['nmi_brain']:.3f}, below {LEAST_NMI} (--strict)"
+            ]
 
 
 def _settle(item: Item, folder: PreparedFolder, tell: Callable[[str], None]) -> None:

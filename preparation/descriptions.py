@@ -1,8 +1,10 @@
-"""What ADNI's names say: subject, kind of file, date and image id, and what a series description means.
+"""What ADNI's names say: subject, kind of file, date and image id, and what a series description
+means.
 
 A download has the folders `<subject>/<description>/<date>_<time>/I<image id>/` and files such as
-`ADNI_033_S_5198_MR_MT1__N3m_Br_20130510101112131_46_S188088_I372155.dcm`. Descriptions are compared after every run of
-other characters than letters and digits has become one `_`, because tables write `MT1; N3m` for the folder `MT1__N3m`.
+`ADNI_033_S_5198_MR_MT1__N3m_Br_20130510101112131_46_S188088_I372155.dcm`. Descriptions are compared
+after every run of other characters than letters and digits has become one `_`, because tables write
+`MT1; N3m` for the folder `MT1__N3m`.
 """
 
 import datetime
@@ -35,14 +37,20 @@ class Place:
 
 
 def read_place(folder: Path) -> Place:
-    """Subject, description, date and image id from the folders of a download; absurd dates are none."""
+    """Subject, description, date and image id from the folders of a download; absurd dates are
+    none.
+    """
     parts = folder.parts
     at = max((i for i, part in enumerate(parts) if SUBJECT.fullmatch(part)), default=None)
     if at is None:
         return Place()
     below = parts[at + 1 :]
     dates = [i for i, part in enumerate(below) if _DATE_FOLDER.fullmatch(part)]
-    date = plausible_date(*map(int, _DATE_FOLDER.fullmatch(below[dates[-1]]).groups())) if dates else None
+    date = (
+        plausible_date(*map(int, _DATE_FOLDER.fullmatch(below[dates[-1]]).groups()))
+        if dates
+        else None
+    )
     named = below[: dates[-1]] if dates else below[:1]
     images = [match for part in below if (match := _IMAGE_FOLDER.fullmatch(part))]
     image = f"I{images[-1][1]}" if images else None
@@ -67,8 +75,9 @@ def plain(description: str) -> str:
 def matches(pattern: str, description: str) -> bool:
     """Whether the user's pattern asks for this description.
 
-    A regular expression, case ignored, looked for in the description and in its plain form. A pattern without
-    regular expression signs is compared in its plain form too, so that texts copied from a table match folders.
+    A regular expression, case ignored, looked for in the description and in its plain form. A
+    pattern without regular expression signs is compared in its plain form too, so that texts copied
+    from a table match folders.
     """
     forms = (description, plain(description))
     if any(re.search(pattern, form, re.IGNORECASE) for form in forms):
@@ -90,15 +99,17 @@ _OTHER_MR = (
     "asl|pasl|pcasl|perfusion.*|cbf|relcbf|field_?map.*|field_mapping|b1|calibration.*|phase(?!_[a-z]_[a-z](?:_|$))|swi|tof|angio|mra|"
     "hippocamp.*|highreshippo.*|hhr|moco.*|average_dc|segmentation|mpr_(?:cor|tra|sag|ax).*"
 )
-_T1 = r"(?:adni_)?mprage.*|mp_?rage|mpr|mt1|(?:ir_?)?f?spgr|bravo|t1w?|t1_?3d|3d_?t1w?|tfe|.*mprage.*"
+_T1 = (
+    r"(?:adni_)?mprage.*|mp_?rage|mpr|mt1|(?:ir_?)?f?spgr|bravo|t1w?|t1_?3d|3d_?t1w?|tfe|.*mprage.*"
+)
 _LAST_RESORT = r"repeat.*|mpr_r|nd|rpt"
 
 
 def t1_rank(description: str) -> int | None:
     """How well an MR series suits, 0 best; None for one that is no T1 head.
 
-    0 fully corrected ADNI 1 images (`MPR; GradWarp; B1 Correction; N3; Scaled`), 1 those of ADNI GO and 2
-    (`MT1; GradWarp; N3m`, `MT1; N3m`), 2 others with N3, 3 images as acquired.
+    0 fully corrected ADNI 1 images (`MPR; GradWarp; B1 Correction; N3; Scaled`), 1 those of ADNI GO
+    and 2 (`MT1; GradWarp; N3m`, `MT1; N3m`), 2 others with N3, 3 images as acquired.
     """
     text = plain(description)
     corrected = "mpr_gradwarp_b1_correction_n3_scaled" in text
@@ -120,8 +131,8 @@ def is_last_resort(description: str) -> bool:
 
 # PET ---------------------------------------------------------------------------------------------
 
-# Processing versions from most to least wanted. The two co-registered kinds keep the scanner's own resolution, and the
-# mean of the dynamic one's frames is the averaged one, so they are one version.
+# Processing versions from most to least wanted. The two co-registered kinds keep the scanner's own
+# resolution, and the mean of the dynamic one's frames is the averaged one, so they are one version.
 UNIFORM_6MM, UNIFORM, STANDARDIZED = "uniform 6 mm resolution", "uniform resolution", "standardized"
 COREGISTERED, RAW = "co-registered", "raw"
 PET_VERSIONS = (UNIFORM_6MM, UNIFORM, STANDARDIZED, COREGISTERED, RAW)
@@ -149,11 +160,15 @@ _TRACERS = {
     r"o15|15o|h2o|water": "water",
 }
 # CTAC stays: it is an emission image corrected by CT.
-_NO_EMISSION = r"ac_?map|mu_?map|umap|transmission|tx|scout|topogram|nac|no_?ac|non_?ac|mip|localizer|mask"
+_NO_EMISSION = (
+    r"ac_?map|mu_?map|umap|transmission|tx|scout|topogram|nac|no_?ac|non_?ac|mip|localizer|mask"
+)
 
 
 def pet_version(description: str) -> tuple[str, int] | None:
-    """(processing version, rank within it) of an FDG-PET; None when `pet_problem` has something against it."""
+    """(processing version, rank within it) of an FDG-PET; None when `pet_problem` has something
+    against it.
+    """
     if pet_problem(description):
         return None
     text = plain(description)
@@ -164,10 +179,11 @@ def pet_version(description: str) -> tuple[str, int] | None:
 
 
 def pet_problem(description: str) -> str | None:
-    """Why a PET series is no FDG image by its description: another tracer, or no emission image at all.
+    """Why a PET series is no FDG image by its description: another tracer, or no emission image at
+    all.
 
-    Processed FDG series have no prefix before ADNI's description, every other tracer has; site texts (raw series) are
-    taken for FDG unless they name something else.
+    Processed FDG series have no prefix before ADNI's description, every other tracer has; site
+    texts (raw series) are taken for FDG unless they name something else.
     """
     text = plain(description)
     for words, tracer in _TRACERS.items():

@@ -1,4 +1,5 @@
-"""From everything a subject has to one MRI and one PET: nearest date, then preference, then the newer image.
+"""From everything a subject has to one MRI and one PET: nearest date, then preference, then the
+newer image.
 
 One pair a subject: a second visit of a person in another split would be a leak.
 """
@@ -60,12 +61,19 @@ def by_days(mri: Scan, pet: Scan) -> tuple:
     return days is None, days or 0
 
 
-def choose_version(people: Mapping[str, Person], order: Sequence[str], max_days: int, distance: Distance) -> str | None:
-    """The PET version with which most subjects have a pair; the first in `order` among equals, None without any."""
+def choose_version(
+    people: Mapping[str, Person], order: Sequence[str], max_days: int, distance: Distance
+) -> str | None:
+    """The PET version with which most subjects have a pair; the first in `order` among equals, None
+    without any.
+    """
     found = {pet.version for person in people.values() for pet in person.pets}
     counts = {}
     for version in (name for name in order if name in found):
-        kept = (Person(p.mris, [pet for pet in p.pets if pet.version == version]) for p in people.values())
+        kept = (
+            Person(p.mris, [pet for pet in p.pets if pet.version == version])
+            for p in people.values()
+        )
         counts[version] = sum(_best(person, max_days, distance) is not None for person in kept)
     return max(counts, key=lambda version: counts[version], default=None)
 
@@ -73,9 +81,11 @@ def choose_version(people: Mapping[str, Person], order: Sequence[str], max_days:
 def pair_up(
     people: Mapping[str, Person], max_days: int, distance: Distance = by_days
 ) -> tuple[list[ScanPair], list[LeftOutScan]]:
-    """One pair for each subject that has one within `max_days`, and why everything else is left out.
+    """One pair for each subject that has one within `max_days`, and why everything else is left
+    out.
 
-    Gaps that nobody knows are allowed, with a warning. A subject without a pair is a fault, told once: its scans are
+    Gaps that nobody knows are allowed, with a warning. A subject without a pair is a fault, told
+        once: its scans are
     left out with the same reason and are none.
     """
     pairs, left_out = [], []
@@ -89,8 +99,12 @@ def pair_up(
         days = days_between(mri.scan, pet.scan)
         warnings = mri.warnings + pet.warnings
         if days is None:
-            undated = " and ".join(scan.modality for scan in (mri.scan, pet.scan) if scan.date is None)
-            warnings += (f"no usable date for the {undated}: the days between the scans are not known",)
+            undated = " and ".join(
+                scan.modality for scan in (mri.scan, pet.scan) if scan.date is None
+            )
+            warnings += (
+                f"no usable date for the {undated}: the days between the scans are not known",
+            )
         pairs.append(ScanPair(name, mri.scan, pet.scan, days, warnings))
         for chosen, others in ((mri, person.mris), (pet, person.pets)):
             reason = f"{label(chosen.scan)} is taken for this subject"
@@ -116,7 +130,9 @@ def label(scan: Scan) -> str:
 def _best(person: Person, max_days: int, distance: Distance) -> tuple[Candidate, Candidate] | None:
     """The combination to take, with candidates of last resort only when the others make none."""
     combinations = [
-        pair for pair in product(person.mris, person.pets) if (days_between(*_scans(pair)) or 0) <= max_days
+        pair
+        for pair in product(person.mris, person.pets)
+        if (days_between(*_scans(pair)) or 0) <= max_days
     ]
     return min(combinations, key=lambda pair: _order(pair, distance), default=None)
 
@@ -139,17 +155,24 @@ def _without_pair(name: str, person: Person, max_days: int) -> list[LeftOutScan]
     if lacking:
         reason = " and ".join(lacking)
     else:
-        gap = min(days_between(mri.scan, pet.scan) for mri, pet in product(person.mris, person.pets))
+        gap = min(
+            days_between(mri.scan, pet.scan) for mri, pet in product(person.mris, person.pets)
+        )
         reason = too_far_apart(gap, max_days)
     scans = [candidate.scan for candidate in (*person.mris, *person.pets)]
-    return [LeftOutScan(name, None, reason, is_fault=True), *(left(scan, f"no pair: {reason}") for scan in scans)]
+    return [
+        LeftOutScan(name, None, reason, is_fault=True),
+        *(left(scan, f"no pair: {reason}") for scan in scans),
+    ]
 
 
 # The same image twice ----------------------------------------------------------------------------
 
 
 def drop_shared(pairs: Iterable[ScanPair]) -> tuple[list[ScanPair], list[LeftOutScan]]:
-    """Take out pairs whose MRI is their PET, and all pairs that share an image: nobody knows whose it is."""
+    """Take out pairs whose MRI is their PET, and all pairs that share an image: nobody knows whose
+    it is.
+    """
     pairs = list(pairs)
     uses: dict[tuple[str, str], list[Path]] = {}
     for pair in pairs:
@@ -160,13 +183,17 @@ def drop_shared(pairs: Iterable[ScanPair]) -> tuple[list[ScanPair], list[LeftOut
         for name, modality in group:
             others = [other for other, _ in group if other != name]
             path = uses[name, modality][0]
-            problem = f"same image as subject {others[0]}" if others else "MRI and PET are the same image"
+            problem = (
+                f"same image as subject {others[0]}" if others else "MRI and PET are the same image"
+            )
             reasons.setdefault(name, LeftOutScan(name, path, problem, is_fault=True))
     return [pair for pair in pairs if pair.name not in reasons], [reasons[name] for name in reasons]
 
 
 def _same_images(uses: Mapping[tuple[str, str], list[Path]]) -> list[list[tuple[str, str]]]:
-    """Groups of uses whose first files are equal; read only where sizes agree, fully only where beginnings do."""
+    """Groups of uses whose first files are equal; read only where sizes agree, fully only where
+    beginnings do.
+    """
     by_size, by_start = defaultdict(list), defaultdict(list)
     for use, files in uses.items():
         try:
@@ -185,7 +212,11 @@ def _same_images(uses: Mapping[tuple[str, str], list[Path]]) -> list[list[tuple[
     groups = []
     for group in by_start.values():
         while len(group) > 1:  # beginnings can be empty background, so that the whole files decide
-            same = [use for use in group[1:] if filecmp.cmp(uses[group[0]][0], uses[use][0], shallow=False)]
+            same = [
+                use
+                for use in group[1:]
+                if filecmp.cmp(uses[group[0]][0], uses[use][0], shallow=False)
+            ]
             if same:
                 groups.append([group[0], *same])
             group = [use for use in group[1:] if use not in same]

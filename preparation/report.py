@@ -1,4 +1,6 @@
-"""What a run of `prepare.py` says about itself: `report.tsv`, `report.html`, one summary line, the exit status."""
+"""What a run of `prepare.py` says about itself: `report.tsv`, `report.html`, one summary line, the
+exit status.
+"""
 
 import math
 from collections import Counter
@@ -32,13 +34,21 @@ COLUMNS = (
 
 
 def pairing_table(findings: Findings) -> str:
-    """The pairs in columns for the terminal, then the subjects that have none; `pairs.tsv` has every scan."""
+    """The pairs in columns for the terminal, then the subjects that have none; `pairs.tsv` has
+    every scan.
+    """
     rows = [("subject", "MRI", "", "", "PET", "", "", "days")]
     for pair in findings.pairs:
-        scans = [(s.image_id or s.where.name, s.description or "", s.date or "") for s in (pair.mri, pair.pet)]
+        scans = [
+            (s.image_id or s.where.name, s.description or "", s.date or "")
+            for s in (pair.mri, pair.pet)
+        ]
         rows.append((pair.name, *scans[0], *scans[1], "?" if pair.days is None else pair.days))
     widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(f"{cell!s:{width}}" for cell, width in zip(cells, widths, strict=True)) for cells in rows]
+    lines = [
+        "  ".join(f"{cell!s:{width}}" for cell, width in zip(cells, widths, strict=True))
+        for cells in rows
+    ]
     alone = [item for item in findings.left_out if item.path is None]
     lines += [f"{item.subject or '?'}: left out: {item.reason}" for item in alone]
     return "\n".join(line.rstrip() for line in lines).encode("utf-8", "replace").decode("utf-8")
@@ -51,14 +61,17 @@ def faults_of(left_out: Iterable[LeftOutScan]) -> list[LeftOutScan]:
 
 def fault_line(item: LeftOutScan) -> str:
     """`subject: path: reason`, as far as they are known, in one line."""
-    return ": ".join(" ".join(str(part).split()) for part in (item.subject, item.path, item.reason) if part)
+    return ": ".join(
+        " ".join(str(part).split()) for part in (item.subject, item.path, item.reason) if part
+    )
 
 
 def write_report(root: Path, items: Sequence[Item], left_out: Sequence[LeftOutScan]) -> str:
     """Write `report.tsv` and `report.html`; returns the summary line.
 
     Args:
-        left_out: scans and subjects that were not paired; what is wrong with some has rows of its own.
+        left_out: scans and subjects that were not paired; what is wrong with some has rows of its
+            own.
 
     Raises:
         InputError: a file cannot be written.
@@ -67,8 +80,12 @@ def write_report(root: Path, items: Sequence[Item], left_out: Sequence[LeftOutSc
     faults = faults_of(left_out)
     rows = [*(row(item) for item in items), *map(_fault_row, faults)]
     write_tsv(root / "report.tsv", COLUMNS, rows, "choose another --out")
-    lost = [Entry(item.subject or "?", "failed", (fault_line(item),), None, math.inf) for item in faults]
-    save_page(root / "report.html", [*(_entry(item, root) for item in items), *lost], STATUSES, line)
+    lost = [
+        Entry(item.subject or "?", "failed", (fault_line(item),), None, math.inf) for item in faults
+    ]
+    save_page(
+        root / "report.html", [*(_entry(item, root) for item in items), *lost], STATUSES, line
+    )
     return line
 
 
@@ -85,7 +102,9 @@ def summary(items: Sequence[Item], left_out: Sequence[LeftOutScan]) -> str:
 
 
 def exit_status(items: Sequence[Item], left_out: Iterable[LeftOutScan]) -> int:
-    """0 when every subject is there, 1 when some failed, are faulty or are flagged, 2 when all failed."""
+    """0 when every subject is there, 1 when some failed, are faulty or are flagged, 2 when all
+    failed.
+    """
     statuses = {item.status for item in items}
     if statuses <= {"failed"}:
         return 2

@@ -1,6 +1,7 @@
 """What was found in a download: scans, the pairs made of them, and everything that was left out.
 
-The finders (`preparation.find.adni`, `preparation.find.table`) make these, preparation works through the pairs.
+The finders (`preparation.find.adni`, `preparation.find.table`) make these, preparation works
+through the pairs.
 """
 
 import datetime
@@ -9,7 +10,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-SCAN_COLUMNS = ("path", "id", "description", "date")  # of tables about scans, behind `mri_` or `pet_`
+SCAN_COLUMNS = (
+    "path",
+    "id",
+    "description",
+    "date",
+)  # of tables about scans, behind `mri_` or `pet_`
 # What can be a prepared subject's name: it becomes a folder and a part of file names.
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -21,7 +27,8 @@ class Scan:
     Attributes:
         subject: whose image it is, as the source names the person (`033_S_5198`).
         modality: "MRI" or "PET".
-        files: a DICOM series' files, or the NIfTI files (several: one for each frame), in natural order.
+        files: a DICOM series' files, or the NIfTI files (several: one for each frame), in natural
+            order.
         format: "dicom" or "nifti".
         description: the series' description; blanks and punctuation may have become `_`.
         date: when it was acquired, None when nothing says so.
@@ -56,7 +63,10 @@ class Scan:
 def scan_cells(scan: Scan) -> dict[str, object]:
     """Where a scan comes from, by the column of a table."""
     values = scan.where, scan.image_id, scan.description, scan.date
-    return {f"{scan.modality.lower()}_{column}": value for column, value in zip(SCAN_COLUMNS, values, strict=True)}
+    return {
+        f"{scan.modality.lower()}_{column}": value
+        for column, value in zip(SCAN_COLUMNS, values, strict=True)
+    }
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,8 @@ class ScanPair:
     """One subject's MRI and PET.
 
     Attributes:
-        name: what the prepared subject is called, unique among the pairs also where case is ignored.
+        name: what the prepared subject is called, unique among the pairs also where case is
+            ignored.
         mri, pet: the two scans.
         days: between the two acquisitions, at least 0; None when a date is missing.
         warnings: what the user should know about this pair.
@@ -86,8 +97,8 @@ class LeftOutScan:
         path: the file or folder, None where the reason is about the subject.
         reason: one line.
         scan: what is known about it, where it is a scan.
-        is_fault: something is wrong with it (unreadable, damaged, not found, two claims on it); False where it was only
-            not chosen.
+        is_fault: something is wrong with it (unreadable, damaged, not found, two claims on it);
+            False where it was only not chosen.
     """
 
     subject: str

@@ -30,7 +30,9 @@ from preparation.scans import Scan, ScanPair
 from utils.errors import InputError
 from utils.processes import Refusal
 
-VERSION = 2  # of the way from scans to files: raise it when the same inputs and options give other files
+VERSION = (
+    2  # of the way from scans to files: raise it when the same inputs and options give other files
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,9 @@ def prepare_subject(job: Job) -> dict:
             with _refusing():
                 mri = load_scan(pair.mri, allowed=options.allowed)
                 pet = load_scan(pair.pet, align_frames, options.allowed)
-            align_options = AlignOptions(space=options.space, template=options.template, mask=options.mask)
+            align_options = AlignOptions(
+                space=options.space, template=options.template, mask=options.mask
+            )
             with _refusing(mri.volume.path, pet.volume.path):
                 aligned = align_pair(mri.volume, pet.volume, align_options)
         warnings = [*mri.notes, *pet.notes, *aligned.warnings, *heard]
@@ -95,21 +99,26 @@ def prepare_subject(job: Job) -> dict:
             sidecars = bids_sidecars(place, options.space, options.template, options.mask, sources)
             files |= {name: json_text(content).encode() for name, content in sidecars.items()}
         write_durably(working, files)
-        record = _record(job, mri, pet, aligned, {key: len(content) for key, content in images.items()})
+        record = _record(
+            job, mri, pet, aligned, {key: len(content) for key, content in images.items()}
+        )
         record["warnings"] = list(dict.fromkeys(warnings))
         record["seconds"] = round(time.monotonic() - started, 1)
         voxel_mm = np.linalg.norm(aligned.affine[:3, :3], axis=0)
         picture = folder.picture(pair.name)
         lines = picture_title(record), picture_caption(record)
         save_qc_picture(picture, aligned.mri, aligned.pet, voxel_mm, *lines)
-        write_durably(working, {place.record: json_text(record).encode()})  # last: the mark of a complete subject
+        write_durably(
+            working, {place.record: json_text(record).encode()}
+        )  # last: the mark of a complete subject
         folder.commit(pair.name)
     return record
 
 
 @contextlib.contextmanager
 def _refusing(*sources: os.PathLike) -> Iterator[None]:
-    """Tell errors of the scans themselves from those of the machine, which may be gone the next time.
+    """Tell errors of the scans themselves from those of the machine, which may be gone the next
+    time.
 
     Args:
         sources: only errors about these are the scans'; none: all are.
@@ -129,7 +138,9 @@ def _is_of_the_machine(error: BaseException | None) -> bool:
     """Whether an error comes from the system, or from a package that cannot be imported."""
     while error is not None:
         # What nibabel and gzip say about damaged files are OSErrors, too, but without a number.
-        if isinstance(error, ImportError | MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+        if isinstance(error, ImportError | MemoryError) or (
+            isinstance(error, OSError) and error.errno is not None
+        ):
             return True
         if isinstance(error, InputError) and error.remedy.startswith("pip install"):
             return True
@@ -173,7 +184,9 @@ def _record(job: Job, mri: Loaded, pet: Loaded, aligned: Aligned, sizes: dict[st
             "inputs": {"mri": _input(job.pair.mri, mri), "pet": _input(job.pair.pet, pet)},
             "days_between": job.pair.days,
             "pair_warnings": job.pair.warnings,
-            "outputs": {key: {"file": files[key], "bytes": sizes[key], "shape": shape} for key in files},
+            "outputs": {
+                key: {"file": files[key], "bytes": sizes[key], "shape": shape} for key in files
+            },
             "space": aligned.space,
             "template": aligned.template,
             "affine": aligned.affine,
@@ -191,7 +204,10 @@ def _input(scan: Scan, loaded: Loaded) -> dict:
         "image_id": scan.image_id,
         "description": scan.description,
         "date": scan.date and scan.date.isoformat(),
-        "files": [os.path.relpath(file, scan.where) if file != scan.where else file.name for file in scan.files],
+        "files": [
+            os.path.relpath(file, scan.where) if file != scan.where else file.name
+            for file in scan.files
+        ],
         "shape": loaded.volume.array.shape,
         "voxel_mm": [round(side, 4) for side in loaded.volume.voxel_mm],
         "frames": loaded.frames,

@@ -99,7 +99,9 @@ def run_script(capsys):
 
 @pytest.fixture
 def refuses(run_script):
-    """Function (main, *flags, names) that expects one error line on stderr that holds `names`, and status 2."""
+    """Function (main, *flags, names) that expects one error line on stderr that holds `names`, and
+    status 2.
+    """
 
     def check(main, *flags, names: tuple[str, ...]) -> None:
         status, _, err = run_script(main, *flags)
@@ -115,7 +117,9 @@ def refuses(run_script):
 
 @pytest.fixture
 def train(run_script, synthetic_cohort, tmp_path):
-    """Function (*flags, name) -> run folder, of a quick training on the synthetic cohort that must succeed."""
+    """Function (*flags, name) -> run folder, of a quick training on the synthetic cohort that must
+    succeed.
+    """
 
     def call(*flags, name="run", data=synthetic_cohort) -> Path:
         quick = QUICK_2D if "--model" in flags else QUICK

@@ -44,14 +44,21 @@ def write_checkpoint(folder, seed):
     torch.manual_seed(seed)
     config = TrainConfig(embed_dim=24, size=SIZE)
     model = build_model("dc2fusion", **config.model_options())
-    state = {"config": config.to_dict(), "model": model.state_dict(), "optimizer": {}, "rng": checkpoint.rng_states()}
+    state = {
+        "config": config.to_dict(),
+        "model": model.state_dict(),
+        "optimizer": {},
+        "rng": checkpoint.rng_states(),
+    }
     checkpoint.save(folder / "last.pt", {**state, "epoch": 1, "step": 1, "best": 0.1})
     return folder
 
 
 @pytest.fixture
 def score(run_script, synthetic_cohort, monkeypatch, tmp_path):
-    """Function (*flags, data=, out=) -> (status, stdout, stderr) of evaluate.py on the synthetic cohort."""
+    """Function (*flags, data=, out=) -> (status, stdout, stderr) of evaluate.py on the synthetic
+    cohort.
+    """
 
     def call(*flags, data=synthetic_cohort, out=tmp_path / "out", pictures=False):
         with monkeypatch.context() as patched:
@@ -116,7 +123,12 @@ def test_every_row_has_the_scores_of_its_fusion(score, synthetic_cohort, run_fol
     for method, fused in fusions.items():
         expected = metrics.score(fused, mri, pet, names=NAMES)
         for name in NAMES:
-            for key, source in ((name, "mean"), (f"{name}_mri", "mri"), (f"{name}_pet", "pet"), (f"{name}_min", "min")):
+            for key, source in (
+                (name, "mean"),
+                (f"{name}_mri", "mri"),
+                (f"{name}_pet", "pet"),
+                (f"{name}_min", "min"),
+            ):
                 got = table["volume", method, subjects[0].name, name, source]
                 assert got == pytest.approx(expected[key], rel=1e-6), (method, key)
     assert np.isinf(table["volume", "copy-mri", subjects[0].name, "psnr", "mri"])
@@ -165,7 +177,15 @@ def test_stored_orientation_does_not_change_a_score(score, synthetic_cohort, tmp
         image = nib.load(path)
         change = ornt_transform(io_orientation(image.affine), axcodes2ornt(codes))
         nib.save(image.as_reoriented(change), path)
-    flags = ("--size", SIZE, "--metrics", "psnr", "ssim", "nmi", "qabf")  # in 3-D and on axial slices
+    flags = (
+        "--size",
+        SIZE,
+        "--metrics",
+        "psnr",
+        "ssim",
+        "nmi",
+        "qabf",
+    )  # in 3-D and on axial slices
     score(*flags)
     score(*flags, data=data, out=tmp_path / "turned")
     upright, turned = read_scores(tmp_path / "out"), read_scores(tmp_path / "turned")
@@ -175,7 +195,9 @@ def test_stored_orientation_does_not_change_a_score(score, synthetic_cohort, tmp
 
 def test_scores_without_a_value_are_counted(score, tmp_path):
     """A window of VIF does not fit into 40 voxels: NaN in every row, said with its number."""
-    status, _, err = score("--size", SIZE, "--metrics", "vif", "--no-trivial", "--methods", "average")
+    status, _, err = score(
+        "--size", SIZE, "--metrics", "vif", "--no-trivial", "--methods", "average"
+    )
     assert status == 0, err
     text = (tmp_path / "out" / "table.md").read_text()
     assert "– (n=0)" in text and "VIF (3 of 3)" in text
@@ -222,11 +244,15 @@ def test_comparison_methods_are_rows_like_any_other(
 ):
     own = write_matr_run(run_folder, tmp_path / "matr-run")
     flags = ("--methods", "laplacian", f"matr={weights('matr')}", f"trained={own}")
-    status, out, err = score(*QUICK, *one_subject, *flags, "--weights", f"matr:tokens=channels={weights('matr')}")
+    status, out, err = score(
+        *QUICK, *one_subject, *flags, "--weights", f"matr:tokens=channels={weights('matr')}"
+    )
     assert status == 0, err
     assert "matr: " in out and "published weights of matr, on axial slices" in out
     table = read_scores(tmp_path / "out")
-    mri, pet = (volume[None, None] for volume in sources(find_subjects(synthetic_cohort).subjects[1]))
+    mri, pet = (
+        volume[None, None] for volume in sources(find_subjects(synthetic_cohort).subjects[1])
+    )
     released = build_model("matr", weights=weights("matr")).eval()
     repaired = build_model("matr", weights=weights("matr"), tokens="channels").eval()
     models = {"laplacian": build_model("laplacian"), "matr": released, "matr-channels": repaired}
@@ -246,13 +272,18 @@ def write_matr_run(dc2fusion_run, folder):
     torch.manual_seed(1)
     config = TrainConfig.of({"model": "matr", "size": SIZE, "plane": "coronal"})
     state = build_model("matr", **config.model_options()).state_dict()
-    content = checkpoint.read(dc2fusion_run / "last.pt") | {"config": config.to_dict(), "model": state}
+    content = checkpoint.read(dc2fusion_run / "last.pt") | {
+        "config": config.to_dict(),
+        "model": state,
+    }
     folder.mkdir()
     torch.save(content, folder / "best.pt")
     return folder
 
 
-def test_a_2d_method_runs_once_for_both_protocols(score, weights, one_subject, monkeypatch, tmp_path):
+def test_a_2d_method_runs_once_for_both_protocols(
+    score, weights, one_subject, monkeypatch, tmp_path
+):
     monkeypatch.setattr(scoring, "PUBLISHED_SIZE", SIZE)
     monkeypatch.setattr(importlib.import_module("metrics.score"), "PUBLISHED_SLICE", SIZE // 2)
     calls, real = [], Slicewise.forward
@@ -264,7 +295,9 @@ def test_a_2d_method_runs_once_for_both_protocols(score, weights, one_subject, m
     assert len(calls) == 1
 
 
-def test_another_reading_of_published_weights_is_scored_again(score, weights, one_subject, scored_volumes):
+def test_another_reading_of_published_weights_is_scored_again(
+    score, weights, one_subject, scored_volumes
+):
     path = weights("matr")
 
     def scored_anew(*flags):
@@ -284,13 +317,16 @@ def test_all_files_and_options_of_published_weights_are_stamped(synthetic_cohort
     subject = find_subjects(synthetic_cohort).subjects[0]
     state = build_model("u2fusion").method.state_dict()
     for half in ("encoder", "decoder"):
-        np.savez(tmp_path / f"w_{half}.npz", **{k: v.numpy() for k, v in state.items() if k.startswith(half)})
+        np.savez(
+            tmp_path / f"w_{half}.npz",
+            **{k: v.numpy() for k, v in state.items() if k.startswith(half)},
+        )
     loading = methods.Loading(SIZE, "paper", torch.device("cpu"))
 
     def stamp(text):
-        return methods.weights_method(text.replace("FILE", f"{tmp_path}/w_encoder.npz"), loading, "--weights").stamp(
-            subject
-        )
+        return methods.weights_method(
+            text.replace("FILE", f"{tmp_path}/w_encoder.npz"), loading, "--weights"
+        ).stamp(subject)
 
     before = stamp("u2fusion=FILE")
     assert {Path(entry[0]).name for entry in before[2:-1]} == {"w_encoder.npz", "w_decoder.npz"}
@@ -310,7 +346,10 @@ def test_all_files_and_options_of_published_weights_are_stamped(synthetic_cohort
         (("--methods", "mine=matr.pth"), ("matr.pth", "--weights METHOD=FILE")),
         (("--methods", "matr=matr.pth", "--weights", "matr=matr.pth"), ("matr twice",)),
         (("--weights", "matr"), ("--weights", "METHOD=FILE")),
-        (("--weights", "dc2fusion=matr.pth"), ("--weights", "'dc2fusion'", "swinfuse, u2fusion, dilran, matr")),
+        (
+            ("--weights", "dc2fusion=matr.pth"),
+            ("--weights", "'dc2fusion'", "swinfuse, u2fusion, dilran, matr"),
+        ),
         (("--weights", "matr:patch=7=matr.pth"), ("--weights", "'patch'", "tokens")),
         (("--weights", "matr:tokens=all=matr.pth"), ("--weights", "'all'", "channels")),
         (("--weights", "dilran=matr.pth"), ("matr.pth", "DILRAN")),
@@ -325,7 +364,17 @@ def test_bad_names_and_files_of_methods_are_refused(
     monkeypatch.chdir(tmp_path)
     weights("matr")
     run_folder.rename(tmp_path / "dc2fusion")
-    refuses(evaluate.main, "--data", synthetic_cohort, "--size", SIZE, "--out", "out", *flags, names=names)
+    refuses(
+        evaluate.main,
+        "--data",
+        synthetic_cohort,
+        "--size",
+        SIZE,
+        "--out",
+        "out",
+        *flags,
+        names=names,
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -340,7 +389,9 @@ def fused_elsewhere(synthetic_cohort, tmp_path):
     for subject in find_subjects(synthetic_cohort).subjects:
         settings = scoring.Settings(size=SIZE)
         mri, pet = scoring.Case(subject, settings).sources("native")
-        image = nib.Nifti1Image(((mri + pet) / 2).numpy(), read_pair(subject.mri, subject.pet)[0].affine)
+        image = nib.Nifti1Image(
+            ((mri + pet) / 2).numpy(), read_pair(subject.mri, subject.pet)[0].affine
+        )
         flip = nib.orientations.axcodes2ornt("LAS")
         change = nib.orientations.ornt_transform(nib.io_orientation(image.affine), flip)
         nib.save(image.as_reoriented(change), folder / f"{subject.name}_fused.nii.gz")
@@ -348,16 +399,24 @@ def fused_elsewhere(synthetic_cohort, tmp_path):
 
 
 def test_volumes_fused_elsewhere_score_like_the_same_fusion_here(score, fused_elsewhere, tmp_path):
-    status, _, err = score(*QUICK, "--grid", "native", "--fused", f"mine={fused_elsewhere}", out=tmp_path / "native")
+    status, _, err = score(
+        *QUICK, "--grid", "native", "--fused", f"mine={fused_elsewhere}", out=tmp_path / "native"
+    )
     assert status == 0, err
     table = read_scores(tmp_path / "native")
     for key, value in table.items():
         if key[1] == "mine":
-            assert value == pytest.approx(table[(key[0], "average", *key[2:])], rel=1e-5, abs=1e-6), key
+            assert value == pytest.approx(
+                table[(key[0], "average", *key[2:])], rel=1e-5, abs=1e-6
+            ), key
     status, _, err = score(*QUICK, "--fused", f"mine={fused_elsewhere}", out=tmp_path / "network")
     assert status == 0, err
     table = read_scores(tmp_path / "network")
-    ssim = [(v, table[(k[0], "average", *k[2:])]) for k, v in table.items() if k[1] == "mine" and k[3] == "ssim"]
+    ssim = [
+        (v, table[(k[0], "average", *k[2:])])
+        for k, v in table.items()
+        if k[1] == "mine" and k[3] == "ssim"
+    ]
     assert ssim and all(mine == pytest.approx(average, abs=0.005) for mine, average in ssim)
 
 
@@ -365,11 +424,23 @@ def test_volumes_fused_elsewhere_score_like_the_same_fusion_here(score, fused_el
     ("damage", "problem"),
     [
         (lambda path, image: path.unlink(), "no volume of synthetic-002"),
-        (lambda path, image: shutil.copy(path, path.with_name("synthetic-002-b.nii.gz")), "2 volumes of synthetic-002"),
+        (
+            lambda path, image: shutil.copy(path, path.with_name("synthetic-002-b.nii.gz")),
+            "2 volumes of synthetic-002",
+        ),
         (lambda path, image: save(path, image.get_fdata()[:-1], image.affine), "its MRI has"),
-        (lambda path, image: save(path, image.get_fdata(), image.affine + moved(3)), "mm from the grid of its MRI"),
-        (lambda path, image: save(path, image.get_fdata() * 255, image.affine), "scale of the sources"),
-        (lambda path, image: path.write_bytes(path.read_bytes()[:200]), "synthetic-002_fused.nii.gz"),
+        (
+            lambda path, image: save(path, image.get_fdata(), image.affine + moved(3)),
+            "mm from the grid of its MRI",
+        ),
+        (
+            lambda path, image: save(path, image.get_fdata() * 255, image.affine),
+            "scale of the sources",
+        ),
+        (
+            lambda path, image: path.write_bytes(path.read_bytes()[:200]),
+            "synthetic-002_fused.nii.gz",
+        ),
     ],
     ids=["missing", "twice", "shape", "moved", "0..255", "truncated"],
 )
@@ -427,8 +498,12 @@ def test_an_interrupted_run_goes_on_where_it_stopped(score, scored_volumes, monk
     status, out, _ = score(*QUICK)
     assert status == 0 and len(scored_volumes) == whole - len(TRIVIAL)
     assert "5 of 15 volumes are scored already" in out
-    assert (tmp_path / "out" / "scores.csv").read_text() == (tmp_path / "whole" / "scores.csv").read_text()
-    assert (tmp_path / "out" / "table.md").read_text() == (tmp_path / "whole" / "table.md").read_text()
+    assert (tmp_path / "out" / "scores.csv").read_text() == (
+        tmp_path / "whole" / "scores.csv"
+    ).read_text()
+    assert (tmp_path / "out" / "table.md").read_text() == (
+        tmp_path / "whole" / "table.md"
+    ).read_text()
     assert not [p.name for p in (tmp_path / "out").rglob(".*")], "half-written files left behind"
 
 
@@ -441,7 +516,9 @@ def test_a_new_method_is_added_and_overwrite_scores_anew(score, scored_volumes):
     assert len(scored_volumes) == 3 + 6
 
 
-def test_a_changed_checkpoint_is_scored_again_with_a_notice(score, run_folder, scored_volumes, tmp_path):
+def test_a_changed_checkpoint_is_scored_again_with_a_notice(
+    score, run_folder, scored_volumes, tmp_path
+):
     flags = (*QUICK, "--methods", f"dc2fusion={run_folder}")
     score(*flags)
     before = read_scores(tmp_path / "out")
@@ -458,7 +535,9 @@ def test_a_changed_checkpoint_is_scored_again_with_a_notice(score, run_folder, s
 def test_a_checkpoint_read_as_another_variant_is_another_method(synthetic_cohort, run_folder):
     subject = find_subjects(synthetic_cohort).subjects[0]
     files = (run_folder / "last.pt",)
-    readings = [methods.Method("net", files=files, reading=variant) for variant in ("paper", "released")]
+    readings = [
+        methods.Method("net", files=files, reading=variant) for variant in ("paper", "released")
+    ]
     assert readings[0].stamp(subject) == readings[0].stamp(subject) != readings[1].stamp(subject)
 
 
@@ -476,9 +555,25 @@ def test_scores_of_other_settings_are_not_mixed(score, refuses, synthetic_cohort
     score(*QUICK)
     kept = (tmp_path / "out" / "scores.csv").read_text()
     base = ("--data", synthetic_cohort, "--out", tmp_path / "out")
-    refuses(evaluate.main, *base, "--size", 48, "--metrics", *NAMES, names=(tmp_path / "out", "size 40, not 48"))
+    refuses(
+        evaluate.main,
+        *base,
+        "--size",
+        48,
+        "--metrics",
+        *NAMES,
+        names=(tmp_path / "out", "size 40, not 48"),
+    )
     refuses(evaluate.main, *base, *QUICK, "--mask", "head", names=("mask none, not head",))
-    refuses(evaluate.main, *base, "--size", SIZE, "--metrics", "cc", names=("metrics psnr ssim nmi, not cc",))
+    refuses(
+        evaluate.main,
+        *base,
+        "--size",
+        SIZE,
+        "--metrics",
+        "cc",
+        names=("metrics psnr ssim nmi, not cc",),
+    )
     assert (tmp_path / "out" / "scores.csv").read_text() == kept
     (tmp_path / "out" / "scores.json").write_text("{}")
     refuses(evaluate.main, *base, *QUICK, names=("scores.json", "--overwrite"))
@@ -501,12 +596,18 @@ def test_one_bad_subject_is_left_out(score, synthetic_cohort, tmp_path):
     assert "n = 2 participants" in (tmp_path / "out" / "table.md").read_text()
 
 
-def test_a_method_that_fails_on_one_subject_leaves_it_out_of_every_row(score, monkeypatch, tmp_path):
+def test_a_method_that_fails_on_one_subject_leaves_it_out_of_every_row(
+    score, monkeypatch, tmp_path
+):
     real = scoring.Case.fuse
 
     def nan_once(self, method, grids, device):
         fused = real(self, method, grids, device)
-        return {g: v * float("nan") for g, v in fused.items()} if (self.name, method.label) == BAD else fused
+        return (
+            {g: v * float("nan") for g, v in fused.items()}
+            if (self.name, method.label) == BAD
+            else fused
+        )
 
     monkeypatch.setattr(scoring.Case, "fuse", nan_once)
     status, _, err = score(*QUICK)
@@ -544,15 +645,35 @@ def test_a_list_chooses_the_subjects(score, tmp_path):
         (("--list", "nowhere.txt"), ("nowhere.txt",)),
     ],
 )
-def test_bad_flags_are_refused_before_any_work(refuses, synthetic_cohort, tmp_path, monkeypatch, flags, names):
+def test_bad_flags_are_refused_before_any_work(
+    refuses, synthetic_cohort, tmp_path, monkeypatch, flags, names
+):
     monkeypatch.chdir(tmp_path)
-    refuses(evaluate.main, "--data", synthetic_cohort, "--size", SIZE, "--out", "out", *flags, names=names)
+    refuses(
+        evaluate.main,
+        "--data",
+        synthetic_cohort,
+        "--size",
+        SIZE,
+        "--out",
+        "out",
+        *flags,
+        names=names,
+    )
     assert not (tmp_path / "out").exists()
 
 
 def test_an_output_that_is_a_file_is_refused(refuses, synthetic_cohort, tmp_path):
     (tmp_path / "out").touch()
-    refuses(evaluate.main, "--data", synthetic_cohort, *QUICK, "--out", tmp_path / "out", names=("is a file",))
+    refuses(
+        evaluate.main,
+        "--data",
+        synthetic_cohort,
+        *QUICK,
+        "--out",
+        tmp_path / "out",
+        names=("is a file",),
+    )
 
 
 # Pictures ----------------------------------------------------------------------------------------
@@ -560,7 +681,9 @@ def test_an_output_that_is_a_file_is_refused(refuses, synthetic_cohort, tmp_path
 
 def test_pictures_show_every_subject_and_method_in_one_window(score, synthetic_cohort, tmp_path):
     flags = ("--size", SIZE, "--metrics", "psnr")
-    score(*flags, "--no-trivial", "--methods", "average")  # a page has what earlier runs scored, too
+    score(
+        *flags, "--no-trivial", "--methods", "average"
+    )  # a page has what earlier runs scored, too
     status, _, err = score(*flags, pictures=True)
     assert status == 0, err
     out = tmp_path / "out"

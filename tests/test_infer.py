@@ -48,8 +48,15 @@ def run_folder(tmp_path_factory):
     config = TrainConfig(embed_dim=24, size=40)
     model = build_model("dc2fusion", **config.model_options())
     optimizer = torch.optim.Adam(model.parameters())
-    state = {"config": config.to_dict(), "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    checkpoint.save(folder / "last.pt", {**state, "epoch": 1, "step": 1, "best": 0.1, "rng": checkpoint.rng_states()})
+    state = {
+        "config": config.to_dict(),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    checkpoint.save(
+        folder / "last.pt",
+        {**state, "epoch": 1, "step": 1, "best": 0.1, "rng": checkpoint.rng_states()},
+    )
     return folder
 
 
@@ -102,7 +109,9 @@ def test_published_resolution_interpolates_back_to_the_same_place(write_nifti):
     array[3:27, 4:32, 3:25] = 100
     array[6:12, 20:30, 15:20] = 400
     array = ndimage.gaussian_filter(array, 1.5) * (ndimage.uniform_filter(array, 3) > 0)
-    files = [write_nifti(name, array, np.diag([4.0, 4, 4, 1]), "PSR") for name in ("m.nii", "p.nii")]
+    files = [
+        write_nifti(name, array, np.diag([4.0, 4, 4, 1]), "PSR") for name in ("m.nii", "p.nii")
+    ]
     mri, pet = read_pair(*files)
     fusion = fuse_pair(known(128), mri, pet, torch.device("cpu"), "published")
     inner = ndimage.binary_erosion(mri.array > 0, iterations=2)
@@ -117,9 +126,21 @@ def test_orientation_of_the_files_does_not_change_the_result_in_the_world(
     pet = ndimage.gaussian_filter(head, 1) * (head > 0)
     results = {}
     for codes in ("RAS", "LAS", "PSR"):
-        files = [write_nifti(f"{codes}_{name}.nii.gz", a, head_affine, codes) for name, a in (("m", head), ("p", pet))]
+        files = [
+            write_nifti(f"{codes}_{name}.nii.gz", a, head_affine, codes)
+            for name, a in (("m", head), ("p", pet))
+        ]
         output = tmp_path / f"{codes}.nii.gz"
-        flags = ("--mri", files[0], "--pet", files[1], "--output", output, "--checkpoint", run_folder)
+        flags = (
+            "--mri",
+            files[0],
+            "--pet",
+            files[1],
+            "--output",
+            output,
+            "--checkpoint",
+            run_folder,
+        )
         status, _, err = run_script(infer_sigleImage.main, *flags, "--resolution", resolution)
         assert status == 0, err
         image = nib.load(output)
@@ -137,7 +158,16 @@ def test_a_pet_on_another_grid_is_brought_to_the_mri_with_a_notice(
     affine = head_affine.copy()
     affine[0, 3] += 3
     shifted = write_nifti("shifted.nii.gz", head, affine)
-    flags = ("--mri", pair[0], "--pet", shifted, "--output", tmp_path / "f.nii", "--checkpoint", run_folder)
+    flags = (
+        "--mri",
+        pair[0],
+        "--pet",
+        shifted,
+        "--output",
+        tmp_path / "f.nii",
+        "--checkpoint",
+        run_folder,
+    )
     status, _, err = run_script(infer_sigleImage.main, *flags)
     assert status == 0
     assert "notice: " in err and "shifted.nii.gz" in err and "resampled" in err
@@ -157,10 +187,24 @@ def test_a_run_of_a_2d_method_fuses(pair, run_folder, run_script, tmp_path, reso
     """At any resolution the network gets whole slices: no windows, no stream maps."""
     config = TrainConfig.of({"model": "matr", "size": 16})
     model = build_model("matr", **config.model_options())
-    content = checkpoint.read(run_folder / "last.pt") | {"config": config.to_dict(), "model": model.state_dict()}
+    content = checkpoint.read(run_folder / "last.pt") | {
+        "config": config.to_dict(),
+        "model": model.state_dict(),
+    }
     torch.save(content, tmp_path / "last.pt")
-    flags = ("--mri", pair[0], "--pet", pair[1], "--output", tmp_path / "f.nii.gz", "--resolution", resolution)
-    status, out, err = run_script(infer_sigleImage.main, *flags, "--checkpoint", tmp_path / "last.pt")
+    flags = (
+        "--mri",
+        pair[0],
+        "--pet",
+        pair[1],
+        "--output",
+        tmp_path / "f.nii.gz",
+        "--resolution",
+        resolution,
+    )
+    status, out, err = run_script(
+        infer_sigleImage.main, *flags, "--checkpoint", tmp_path / "last.pt"
+    )
     assert status == 0, err
     assert "matr, on axial slices" in out
     for row in ("fused", "average", "copy of the MRI"):
@@ -168,7 +212,9 @@ def test_a_run_of_a_2d_method_fuses(pair, run_folder, run_script, tmp_path, reso
     assert nib.load(tmp_path / "f.nii.gz").shape == nib.load(pair[0]).shape
 
 
-def test_without_arguments_the_newest_run_fuses_a_synthetic_subject(run_folder, run_script, tmp_path, monkeypatch):
+def test_without_arguments_the_newest_run_fuses_a_synthetic_subject(
+    run_folder, run_script, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run_folder, tmp_path / "result" / "mine")
     newer = shutil.copytree(run_folder, tmp_path / "result" / "of-another-method")
@@ -192,21 +238,46 @@ def test_a_second_subject_of_the_same_file_name_is_not_written_over_the_first(
 
 def test_a_picture_is_not_replaced_unless_asked(pair, run_folder, refuses, tmp_path):
     (tmp_path / "f.png").write_text("precious")
-    flags = ("--mri", pair[0], "--pet", pair[1], "--output", tmp_path / "f.nii.gz", "--checkpoint", run_folder)
+    flags = (
+        "--mri",
+        pair[0],
+        "--pet",
+        pair[1],
+        "--output",
+        tmp_path / "f.nii.gz",
+        "--checkpoint",
+        run_folder,
+    )
     refuses(infer_sigleImage.main, *flags, names=("f.png", "--overwrite"))
     assert (tmp_path / "f.png").read_text() == "precious" and not (tmp_path / "f.nii.gz").exists()
 
 
 class TestMany:
-    def test_a_table_of_one_pair_behaves_like_one_of_many(self, pair, run_folder, run_script, tmp_path):
+    def test_a_table_of_one_pair_behaves_like_one_of_many(
+        self, pair, run_folder, run_script, tmp_path
+    ):
         (tmp_path / "pairs.csv").write_text(f"subject,mri,pet\none,{pair[0]},{pair[1]}\n")
-        flags = ("--list", tmp_path / "pairs.csv", "--output", tmp_path / "out", "--checkpoint", run_folder)
+        flags = (
+            "--list",
+            tmp_path / "pairs.csv",
+            "--output",
+            tmp_path / "out",
+            "--checkpoint",
+            run_folder,
+        )
         assert "1 fused" in run_script(infer_sigleImage.main, *flags)[1]
         status, out, _ = run_script(infer_sigleImage.main, *flags)
         assert status == 0 and "1 skipped" in out
 
     def test_a_data_set(self, synthetic_cohort, run_folder, run_script, tmp_path):
-        flags = ("--data", synthetic_cohort, "--output", tmp_path / "out", "--checkpoint", run_folder)
+        flags = (
+            "--data",
+            synthetic_cohort,
+            "--output",
+            tmp_path / "out",
+            "--checkpoint",
+            run_folder,
+        )
         status, out, err = run_script(infer_sigleImage.main, *flags)
         assert status == 0, err
         names = sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz"))
@@ -218,26 +289,55 @@ class TestMany:
         self, pair, head_affine, write_nifti, run_folder, run_script, tmp_path
     ):
         empty = write_nifti("empty.nii.gz", np.zeros((9, 9, 9), np.float32), head_affine)
-        lines = ["subject,mri,pet", f"good,{pair[0]},{pair[1]}", f"bad,{pair[0]},{empty}", f"also,{pair[0]},{pair[1]}"]
+        lines = [
+            "subject,mri,pet",
+            f"good,{pair[0]},{pair[1]}",
+            f"bad,{pair[0]},{empty}",
+            f"also,{pair[0]},{pair[1]}",
+        ]
         (tmp_path / "pairs.csv").write_text("\n".join(lines))
-        flags = ("--list", tmp_path / "pairs.csv", "--output", tmp_path / "out", "--checkpoint", run_folder)
+        flags = (
+            "--list",
+            tmp_path / "pairs.csv",
+            "--output",
+            tmp_path / "out",
+            "--checkpoint",
+            run_folder,
+        )
         status, out, err = run_script(infer_sigleImage.main, *flags)
         assert status == 2
         assert "error: " in err and "empty.nii.gz" in err
         assert "2 fused, 0 skipped" in out and "1 failed bad" in out
         made = {path.name for path in (tmp_path / "out").iterdir()}
-        assert made == {f"{name}_fused.{kind}" for name in ("good", "also") for kind in ("nii.gz", "png")}
+        assert made == {
+            f"{name}_fused.{kind}" for name in ("good", "also") for kind in ("nii.gz", "png")
+        }
 
 
 class TestPublishedWeights:
     """Their networks are tested elsewhere; here, that they fuse the volumes that the flags name."""
 
-    FILES = {"matr": "matr_weights", "dilran": "dilran_weights", "u2fusion": "u2fusion_weights_decoder"}
+    FILES = {
+        "matr": "matr_weights",
+        "dilran": "dilran_weights",
+        "u2fusion": "u2fusion_weights_decoder",
+    }
 
     @pytest.mark.parametrize("method", FILES)
-    def test_native_resolution_is_the_method_on_the_mris_own_slices(self, pair, run_script, tmp_path, method):
+    def test_native_resolution_is_the_method_on_the_mris_own_slices(
+        self, pair, run_script, tmp_path, method
+    ):
         weights = golden(f"baselines/{self.FILES[method]}.npz")
-        flags = ("--mri", pair[0], "--pet", pair[1], "--output", tmp_path / "f.nii.gz", "--resolution", "native")
+        flags = (
+            "--mri",
+            pair[0],
+            "--pet",
+            pair[1],
+            "--output",
+            tmp_path / "f.nii.gz",
+            "--resolution",
+            "native",
+        )
         status, out, err = run_script(
             infer_sigleImage.main, *flags, "--weights", f"{method}={weights}", "--plane", "coronal"
         )
@@ -247,7 +347,9 @@ class TestPublishedWeights:
         box = tuple(slice(where.min(), where.max() + 1) for where in np.nonzero(mri.array))
         inputs = [torch.from_numpy(scaled(volume.array[box]))[None, None] for volume in (mri, pet)]
         with torch.no_grad():
-            expected = build_model(method, weights=weights, plane="coronal").eval()(*inputs)[0, 0].numpy()
+            expected = (
+                build_model(method, weights=weights, plane="coronal").eval()(*inputs)[0, 0].numpy()
+            )
         fused = nib.as_closest_canonical(nib.load(tmp_path / "f.nii.gz")).get_fdata()
         np.testing.assert_allclose(fused[box], np.where(mri.array[box] > 0, expected, 0), atol=1e-5)
         assert not fused[mri.array == 0].any()
@@ -257,8 +359,20 @@ class TestPublishedWeights:
         torch.save(build_model("dilran").method.state_dict(), tmp_path / "last.pt")
         results = []
         for name in ("dilran", "dilran:statistics=running"):
-            flags = ("--mri", pair[0], "--pet", pair[1], "--output", tmp_path / "f.nii", "--size", 24, "--overwrite")
-            status, out, err = run_script(infer_sigleImage.main, *flags, "--weights", f"{name}={tmp_path}/last.pt")
+            flags = (
+                "--mri",
+                pair[0],
+                "--pet",
+                pair[1],
+                "--output",
+                tmp_path / "f.nii",
+                "--size",
+                24,
+                "--overwrite",
+            )
+            status, out, err = run_script(
+                infer_sigleImage.main, *flags, "--weights", f"{name}={tmp_path}/last.pt"
+            )
             assert status == 0, err
             results.append(nib.load(tmp_path / "f.nii").get_fdata())
         assert "statistics=running" in out
@@ -307,7 +421,10 @@ class TestBadInput:
         refuse(*pair, "pet.nii.gz")
 
     def test_several_frames(self, refuse, pair, tmp_path):
-        nib.save(nib.Nifti1Image(np.random.rand(9, 9, 9, 4).astype(np.float32), np.eye(4)), tmp_path / "4d.nii.gz")
+        nib.save(
+            nib.Nifti1Image(np.random.rand(9, 9, 9, 4).astype(np.float32), np.eye(4)),
+            tmp_path / "4d.nii.gz",
+        )
         refuse(pair[0], tmp_path / "4d.nii.gz", "4d.nii.gz", "4")
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -318,7 +435,11 @@ class TestBadInput:
 
     @pytest.mark.parametrize("value", [0.0, 7.0])
     def test_constant(self, refuse, pair, head, head_affine, write_nifti, value):
-        refuse(pair[0], write_nifti("flat.nii.gz", np.full_like(head, value), head_affine), "flat.nii.gz")
+        refuse(
+            pair[0],
+            write_nifti("flat.nii.gz", np.full_like(head, value), head_affine),
+            "flat.nii.gz",
+        )
 
     def test_voxel_size_zero(self, refuse, pair):
         with gzip.open(pair[0]) as file:
@@ -344,7 +465,13 @@ class TestBadInput:
         content["model"]["head.to_maps.bias"].fill_(torch.nan)
         torch.save(content, tmp_path / "nan.pt")
         flags = ("--mri", pair[0], "--pet", pair[1], "--output", tmp_path / "out" / "f.nii")
-        refuses(infer_sigleImage.main, *flags, "--checkpoint", tmp_path / "nan.pt", names=("nan.pt", "NaN"))
+        refuses(
+            infer_sigleImage.main,
+            *flags,
+            "--checkpoint",
+            tmp_path / "nan.pt",
+            names=("nan.pt", "NaN"),
+        )
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize(
@@ -364,16 +491,32 @@ class TestBadInput:
     def test_an_empty_table(self, refuses, run_folder, tmp_path):
         (tmp_path / "pairs.csv").write_text("mri,pet\n")
         refuses(
-            infer_sigleImage.main, "--list", tmp_path / "pairs.csv", "--checkpoint", run_folder, names=("pairs.csv",)
+            infer_sigleImage.main,
+            "--list",
+            tmp_path / "pairs.csv",
+            "--checkpoint",
+            run_folder,
+            names=("pairs.csv",),
         )
 
     def test_no_run_to_take(self, refuses, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         refuses(infer_sigleImage.main, names=("--checkpoint", "make demo"))
 
-    def test_an_output_is_not_replaced_unless_asked(self, refuses, run_script, pair, run_folder, tmp_path):
+    def test_an_output_is_not_replaced_unless_asked(
+        self, refuses, run_script, pair, run_folder, tmp_path
+    ):
         (tmp_path / "mine.nii.gz").write_text("precious")
-        flags = ("--mri", pair[0], "--pet", pair[1], "--output", tmp_path / "mine.nii.gz", "--checkpoint", run_folder)
+        flags = (
+            "--mri",
+            pair[0],
+            "--pet",
+            pair[1],
+            "--output",
+            tmp_path / "mine.nii.gz",
+            "--checkpoint",
+            run_folder,
+        )
         refuses(infer_sigleImage.main, *flags, names=("mine.nii.gz", "--overwrite"))
         assert (tmp_path / "mine.nii.gz").read_text() == "precious"
         assert run_script(infer_sigleImage.main, *flags, "--overwrite")[0] == 0

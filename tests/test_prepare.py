@@ -1,7 +1,8 @@
-"""prepare.py at its boundary: scans in, a data set of aligned pairs out, whatever happens on the way.
+"""prepare.py at its boundary: scans in, a data set of aligned pairs out, whatever happens on the
+way.
 
-All but the tests of the result itself run with a stand-in for ANTs (`tests.helpers.unaligned`), which
-would take minutes.
+All but the tests of the result itself run with a stand-in for ANTs (`tests.helpers.unaligned`),
+which would take minutes.
 """
 
 import csv
@@ -56,16 +57,23 @@ def command(*flags) -> list[str]:
     return [sys.executable, "-m", "tests.helpers.unaligned", *map(str, flags)]
 
 
-def call(*flags, script: tuple[str, ...] = ("-m", "tests.helpers.unaligned"), **environment: str) -> Finished:
+def call(
+    *flags, script: tuple[str, ...] = ("-m", "tests.helpers.unaligned"), **environment: str
+) -> Finished:
     command, environment = [sys.executable, *script, *map(str, flags)], os.environ | environment
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, env=environment
+    )
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
 def digests(root: Path) -> dict[str, str]:
     """{file relative to the data set: hash} of every image in it."""
     files = sorted(root.rglob("*.nii.gz"))
-    return {file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {
+        file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+    }
 
 
 def rows(root: Path, name: str = "report.tsv") -> dict[str, dict[str, str]]:
@@ -74,7 +82,10 @@ def rows(root: Path, name: str = "report.tsv") -> dict[str, dict[str, str]]:
 
 
 def write_table(path: Path, names) -> Path:
-    path.write_text("subject,mri,pet\n" + "".join(f"{name},{name}/mri.nii.gz,{name}/pet.nii.gz\n" for name in names))
+    path.write_text(
+        "subject,mri,pet\n"
+        + "".join(f"{name},{name}/mri.nii.gz,{name}/pet.nii.gz\n" for name in names)
+    )
     return path
 
 
@@ -86,14 +97,20 @@ def source(tmp_path_factory) -> Path:
     for name in GOOD:
         (root / name).mkdir()
         for kind, file in (("mri", "mri"), ("FDG", "pet")):
-            shutil.copy(root / "cohort" / name / f"{name}_{kind}_MNI152.nii.gz", root / name / f"{file}.nii.gz")
+            shutil.copy(
+                root / "cohort" / name / f"{name}_{kind}_MNI152.nii.gz",
+                root / name / f"{file}.nii.gz",
+            )
     for name in (CUT, NOISE):
         shutil.copytree(root / GOOD[0], root / name)
     content = (root / CUT / "mri.nii.gz").read_bytes()
     (root / CUT / "mri.nii.gz").write_bytes(content[: len(content) // 2])
     (root / CUT / "pet.nii.gz").write_bytes((root / GOOD[1] / "pet.nii.gz").read_bytes()[:5000])
     other = nib.load(root / GOOD[1] / "mri.nii.gz")
-    nib.save(nib.Nifti1Image(np.asarray(other.dataobj)[..., 1:-1], other.affine), root / NOISE / "mri.nii.gz")
+    nib.save(
+        nib.Nifti1Image(np.asarray(other.dataobj)[..., 1:-1], other.affine),
+        root / NOISE / "mri.nii.gz",
+    )
     noise = np.random.default_rng(0).uniform(0, 1000, other.shape).astype(np.float32)
     nib.save(nib.Nifti1Image(noise, other.affine), root / NOISE / "pet.nii.gz")
     write_table(root / "pairs.csv", (*GOOD, CUT, NOISE))
@@ -122,7 +139,11 @@ def test_good_subjects_are_made_and_bad_ones_are_told(prepared):
     root, run = prepared
     assert run.status == 1, run.err
     assert "4 pairs: " in run.out and " 1 flagged, 1 failed" in run.out
-    assert len(run.errors) == 1 and run.errors[0].startswith(f"error: {CUT}: ") and "mri.nii.gz" in run.errors[0]
+    assert (
+        len(run.errors) == 1
+        and run.errors[0].startswith(f"error: {CUT}: ")
+        and "mri.nii.gz" in run.errors[0]
+    )
     assert "Traceback" not in run.err
     report = rows(root)
     assert {name: row["status"] in ("ok", "warned") for name, row in report.items()} == {
@@ -155,7 +176,9 @@ def test_a_turned_pet_comes_back_onto_its_mri(tmp_path):
     nib.save(nib.Nifti1Image(np.asarray(pet.dataobj), turn @ pet.affine), tmp_path / "pet.nii.gz")
     (tmp_path / "pairs.csv").write_text(f"subject,mri,pet\n{name},{files[0]},pet.nii.gz\n")
 
-    run = call("--pairs", tmp_path / "pairs.csv", "--out", tmp_path / "data", script=("prepare.py",))
+    run = call(
+        "--pairs", tmp_path / "pairs.csv", "--out", tmp_path / "data", script=("prepare.py",)
+    )
     assert run.status == 0, run.err
     made = [nib.load(tmp_path / "data" / name / file.name) for file in files]
     # In the MRI's own space the MRI is not touched.
@@ -163,14 +186,18 @@ def test_a_turned_pet_comes_back_onto_its_mri(tmp_path):
     inside = pet.get_fdata() > 0
     assert np.corrcoef(made[1].get_fdata()[inside], pet.get_fdata()[inside])[0, 1] > 0.98
     record = json.loads((tmp_path / "data" / name / f"{name}.json").read_text())
-    assert np.abs(np.array(record["transforms"]["pet_to_mri"]) @ turn - np.eye(4))[:3, :3].max() < 0.02
+    assert (
+        np.abs(np.array(record["transforms"]["pet_to_mri"]) @ turn - np.eye(4))[:3, :3].max() < 0.02
+    )
     assert float(rows(tmp_path / "data")[name]["rotation_deg"]) == pytest.approx(10.2, abs=1)
     assert 1.025 < record["figures"]["nmi_brain"]
 
 
 @pytest.fixture(scope="module")
 def downloaded(tmp_path_factory) -> tuple[dict, list[Path]]:
-    """The truth about an ADNI-like download with one bad subject, and two data sets made of it by ANTs; read only."""
+    """The truth about an ADNI-like download with one bad subject, and two data sets made of it by
+    ANTs; read only.
+    """
     if find_spec("ants") is None:
         pytest.skip("antspyx is not installed")
     root = tmp_path_factory.mktemp("download")
@@ -178,7 +205,9 @@ def downloaded(tmp_path_factory) -> tuple[dict, list[Path]]:
     made = []
     for jobs in (2, 1):
         made.append(root / f"data-{jobs}")
-        run = call("--adni", root / "adni", "--out", made[-1], "--jobs", jobs, script=("prepare.py",))
+        run = call(
+            "--adni", root / "adni", "--out", made[-1], "--jobs", jobs, script=("prepare.py",)
+        )
         assert run.status == 1 and len(run.errors) == 1, run.err
     return truth, made
 
@@ -186,18 +215,30 @@ def downloaded(tmp_path_factory) -> tuple[dict, list[Path]]:
 def test_a_download_becomes_what_is_true_of_it(downloaded):
     truth, (root, _) = downloaded
     report = rows(root)
-    assert report.keys() == truth.keys() and sum(subject["defect"] is not None for subject in truth.values()) == 1
+    assert (
+        report.keys() == truth.keys()
+        and sum(subject["defect"] is not None for subject in truth.values()) == 1
+    )
     for name, subject in truth.items():
         status = report[name]["status"]
-        assert (status == "failed") if subject["defect"] else (status in ("ok", "warned")), report[name]
+        assert (status == "failed") if subject["defect"] else (status in ("ok", "warned")), report[
+            name
+        ]
         if subject["defect"]:
             continue
         record = json.loads((root / name / f"{name}.json").read_text())
         assert (record["inputs"]["pet"]["frames"] > 1) == subject["dynamic"]
         mri = nib.load(root / name / f"{name}_mri_MNI152.nii.gz")
-        assert list(mri.shape) == subject["mri_shape"] and np.allclose(mri.affine, subject["mri_affine"], atol=1e-4)
-        points = np.append(np.random.default_rng(0).uniform(-70, 70, (100, 3)), np.ones((100, 1)), axis=1)
-        there, true = (points @ np.transpose(m) for m in (record["transforms"]["pet_to_mri"], subject["pet_to_mri"]))
+        assert list(mri.shape) == subject["mri_shape"] and np.allclose(
+            mri.affine, subject["mri_affine"], atol=1e-4
+        )
+        points = np.append(
+            np.random.default_rng(0).uniform(-70, 70, (100, 3)), np.ones((100, 1)), axis=1
+        )
+        there, true = (
+            points @ np.transpose(m)
+            for m in (record["transforms"]["pet_to_mri"], subject["pet_to_mri"])
+        )
         assert np.linalg.norm(there - true, axis=1).mean() < 2  # half a voxel
 
 
@@ -215,21 +256,32 @@ def test_training_takes_what_a_download_gave(downloaded, tmp_path, run_script):
 
 def test_a_bids_data_set_is_prepared(source, tmp_path):
     for label, name in zip(("01", "02"), GOOD, strict=True):
-        for kind, file in (("anat", f"sub-{label}_T1w.nii.gz"), ("pet", f"sub-{label}_trc-18FFDG_pet.nii.gz")):
+        for kind, file in (
+            ("anat", f"sub-{label}_T1w.nii.gz"),
+            ("pet", f"sub-{label}_trc-18FFDG_pet.nii.gz"),
+        ):
             (tmp_path / "bids" / f"sub-{label}" / kind).mkdir(parents=True)
             scan = source / name / ("mri.nii.gz" if kind == "anat" else "pet.nii.gz")
             shutil.copy(scan, tmp_path / "bids" / f"sub-{label}" / kind / file)
     run = call("--bids", tmp_path / "bids", "--out", tmp_path / "data", "--layout", "bids")
     assert run.status == 0, run.err
     cohort = find_subjects(tmp_path / "data")
-    assert [subject.name for subject in cohort.subjects] == ["sub-01", "sub-02"] and cohort.layout == "BIDS"
+    assert [subject.name for subject in cohort.subjects] == [
+        "sub-01",
+        "sub-02",
+    ] and cohort.layout == "BIDS"
 
 
 def test_records_hold_inputs_transforms_and_figures(prepared):
     record = json.loads((prepared[0] / GOOD[0] / f"{GOOD[0]}.json").read_text())
     assert record["subject"] == GOOD[0] and record["versions"]["antspyx"]
-    assert record["inputs"]["pet"]["shape"] == [46, 54, 46] and record["inputs"]["pet"]["files"] == ["pet.nii.gz"]
-    assert all(np.shape(matrix) == (4, 4) for matrix in record["transforms"].values()) and record["transforms"]
+    assert record["inputs"]["pet"]["shape"] == [46, 54, 46] and record["inputs"]["pet"][
+        "files"
+    ] == ["pet.nii.gz"]
+    assert (
+        all(np.shape(matrix) == (4, 4) for matrix in record["transforms"].values())
+        and record["transforms"]
+    )
     assert record["figures"]["nmi_brain"] > 1.025
     assert record["warnings"] == ["aligned by the headers"]  # what is said in its process is kept
     row = rows(prepared[0])[GOOD[0]]
@@ -290,18 +342,37 @@ def test_results_that_the_inputs_no_longer_give_go_away(copy, source, tmp_path):
 
 def everything(root: Path) -> dict[str, bytes]:
     """All files of the subjects of a data set."""
-    files = (path for path in root.rglob("*") if path.is_file() and path.parts[len(root.parts)] in (*GOOD, "flagged"))
+    files = (
+        path
+        for path in root.rglob("*")
+        if path.is_file() and path.parts[len(root.parts)] in (*GOOD, "flagged")
+    )
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
 def test_what_has_nothing_to_do_with_the_scans_deletes_no_result(copy, source):
     before = everything(copy)
     run = call("--pairs", source / "one.csv", "--out", copy, "--force", "--time-limit", 0.005)
-    assert run.status == 2 and len(run.errors) == 1 and run.errors[0].endswith("the earlier result stays")
+    assert (
+        run.status == 2
+        and len(run.errors) == 1
+        and run.errors[0].endswith("the earlier result stays")
+    )
     assert everything(copy) == before and len(before) == 9
 
-    run = call("--pairs", source / "pairs.csv", "--out", copy, "--template", source / GOOD[0] / "pet.nii.gz")
-    assert run.status == 2 and len(run.errors) == 1 and "no T1 template in MNI152 space" in run.errors[0]
+    run = call(
+        "--pairs",
+        source / "pairs.csv",
+        "--out",
+        copy,
+        "--template",
+        source / GOOD[0] / "pet.nii.gz",
+    )
+    assert (
+        run.status == 2
+        and len(run.errors) == 1
+        and "no T1 template in MNI152 space" in run.errors[0]
+    )
     assert everything(copy) == before
 
 
@@ -332,7 +403,9 @@ def test_one_refused_move_does_not_stop_the_others(copy, source):
     )
     (copy.parent / "sitecustomize.py").write_text(code)
     run = call("--pairs", source / "pairs.csv", "--out", copy, PYTHONPATH=str(copy.parent))
-    assert run.status == 1 and any(GOOD[0] in line and "cross-device" in line for line in run.errors)
+    assert run.status == 1 and any(
+        GOOD[0] in line and "cross-device" in line for line in run.errors
+    )
     statuses = {name: row["status"] for name, row in rows(copy).items()}
     assert statuses == {GOOD[0]: "failed", GOOD[1]: "warned", CUT: "failed", NOISE: "flagged"}
     assert (copy / "flagged" / GOOD[0]).is_dir() and (copy / GOOD[1]).is_dir()
@@ -349,7 +422,15 @@ def test_a_second_run_leaves_the_tables_of_the_first(copy, source, refuses):
     before = (copy / "pairs.tsv").read_bytes()
     with PreparedFolder(copy).locked():
         for more in ((), ("--dry-run",)):
-            refuses(prepare.main, "--pairs", source / "one.csv", "--out", copy, *more, names=("another prepare.py",))
+            refuses(
+                prepare.main,
+                "--pairs",
+                source / "one.csv",
+                "--out",
+                copy,
+                *more,
+                names=("another prepare.py",),
+            )
     assert (copy / "pairs.tsv").read_bytes() == before
 
 
@@ -362,7 +443,9 @@ def test_killed_runs_leave_nothing_half_written_and_are_continued(source, prepar
     scratch.mkdir()
     environment, silent = os.environ | {"TMPDIR": str(scratch)}, subprocess.DEVNULL
     for latest in (2, 3, 4):
-        run = subprocess.Popen(command(*flags), cwd=REPOSITORY, stdout=silent, stderr=silent, env=environment)
+        run = subprocess.Popen(
+            command(*flags), cwd=REPOSITORY, stdout=silent, stderr=silent, env=environment
+        )
         time.sleep(choice.uniform(0.5, latest))
         run.kill()
         run.wait()
@@ -378,10 +461,14 @@ def test_killed_runs_leave_nothing_half_written_and_are_continued(source, prepar
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_termination_ends_all_processes(source, tmp_path):
     flags = "--pairs", source / "pairs.csv", "--out", tmp_path / "data"
-    with subprocess.Popen(command(*flags), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+    with subprocess.Popen(
+        command(*flags), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as run:
         children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
         # The one that a subject's folder is locked by is at work.
-        wait_until(lambda: (tmp_path / "data" / ".prepare" / "working").exists() or run.poll() is not None)
+        wait_until(
+            lambda: (tmp_path / "data" / ".prepare" / "working").exists() or run.poll() is not None
+        )
         pids = [int(pid) for pid in children.read_text().split()]
         run.send_signal(signal.SIGTERM)
         assert run.wait(20) == 128 + signal.SIGTERM
@@ -406,10 +493,14 @@ def test_bids_layout_passes_the_validator(source, tmp_path):
     run = call("--pairs", source / "one.csv", "--out", root, "--layout", "bids", "--space", "mni")
     assert run.status == 0, run.err
     cohort = find_subjects(root)
-    assert [subject.name for subject in cohort.subjects] == ["sub-synthetic001"] and cohort.layout == "BIDS"
+    assert [subject.name for subject in cohort.subjects] == [
+        "sub-synthetic001"
+    ] and cohort.layout == "BIDS"
     assert nib.load(cohort.subjects[0].mri).shape == (182, 218, 182) and not cohort.left_out
     assert rows(root)[GOOD[0]]["scale_x"]
-    assert (root / "participants.tsv").read_text().splitlines()[1] == "sub-synthetic001\tsynthetic-001"
+    assert (root / "participants.tsv").read_text().splitlines()[
+        1
+    ] == "sub-synthetic001\tsynthetic-001"
     validator = shutil.which(
         "bids-validator-deno", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     )
@@ -423,12 +514,21 @@ def test_bids_layout_passes_the_validator(source, tmp_path):
 
 def test_one_folder_holds_one_layout(copy, source, refuses):
     refuses(
-        prepare.main, "--pairs", source / "one.csv", "--out", copy, "--layout", "bids", names=(copy, "pairs", "--out")
+        prepare.main,
+        "--pairs",
+        source / "one.csv",
+        "--out",
+        copy,
+        "--layout",
+        "bids",
+        names=(copy, "pairs", "--out"),
     )
 
 
 def test_a_dry_run_only_pairs(source, tmp_path, run_script):
-    status, out, _ = run_script(prepare.main, "--pairs", source / "pairs.csv", "--out", tmp_path / "data", "--dry-run")
+    status, out, _ = run_script(
+        prepare.main, "--pairs", source / "pairs.csv", "--out", tmp_path / "data", "--dry-run"
+    )
     assert status == 0 and all(name in out for name in (*GOOD, CUT, NOISE))
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [".prepare", "pairs.tsv"]
     assert rows(tmp_path / "data", "pairs.tsv").keys() == {*GOOD, CUT, NOISE}
@@ -452,7 +552,10 @@ def test_folders_that_are_not_ours_are_left_alone(source, tmp_path):
         (("--adni", "{source}", "--out", "{source}/new"), ("new", "input folder")),
         (("--adni", "{source}/nothing", "--out", "x"), ("nothing", "no such folder")),
         (("--pairs", "{source}/pairs.csv", "--out", "{source}"), ("lies inside the output",)),
-        (("--pairs", "{source}/pairs.csv", "--out", "x", "--template", "t.nii"), ("t.nii", "no such file")),
+        (
+            ("--pairs", "{source}/pairs.csv", "--out", "x", "--template", "t.nii"),
+            ("t.nii", "no such file"),
+        ),
         (("--pairs", "{source}/pairs.csv", "--out", "x", "--space", "talairach"), ("--space",)),
         (("--pairs", "{source}/pairs.csv", "--out", "x", "--time-limit", "0"), ("--time-limit",)),
     ),
@@ -468,7 +571,11 @@ def test_a_table_without_a_usable_line_is_nothing_done(tmp_path, run_script):
     flags = "--pairs", tmp_path / "pairs.csv", "--out", tmp_path / "data"
     status, _, err = run_script(prepare.main, *flags)
     first, second = err.splitlines()
-    assert status == 2 and first.startswith("error: a: ") and "missing.nii: line 2: no such file" in first
+    assert (
+        status == 2
+        and first.startswith("error: a: ")
+        and "missing.nii: line 2: no such file" in first
+    )
     assert second.startswith("error: ") and "no pair" in second and "pairs.tsv" in second
     assert run_script(prepare.main, *flags, "--dry-run")[0] == 1
 
@@ -499,5 +606,7 @@ def test_it_needs_neither_torch_nor_monai():
     modules = "prepare, preparation.find.adni, preparation.find.table, preparation.read.scan, "
     modules += "preparation.align.pair, preparation.cohort, preparation.report"
     code = f"import sys, {modules}; print({{'torch', 'monai', 'ants', 'matplotlib'}} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
+    )
     assert done.stdout.strip() == "set()", done.stderr

@@ -41,7 +41,11 @@ def test_a_run_leaves_everything_that_is_promised(train, synthetic_cohort):
             for score in ("psnr", "ssim", "nmi"):
                 assert {(epoch, method, f"{score}_mri"), (epoch, method, f"{score}_pet")} <= seen
     copy = {row["score"]: float(row["mean"]) for row in scores if row["method"] == "copy-mri"}
-    assert copy["ssim_mri"] == pytest.approx(1) and copy["psnr_mri"] == math.inf and copy["ssim_pet"] < 0.9
+    assert (
+        copy["ssim_mri"] == pytest.approx(1)
+        and copy["psnr_mri"] == math.inf
+        and copy["ssim_pet"] < 0.9
+    )
 
 
 def test_tensorboard_holds_terms_by_source_and_reference_lines(train):
@@ -55,7 +59,13 @@ def test_tensorboard_holds_terms_by_source_and_reference_lines(train):
     scalars = tags("training", "scalars")
     for term in OBJECTIVES["ssim-gradient-intensity"]:
         assert {f"loss/{term}/mri", f"loss/{term}/pet"} <= scalars
-    assert {"loss/total", "learning rate", "gradient norm", "time/step seconds", "memory/peak GiB"} <= scalars
+    assert {
+        "loss/total",
+        "learning rate",
+        "gradient norm",
+        "time/step seconds",
+        "memory/peak GiB",
+    } <= scalars
     assert any(tag.startswith("fusion/synthetic-00") for tag in tags("training", "images"))
     for method in ("dc2fusion", "average", "copy-mri"):
         assert "validation/ssim_pet" in tags(method, "scalars")
@@ -64,7 +74,9 @@ def test_tensorboard_holds_terms_by_source_and_reference_lines(train):
 def test_the_same_seed_trains_the_same_network_and_another_one_another(train):
     first = weights(train("--epochs", 1, name="first") / "last.pt")
     assert torch.equal(first, weights(train("--epochs", 1, name="again") / "last.pt"))
-    assert not torch.equal(first, weights(train("--epochs", 1, "--seed", 5, name="other") / "last.pt"))
+    assert not torch.equal(
+        first, weights(train("--epochs", 1, "--seed", 5, name="other") / "last.pt")
+    )
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(train, run_script, monkeypatch):
@@ -94,9 +106,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train, run_script, monkeypatc
         ours["optimizer"]["state"].values(), expected["optimizer"]["state"].values(), strict=True
     ):
         assert all(torch.equal(state[key], reference[key]) for key in reference)
-    assert (ours["epoch"], ours["step"], ours["best"]) == (expected["epoch"], expected["step"], expected["best"])
+    assert (ours["epoch"], ours["step"], ours["best"]) == (
+        expected["epoch"],
+        expected["step"],
+        expected["best"],
+    )
     assert (stopped / "scores.csv").read_text() == (whole / "scores.csv").read_text()
-    events = [EventAccumulator(str(folder / "log" / "training")).Reload() for folder in (stopped, whole)]
+    events = [
+        EventAccumulator(str(folder / "log" / "training")).Reload() for folder in (stopped, whole)
+    ]
     curves = [[(e.step, e.value) for e in run.Scalars("loss/total")] for run in events]
     assert curves[0] == curves[1] and len(curves[0]) == 6
 
@@ -114,7 +132,11 @@ def test_best_is_chosen_by_the_smaller_mean_ssim(train):
     folder = train("--epochs", 4)
     rows = [row for row in table(folder / "scores.csv") if row["method"] == "dc2fusion"]
     smaller = {
-        epoch: min(float(r["mean"]) for r in rows if r["epoch"] == epoch and r["score"] in ("ssim_mri", "ssim_pet"))
+        epoch: min(
+            float(r["mean"])
+            for r in rows
+            if r["epoch"] == epoch and r["score"] in ("ssim_mri", "ssim_pet")
+        )
         for epoch in "1234"
     }
     best = checkpoint.read(folder / "best.pt")
@@ -123,13 +145,25 @@ def test_best_is_chosen_by_the_smaller_mean_ssim(train):
 
 
 def test_best_can_be_chosen_by_the_released_score(train, synthetic_cohort, monkeypatch):
-    monkeypatch.setattr(sys.modules["metrics.score"], "PUBLISHED_SLICE", 34)  # the middle of this small volume
+    monkeypatch.setattr(
+        sys.modules["metrics.score"], "PUBLISHED_SLICE", 34
+    )  # the middle of this small volume
     folder = train("--epochs", 1, "--size", 68, "--best-by", "released")
-    released = {row["method"]: float(row["mean"]) for row in table(folder / "scores.csv") if row["score"] == "released"}
-    assert checkpoint.read(folder / "best.pt")["best"] == pytest.approx(released["dc2fusion"], rel=1e-4)
+    released = {
+        row["method"]: float(row["mean"])
+        for row in table(folder / "scores.csv")
+        if row["score"] == "released"
+    }
+    assert checkpoint.read(folder / "best.pt")["best"] == pytest.approx(
+        released["dc2fusion"], rel=1e-4
+    )
     assert released["copy-mri"] == math.inf  # a copy wins it, which is why it is not the default
     item = PairDataset(
-        [s for s in find_subjects(synthetic_cohort).subjects if s.name in (folder / "validation.txt").read_text()],
+        [
+            s
+            for s in find_subjects(synthetic_cohort).subjects
+            if s.name in (folder / "validation.txt").read_text()
+        ],
         size=68,
     )[0, 0]
     mri, pet = item["mri"][0], item["pet"][0]
@@ -139,7 +173,9 @@ def test_best_can_be_chosen_by_the_released_score(train, synthetic_cohort, monke
 
 
 def test_loss_weights_and_objective_reach_the_loss(train):
-    folder = train("--epochs", 1, "--objective", "lncc-ssim-l1", "--alpha1", 0, "--beta2", 3, "--gamma2", 0.5)
+    folder = train(
+        "--epochs", 1, "--objective", "lncc-ssim-l1", "--alpha1", 0, "--beta2", 3, "--gamma2", 0.5
+    )
     row = table(folder / "losses.csv")[0]
     terms = {name: float(value) for name, value in row.items()}
     expected = terms["loss/lncc/pet"] + 2 * terms["loss/ssim/mri"] + 3 * terms["loss/ssim/pet"]
@@ -149,7 +185,18 @@ def test_loss_weights_and_objective_reach_the_loss(train):
 
 def test_options_reach_the_network(train):
     folder = train(
-        "--epochs", 1, "--variant", "released", "--switch", "R5", "R4", "--amp", "--batch-size", 2, "--val-every", 9
+        "--epochs",
+        1,
+        "--variant",
+        "released",
+        "--switch",
+        "R5",
+        "R4",
+        "--amp",
+        "--batch-size",
+        2,
+        "--val-every",
+        9,
     )
     config = checkpoint.read_own(folder / "best.pt")[1]
     assert config.recipe == "released" and config.switched == ("R5", "R4")
@@ -171,7 +218,9 @@ def test_the_published_command_runs_on_the_synthetic_cohort(run_script, tmp_path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train_diff, "SYNTHETIC_SUBJECTS", 2)
     published = "--alpha1 2 --alpha2 1 --beta1 2 --beta2 1 --gamma1 2 --gamma2 1 --gpus 0".split()
-    status, out, err = run_script(train_diff.main, *published, *QUICK, "--epochs", 1, "--name", "published")
+    status, out, err = run_script(
+        train_diff.main, *published, *QUICK, "--epochs", 1, "--name", "published"
+    )
     assert status == 0, err
     assert "synthetic" in err
     if not torch.cuda.is_available():
@@ -190,7 +239,9 @@ def test_published_defaults():
 
 @pytest.fixture
 def two_processes(synthetic_cohort, tmp_path):
-    """Function (**options) -> a configuration and data sets of two training and two validation pairs, for `launch`."""
+    """Function (**options) -> a configuration and data sets of two training and two validation
+    pairs, for `launch`.
+    """
 
     def prepare(**options):
         subjects = find_subjects(synthetic_cohort).subjects
@@ -209,11 +260,20 @@ SMALL_2D = {"model": "matr", "size": 16, "batch_size": 64, "cache": "memory"}
 
 @pytest.mark.parametrize("options", [SMALL, SMALL_2D], ids=["dc2fusion", "matr"])
 def test_two_processes_train_one_network(two_processes, tmp_path, options):
-    """Data-parallel on two CPU processes: each sees its share, weights and statistics end the same in both."""
-    launch(workers.train_and_compare, [torch.device("cpu")] * 2, *two_processes(**options), tmp_path / "checksums.json")
+    """Data-parallel on two CPU processes: each sees its share, weights and statistics end the same
+    in both.
+    """
+    launch(
+        workers.train_and_compare,
+        [torch.device("cpu")] * 2,
+        *two_processes(**options),
+        tmp_path / "checksums.json",
+    )
     content = checkpoint.read(tmp_path / "two" / "last.pt")
     assert content["step"] == 1 and len(content["rng"]) == 2
-    rows = [row for row in table(tmp_path / "two" / "scores.csv") if row["method"] not in REFERENCES]
+    rows = [
+        row for row in table(tmp_path / "two" / "scores.csv") if row["method"] not in REFERENCES
+    ]
     assert {row["n"] for row in rows} == {"2"}
     first, second = json.loads((tmp_path / "checksums.json").read_text())
     assert first == pytest.approx(second, rel=1e-12)
@@ -238,7 +298,10 @@ class TestBadInput:
         [
             (("--alpha1", "-1"), ("--alpha1", "-1")),
             (("--beta2", "nan"), ("--beta2", "nan")),
-            (sum(((f"--{n}{i}", 0) for n in ("alpha", "beta", "gamma") for i in (1, 2)), ()), ("all six",)),
+            (
+                sum(((f"--{n}{i}", 0) for n in ("alpha", "beta", "gamma") for i in (1, 2)), ()),
+                ("all six",),
+            ),
             (("--size", 8), ("--size", "16")),
             (("--size", 64, "--best-by", "released"), ("--best-by", "slice 64")),
             (("--embed-dim", 50), ("--embed-dim", "50", "multiple of 24")),
@@ -260,13 +323,26 @@ class TestBadInput:
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("batch_size", [1, 2])
-    def test_a_size_that_leaves_one_token_for_a_batch_of_one(self, refuses, synthetic_cohort, tmp_path, batch_size):
+    def test_a_size_that_leaves_one_token_for_a_batch_of_one(
+        self, refuses, synthetic_cohort, tmp_path, batch_size
+    ):
         """Three training pairs in batches of two leave one over."""
         names = ["synthetic-001", "synthetic-002"] if batch_size == 1 else ["synthetic-001"]
         (tmp_path / "t.txt").write_text("\n".join(names))
         (tmp_path / "v.txt").write_text("synthetic-003")
-        flags = ("--data", synthetic_cohort, "--train-list", "t.txt", "--val-list", "v.txt", "--batch-size", batch_size)
-        refuses(train_diff.main, *flags, "--size", 32, names=("--size", "BatchNorm", "--batch-size"))
+        flags = (
+            "--data",
+            synthetic_cohort,
+            "--train-list",
+            "t.txt",
+            "--val-list",
+            "v.txt",
+            "--batch-size",
+            batch_size,
+        )
+        refuses(
+            train_diff.main, *flags, "--size", 32, names=("--size", "BatchNorm", "--batch-size")
+        )
 
     def test_empty_list(self, refuses, synthetic_cohort, tmp_path):
         (tmp_path / "empty.txt").write_text("\n# nobody\n")
@@ -280,24 +356,32 @@ class TestBadInput:
         flags = ("--data", synthetic_cohort, "--train-list", "t.txt", "--val-list", "v.txt")
         refuses(train_diff.main, *flags, names=("t.txt", "../synthetic-002"))
 
-    def test_a_broken_volume_stops_before_anything_is_written(self, refuses, synthetic_cohort, tmp_path):
+    def test_a_broken_volume_stops_before_anything_is_written(
+        self, refuses, synthetic_cohort, tmp_path
+    ):
         data = shutil.copytree(synthetic_cohort, tmp_path / "data")
         broken = data / "synthetic-002" / "synthetic-002_FDG_MNI152.nii.gz"
         broken.write_bytes(broken.read_bytes()[:2000])
         refuses(train_diff.main, "--data", data, *QUICK, "--name", "run", names=(broken.name,))
         assert not (tmp_path / "result" / "run").exists()
 
-    def test_a_subject_with_one_modality_is_left_out_and_said(self, run_script, synthetic_cohort, tmp_path):
+    def test_a_subject_with_one_modality_is_left_out_and_said(
+        self, run_script, synthetic_cohort, tmp_path
+    ):
         data = shutil.copytree(synthetic_cohort, tmp_path / "data")
         (data / "synthetic-002" / "synthetic-002_FDG_MNI152.nii.gz").unlink()
-        status, out, _ = run_script(train_diff.main, "--data", data, *QUICK, "--epochs", 1, "--name", "run")
+        status, out, _ = run_script(
+            train_diff.main, "--data", data, *QUICK, "--epochs", 1, "--name", "run"
+        )
         assert status == 0
         assert "1 subject left out" in out and "synthetic-002" in out
 
     def test_a_run_is_never_written_over(self, refuses, synthetic_cohort, tmp_path):
         (tmp_path / "result" / "mine").mkdir(parents=True)
         (tmp_path / "result" / "mine" / "best.pt").write_text("precious")
-        refuses(train_diff.main, "--data", synthetic_cohort, "--name", "mine", names=("--name", "mine"))
+        refuses(
+            train_diff.main, "--data", synthetic_cohort, "--name", "mine", names=("--name", "mine")
+        )
         assert (tmp_path / "result" / "mine" / "best.pt").read_text() == "precious"
 
     def test_a_run_that_ended_before_its_first_epoch_starts_afresh(self, train, tmp_path):
@@ -306,15 +390,21 @@ class TestBadInput:
         (folder / "log" / "training" / "events.out.old").write_text("curves of the attempt")
         (folder / "config.json").write_text("{}")
         assert train("--epochs", 1) == folder
-        assert (folder / "last.pt").is_file() and not (folder / "log" / "training" / "events.out.old").exists()
+        assert (folder / "last.pt").is_file() and not (
+            folder / "log" / "training" / "events.out.old"
+        ).exists()
 
-    def test_the_same_command_resumes_again_and_again(self, train, run_script, synthetic_cohort, tmp_path, monkeypatch):
+    def test_the_same_command_resumes_again_and_again(
+        self, train, run_script, synthetic_cohort, tmp_path, monkeypatch
+    ):
         (tmp_path / "t.txt").write_text("synthetic-001\nsynthetic-003\n")
         (tmp_path / "v.txt").write_text("synthetic-002\n")
         lists = ("--train-list", "t.txt", "--val-list", "v.txt")
         folder = train("--epochs", 1, *lists)
         for epochs in (2, 3):
-            status, _, err = run_script(train_diff.main, "--resume", folder, *lists, "--epochs", epochs)
+            status, _, err = run_script(
+                train_diff.main, "--resume", folder, *lists, "--epochs", epochs
+            )
             assert status == 0, err
             assert json.loads((folder / "config.json").read_text())["epochs"] == epochs
         (tmp_path / "elsewhere").mkdir()
@@ -322,28 +412,57 @@ class TestBadInput:
         status, _, err = run_script(train_diff.main, "--resume", folder, "--epochs", 4)
         assert status == 0, err
 
-    def test_a_cache_that_cannot_be_written_is_named_as_such(self, refuses, synthetic_cohort, tmp_path):
+    def test_a_cache_that_cannot_be_written_is_named_as_such(
+        self, refuses, synthetic_cohort, tmp_path
+    ):
         (tmp_path / "result").write_text("a file in the place of the folder")
-        refuses(train_diff.main, "--data", synthetic_cohort, "--size", 36, names=("cache", "--cache memory"))
+        refuses(
+            train_diff.main,
+            "--data",
+            synthetic_cohort,
+            "--size",
+            36,
+            names=("cache", "--cache memory"),
+        )
 
     def test_resuming_with_a_flag_that_makes_another_run(self, refuses, train):
         folder = train("--epochs", 1)
         refuses(train_diff.main, "--resume", folder, "--lr", 0.5, names=("--lr", "0.5"))
-        refuses(train_diff.main, "--resume", folder, "--model", "matr", names=("--model", "matr", "dc2fusion"))
-        refuses(train_diff.main, "--resume", folder, "--plane", "axial", names=("--plane", "dc2fusion"))
+        refuses(
+            train_diff.main,
+            "--resume",
+            folder,
+            "--model",
+            "matr",
+            names=("--model", "matr", "dc2fusion"),
+        )
+        refuses(
+            train_diff.main, "--resume", folder, "--plane", "axial", names=("--plane", "dc2fusion")
+        )
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     @pytest.mark.gpu
     def test_a_device_that_is_not_there(self, refuses, synthetic_cohort):
         refuses(train_diff.main, "--data", synthetic_cohort, "--gpus", 99, names=("--gpus", "99"))
 
-    def test_a_device_that_is_not_there_while_others_are(self, refuses, synthetic_cohort, monkeypatch):
+    def test_a_device_that_is_not_there_while_others_are(
+        self, refuses, synthetic_cohort, monkeypatch
+    ):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-        refuses(train_diff.main, "--data", synthetic_cohort, "--gpus", "1,7", names=("--gpus", "7", "0, 1"))
+        refuses(
+            train_diff.main,
+            "--data",
+            synthetic_cohort,
+            "--gpus",
+            "1,7",
+            names=("--gpus", "7", "0, 1"),
+        )
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(train, monkeypatch, refuses, tmp_path):
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
+    train, monkeypatch, refuses, tmp_path
+):
     folder = train("--epochs", 1)
     good = (folder / "last.pt").read_bytes()
     original = torch.optim.Adam.step
@@ -359,12 +478,21 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(trai
     assert (folder / "last.pt").read_bytes() == good
 
 
-def test_a_network_that_gives_nan_in_validation_stops_before_it_is_saved(train, monkeypatch, refuses):
+def test_a_network_that_gives_nan_in_validation_stops_before_it_is_saved(
+    train, monkeypatch, refuses
+):
     folder = train("--epochs", 1)
     good = (folder / "last.pt").read_bytes()
 
     from training.trainer import Trainer
 
     monkeypatch.setattr(Trainer, "_fuse", lambda self, mri, pet: mri / 0)
-    refuses(train_diff.main, "--resume", folder, "--epochs", 2, names=("epoch 2", "synthetic-00", "NaN", "last.pt"))
+    refuses(
+        train_diff.main,
+        "--resume",
+        folder,
+        "--epochs",
+        2,
+        names=("epoch 2", "synthetic-00", "NaN", "last.pt"),
+    )
     assert (folder / "last.pt").read_bytes() == good

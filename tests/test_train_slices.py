@@ -16,7 +16,12 @@ from training.trainer import learning_rate
 
 @pytest.mark.parametrize(
     ("name", "epochs", "batch_size", "lr"),
-    [("swinfuse", 50, 4, 1e-5), ("u2fusion", 3, 18, 1e-4), ("dilran", 100, 4, 1e-4), ("matr", 10, 64, 1e-3)],
+    [
+        ("swinfuse", 50, 4, 1e-5),
+        ("u2fusion", 3, 18, 1e-4),
+        ("dilran", 100, 4, 1e-4),
+        ("matr", 10, 64, 1e-3),
+    ],
 )
 def test_published_defaults_of_the_2d_methods(name, epochs, batch_size, lr):
     config = TrainConfig.of({"model": name})
@@ -26,8 +31,12 @@ def test_published_defaults_of_the_2d_methods(name, epochs, batch_size, lr):
 
 
 # Learning rates at which a handful of steps is enough to see the loss fall.
-@pytest.mark.parametrize(("name", "lr"), [("swinfuse", 1e-3), ("u2fusion", 1e-4), ("dilran", 1e-3), ("matr", 1e-3)])
-def test_a_2d_method_learns_and_a_resumed_run_equals_an_uninterrupted_one(train, run_script, name, lr):
+@pytest.mark.parametrize(
+    ("name", "lr"), [("swinfuse", 1e-3), ("u2fusion", 1e-4), ("dilran", 1e-3), ("matr", 1e-3)]
+)
+def test_a_2d_method_learns_and_a_resumed_run_equals_an_uninterrupted_one(
+    train, run_script, name, lr
+):
     flags = ("--model", name, "--lr", lr, "--val-every", 2)
     whole = train(*flags, "--epochs", 2, name="whole")
     first, last = (float(row["loss/total"]) for row in table(whole / "losses.csv"))
@@ -41,13 +50,24 @@ def test_a_2d_method_learns_and_a_resumed_run_equals_an_uninterrupted_one(train,
 
 
 @pytest.mark.parametrize(("name", "lr"), [("dilran", 1e-3), ("matr", 1e-3)])
-def test_a_trained_2d_method_beats_its_untrained_self_on_a_held_out_subject(synthetic_cohort, tmp_path, name, lr):
+def test_a_trained_2d_method_beats_its_untrained_self_on_a_held_out_subject(
+    synthetic_cohort, tmp_path, name, lr
+):
     subjects = find_subjects(synthetic_cohort).subjects
-    options = {"model": name, "lr": lr, "size": 24, "batch_size": 8, "workers": 0, "cache": "memory"}
+    options = {
+        "model": name,
+        "lr": lr,
+        "size": 24,
+        "batch_size": 8,
+        "workers": 0,
+        "cache": "memory",
+    }
     config = TrainConfig.of(options | {"out": str(tmp_path)})
     torch.manual_seed(0)
     trainer = workers.build_trainer(
-        Process(0, 1, torch.device("cpu")), config, train_diff.prepare_data(config, (subjects[:2], subjects[2:]))
+        Process(0, 1, torch.device("cpu")),
+        config,
+        train_diff.prepare_data(config, (subjects[:2], subjects[2:])),
     )
     untrained = trainer.validate()
     for epoch in range(4):
@@ -60,7 +80,9 @@ def test_a_trained_2d_method_beats_its_untrained_self_on_a_held_out_subject(synt
 def test_vgg_has_a_part_in_the_loss_where_its_weights_are_given(train, tmp_path):
     torch.manual_seed(0)
     torch.save(Vgg16(batch_norm=True).state_dict(), tmp_path / "vgg.pth")
-    folder = train("--model", "dilran", "--vgg", tmp_path / "vgg.pth", "--epochs", 1, "--plane", "sagittal")
+    folder = train(
+        "--model", "dilran", "--vgg", tmp_path / "vgg.pth", "--epochs", 1, "--plane", "sagittal"
+    )
     row = {name: float(value) for name, value in table(folder / "losses.csv")[0].items()}
     expected = row["loss/mse"] + 0.2 * row["loss/sobel"] + 0.2 * row["loss/perceptual"]
     assert row["loss/total"] == pytest.approx(expected, rel=1e-4) and row["loss/perceptual"] > 0
@@ -69,7 +91,14 @@ def test_vgg_has_a_part_in_the_loss_where_its_weights_are_given(train, tmp_path)
 
 def test_weights_are_limited_after_a_step_where_that_was_published(synthetic_cohort, tmp_path):
     subjects = find_subjects(synthetic_cohort).subjects
-    options = {"model": "u2fusion", "size": 16, "batch_size": 2, "workers": 0, "cache": "memory", "out": str(tmp_path)}
+    options = {
+        "model": "u2fusion",
+        "size": 16,
+        "batch_size": 2,
+        "workers": 0,
+        "cache": "memory",
+        "out": str(tmp_path),
+    }
     config = TrainConfig.of(options)
     datasets = train_diff.prepare_data(config, (subjects[:1], subjects[1:2]))
     trainer = workers.build_trainer(Process(0, 1, torch.device("cpu")), config, datasets)
@@ -99,7 +128,9 @@ def test_weights_are_limited_after_a_step_where_that_was_published(synthetic_coh
         (("--vgg", "vgg.pth"), ("--vgg", "dc2fusion")),
     ],
 )
-def test_flags_that_mean_nothing_to_the_model_or_cannot_be_followed(refuses, tmp_path, monkeypatch, flags, names):
+def test_flags_that_mean_nothing_to_the_model_or_cannot_be_followed(
+    refuses, tmp_path, monkeypatch, flags, names
+):
     monkeypatch.chdir(tmp_path)
     refuses(train_diff.main, *flags, names=names)
     assert list(tmp_path.iterdir()) == []

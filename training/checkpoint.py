@@ -57,7 +57,9 @@ def keep_as(source: Path, target: Path) -> None:
     """Make `target` the same checkpoint as `source`, in one step and where possible without a copy."""
     with replacing(target, "free space, then --resume") as part:
         try:
-            os.link(source, part)  # `save` never writes into a file that is there, so the link stays as it is
+            os.link(
+                source, part
+            )  # `save` never writes into a file that is there, so the link stays as it is
         except OSError:
             shutil.copyfile(source, part)
 
@@ -66,8 +68,8 @@ def read(path: Path) -> dict:
     """Read a checkpoint file, own or released, running no code from it.
 
     Raises:
-        InputError: missing, truncated, not a checkpoint, or a pickle with anything but tensors and plain
-            values in it.
+        InputError: missing, truncated, not a checkpoint, or a pickle with anything but tensors and
+            plain values in it.
     """
     if not path.is_file():
         raise InputError(path, "no such checkpoint", "give a run folder, a .pt or a released .pth")
@@ -79,9 +81,13 @@ def read(path: Path) -> dict:
             raise InputError(path, problem, "give a state dict saved by torch.save") from error
         raise InputError(path, "not a checkpoint", "give a .pt or .pth file") from error
     except (EOFError, RuntimeError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(path, "truncated or not a checkpoint", "copy or download it again") from error
+        raise InputError(
+            path, "truncated or not a checkpoint", "copy or download it again"
+        ) from error
     if not isinstance(content, dict):
-        raise InputError(path, f"holds a {type(content).__name__}, no state dict", "give a checkpoint")
+        raise InputError(
+            path, f"holds a {type(content).__name__}, no state dict", "give a checkpoint"
+        )
     return content
 
 
@@ -91,7 +97,8 @@ def _first_byte(path: Path) -> bytes:
 
 
 def locate(path: Path) -> Path:
-    """The checkpoint file that a path means: itself, or the best (else the last) one of a run folder.
+    """The checkpoint file that a path means: itself, or the best (else the last) one of a run
+    folder.
 
     Raises:
         InputError: a folder without a checkpoint.
@@ -101,7 +108,9 @@ def locate(path: Path) -> Path:
     for name in (BEST, LAST):
         if (path / name).is_file():
             return path / name
-    raise InputError(path, f"no {BEST} or {LAST} in this folder", "give a run folder of train_diff.py")
+    raise InputError(
+        path, f"no {BEST} or {LAST} in this folder", "give a run folder of train_diff.py"
+    )
 
 
 def is_own(path: Path) -> bool:
@@ -122,7 +131,9 @@ def read_own(path: Path) -> tuple[dict, TrainConfig]:
     """
     content = read(path)
     if content.get("format") != FORMAT or not _SAVED_KEYS <= content.keys():
-        raise InputError(path, "not a checkpoint of this project", "give one that train_diff.py wrote")
+        raise InputError(
+            path, "not a checkpoint of this project", "give one that train_diff.py wrote"
+        )
     try:
         return content, TrainConfig.from_dict(content["config"])
     except (ValueError, TypeError, AttributeError) as error:

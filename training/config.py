@@ -1,4 +1,6 @@
-"""The one configuration of a training run: from the flags, into the run folder and every checkpoint."""
+"""The one configuration of a training run: from the flags, into the run folder and every
+checkpoint.
+"""
 
 import os
 from dataclasses import asdict, dataclass, fields, replace
@@ -8,19 +10,29 @@ from training.hyperparameters import REGIMES, Regime, flag, refuse_foreign
 from utils.errors import InputError
 
 # What may change when a run goes on; anything else would make it another run.
-CHANGEABLE = {"data", "epochs", "workers", "cache", "val_every", "gpus", "compile", "checkpoint_activations"}
+CHANGEABLE = {
+    "data",
+    "epochs",
+    "workers",
+    "cache",
+    "val_every",
+    "gpus",
+    "compile",
+    "checkpoint_activations",
+}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides a run. The defaults are DC2Fusion's published ones (arXiv 2310.06291 and its code).
+    """Everything that decides a run. The defaults are DC2Fusion's published ones (arXiv 2310.06291
+    and its code).
 
     Attributes:
         data: root of the data set; None for the synthetic cohort.
         train_list, val_list: files with subject names; None for a 90/10 split by `seed`.
         recording, run: which of several BIDS candidates to take.
-        model: what is trained, a name in `training.hyperparameters.REGIMES`. The next four, and from objective to
-            gamma2, are DC2Fusion's alone; plane and vgg are of the 2-D methods.
+        model: what is trained, a name in `training.hyperparameters.REGIMES`. The next four, and
+            from objective to gamma2, are DC2Fusion's alone; plane and vgg are of the 2-D methods.
         embed_dim: E, the width of the first stage.
         variant: "paper" or "released" network; see `models.variants`.
         switched: differences between the variants that are switched alone.
@@ -31,7 +43,8 @@ class TrainConfig:
         plane: of the slices that a 2-D method sees.
         vgg: file of VGG-16's weights, for the 2-D methods whose loss has a part for it.
         size: voxels a side that the network sees.
-        epochs, batch_size, lr, seed: as usual; see the model's regime for the course of the learning rate.
+        epochs, batch_size, lr, seed: as usual; see the model's regime for the course of the
+            learning rate.
         amp: bfloat16 autocast; losses stay in float32.
         compile: run the network through torch.compile.
         checkpoint_activations: keep less for the backward pass and compute it again.
@@ -91,7 +104,8 @@ class TrainConfig:
 
     @classmethod
     def of(cls, given: dict) -> "TrainConfig":
-        """The configuration of a new run: what was given, else the model's published values, else the defaults.
+        """The configuration of a new run: what was given, else the model's published values, else
+        the defaults.
 
         Raises:
             InputError: a value that means nothing to the model.
@@ -100,7 +114,11 @@ class TrainConfig:
         refuse_foreign(model, given)
         published = {name: getattr(REGIMES[model], name) for name in ("epochs", "batch_size", "lr")}
         recipe = {"recipe": given.get("variant", cls.variant)}
-        values = published | recipe | {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        values = (
+            published
+            | recipe
+            | {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        )
         return cls(**values)
 
     def model_options(self) -> dict:
@@ -127,7 +145,11 @@ class TrainConfig:
 
     def slice_options(self) -> dict:
         """The options of `data.slices.SliceDataset` beside those of every data set."""
-        return {"plane": self.plane, "patch": self.regime.patch, "pooled": self.regime.inputs == ("image",)}
+        return {
+            "plane": self.plane,
+            "patch": self.regime.patch,
+            "pooled": self.regime.inputs == ("image",),
+        }
 
     def objective_options(self) -> dict:
         """The options of `losses.build_objective(name, ...)`: (MRI, PET) pairs of weights."""
@@ -138,41 +160,60 @@ class TrainConfig:
         }
 
     def check(self) -> None:
-        """Refuse, before a run begins, values that do not go together and a folder that holds a run.
+        """Refuse, before a run begins, values that do not go together and a folder that holds a
+        run.
 
         Raises:
             InputError: naming the flag.
         """
         if not any(weight for pair in self.objective_options().values() for weight in pair):
-            raise InputError("--alpha1 .. --gamma2", "all six loss weights are 0", "give one above 0")
+            raise InputError(
+                "--alpha1 .. --gamma2", "all six loss weights are 0", "give one above 0"
+            )
         if Path(self.name).name != self.name or self.name in ("", ".", ".."):
             raise InputError("--name", f"{self.name!r} is no folder name", "leave paths to --out")
         if self.size < 16:
             raise InputError("--size", f"{self.size} is below 16 voxels", "give 16 or more")
         if self.regime.slicewise and self.cache == "none":
-            raise InputError("--cache", "none would read a volume for every slice", "give disk or memory")
+            raise InputError(
+                "--cache", "none would read a volume for every slice", "give disk or memory"
+            )
         if self.embed_dim % 24:
-            raise InputError("--embed-dim", f"{self.embed_dim} is no multiple of 24", "give 24, 48, 72, 96, ...")
+            raise InputError(
+                "--embed-dim", f"{self.embed_dim} is no multiple of 24", "give 24, 48, 72, 96, ..."
+            )
         if self.best_by == "released" and self.size <= 64:
             problem = f"the released score reads slice 64, and --size is {self.size}"
             raise InputError("--best-by", problem, "give a size above 64, 128 as published")
         if bool(self.train_list) != bool(self.val_list):
             raise InputError("--train-list", "goes with --val-list", "give both or neither")
         content = set(os.listdir(self.run_folder)) if self.run_folder.is_dir() else set()
-        unfinished = "config.json" in content and not content & {"last.pt", "best.pt"}  # not one epoch done
+        unfinished = "config.json" in content and not content & {
+            "last.pt",
+            "best.pt",
+        }  # not one epoch done
         if content and not unfinished:
-            raise InputError("--name", f"{self.run_folder} is not empty", "choose another name or --resume it")
+            raise InputError(
+                "--name", f"{self.run_folder} is not empty", "choose another name or --resume it"
+            )
 
     def check_batches(self, pairs: int) -> None:
-        """Refuse sizes whose deepest grid is one token if any training batch of DC2Fusion would hold one pair.
+        """Refuse sizes whose deepest grid is one token if any training batch of DC2Fusion would
+        hold one pair.
 
         Raises:
             InputError: BatchNorm needs more than one token a channel.
         """
         share = -(-pairs // len(self.gpus))
-        if not self.regime.slicewise and self.size <= 32 and (self.batch_size == 1 or share % self.batch_size == 1):
+        if (
+            not self.regime.slicewise
+            and self.size <= 32
+            and (self.batch_size == 1 or share % self.batch_size == 1)
+        ):
             problem = f"{self.size} leaves one token on the deepest grid for a batch of 1, and BatchNorm needs two"
-            raise InputError("--size", problem, f"give a size above 32 or another --batch-size for {share} pairs")
+            raise InputError(
+                "--size", problem, f"give a size above 32 or another --batch-size for {share} pairs"
+            )
 
     def continued(self, given: dict, folder: Path) -> "TrainConfig":
         """This run's configuration to go on with.
@@ -200,7 +241,8 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> "TrainConfig":
-        """The inverse of `to_dict`. A key that is missing, from before it existed, takes its default.
+        """The inverse of `to_dict`. A key that is missing, from before it existed, takes its
+        default.
 
         Raises:
             ValueError: for keys that are unknown or hold another type; the message names them.
@@ -211,8 +253,12 @@ class TrainConfig:
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         for name, value in values.items():
             default = getattr(cls, name)
-            wanted = (str, type(None)) if default is None or isinstance(default, str) else type(default)
-            if not isinstance(value, wanted) and not (isinstance(default, float) and isinstance(value, int)):
+            wanted = (
+                (str, type(None)) if default is None or isinstance(default, str) else type(default)
+            )
+            if not isinstance(value, wanted) and not (
+                isinstance(default, float) and isinstance(value, int)
+            ):
                 raise ValueError(f"configuration key {name} holds {value!r}")
         if values.get("model", cls.model) not in REGIMES:
             raise ValueError(f"configuration key model holds {values['model']!r}")

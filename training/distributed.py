@@ -15,7 +15,9 @@ from utils.errors import InputError, report
 
 @dataclass(frozen=True)
 class Process:
-    """This process among those that train together; the first one (`is_main`) writes files and bars."""
+    """This process among those that train together; the first one (`is_main`) writes files and
+    bars.
+    """
 
     rank: int
     world_size: int
@@ -29,7 +31,8 @@ class Process:
         """The module on this process's device, averaging gradients with the other processes.
 
         Args:
-            some_unused: whether there are parameters that get no gradient, which the others must not wait for.
+            some_unused: whether there are parameters that get no gradient, which the others must
+                not wait for.
         """
         module = module.to(self.device)
         if self.world_size == 1:
@@ -45,7 +48,8 @@ class Process:
         return [item for part in parts for item in part]
 
     def raise_together(self, error: InputError | None) -> None:
-        """Raise an error that any process has in all of them, so that none waits for one that is gone.
+        """Raise an error that any process has in all of them, so that none waits for one that is
+        gone.
 
         Raises:
             InputError: the first process's that has one.
@@ -60,7 +64,9 @@ class Process:
             raise error
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Give all processes the first one's buffers: BatchNorm's running statistics are each process's own."""
+        """Give all processes the first one's buffers: BatchNorm's running statistics are each
+        process's own.
+        """
         if self.world_size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
@@ -83,7 +89,8 @@ def choose_devices(gpus: tuple[int, ...]) -> list[torch.device]:
 
 
 def launch(function: Callable, devices: list[torch.device], *arguments) -> None:
-    """Run `function(process, *arguments)`, in a process of its own for each device if there are several.
+    """Run `function(process, *arguments)`, in a process of its own for each device if there are
+    several.
 
     Raises:
         SystemExit: with the status of the first process that ended in an error it has reported.
@@ -95,7 +102,9 @@ def launch(function: Callable, devices: list[torch.device], *arguments) -> None:
     with tempfile.TemporaryDirectory() as folder:
         meeting_point = (Path(folder) / "store").as_uri()
         try:
-            multiprocessing.spawn(_worker, (function, devices, meeting_point, arguments), nprocs=len(devices))
+            multiprocessing.spawn(
+                _worker, (function, devices, meeting_point, arguments), nprocs=len(devices)
+            )
         except multiprocessing.ProcessExitedException as error:
             raise SystemExit(error.exit_code) from None
 
@@ -106,7 +115,9 @@ def _make_current(device: torch.device) -> None:
         torch.cuda.set_device(device)
 
 
-def _worker(rank: int, function: Callable, devices: list[torch.device], store: str, arguments: tuple) -> None:
+def _worker(
+    rank: int, function: Callable, devices: list[torch.device], store: str, arguments: tuple
+) -> None:
     device = devices[rank]
     _make_current(device)
     backend = "nccl" if device.type == "cuda" else "gloo"

@@ -1,8 +1,9 @@
 """How each model was trained by its authors: the one table of published hyper-parameters.
 
-Sources: DC2Fusion arXiv 2310.06291; SwinFuse IEEE TIM 2022; U2Fusion IEEE TPAMI 44(1), 2022; DILRAN arXiv 2212.04661;
-MATR IEEE TIP 31, 2022; each with its released code. The losses, and how U2Fusion swaps its sources, are in `losses`.
-A leaf module, like `utils.cli`.
+Sources: DC2Fusion arXiv 2310.06291; SwinFuse IEEE TIM 2022; U2Fusion IEEE TPAMI 44(1), 2022; DILRAN
+    arXiv 2212.04661;
+MATR IEEE TIP 31, 2022; each with its released code. The losses, and how U2Fusion swaps its sources,
+are in `losses`. A leaf module, like `utils.cli`.
 """
 
 from collections.abc import Iterable
@@ -23,9 +24,11 @@ class Regime:
         inputs: what a batch holds: pairs, or single images of both modalities pooled.
         slicewise: a 2-D method, trained on slices with its own loss.
         patch: side of the random squares that it sees instead of slices.
-        drops_last: a last batch that is not full is left out: the loss is divided by the batch once more.
+        drops_last: a last batch that is not full is left out: the loss is divided by the batch once
+            more.
         weight_limit: after each step, weights beyond this are set to it.
-        without_vgg: what is done where no file of VGG-16's weights is given; None for a loss without VGG-16.
+        without_vgg: what is done where no file of VGG-16's weights is given; None for a loss
+            without VGG-16.
     """
 
     epochs: int
@@ -45,8 +48,9 @@ class Regime:
 REGIMES = {
     "dc2fusion": Regime(epochs=500, batch_size=1, lr=1e-4, decays=True, slicewise=False),
     "swinfuse": Regime(epochs=50, batch_size=4, lr=1e-5, inputs=("image",), drops_last=True),
-    # Published: 3, 2 and 2 epochs of three tasks one after another, of which the first has two modalities. TensorFlow's
-    # RMSProp begins with a mean square of 1 instead of 0, which its decay of 0.6 forgets within some steps.
+    # Published: 3, 2 and 2 epochs of three tasks one after another, of which the first has two
+    # modalities. TensorFlow's RMSProp begins with a mean square of 1 instead of 0, which its decay
+    # of 0.6 forgets within some steps.
     "u2fusion": Regime(
         epochs=3,
         batch_size=18,
@@ -69,7 +73,15 @@ REGIMES = {
 
 _WEIGHTS = {f"{term}{source}" for term in ("alpha", "beta", "gamma") for source in (1, 2)}
 _ONLY_DC2FUSION = {
-    *("embed_dim", "variant", "switched", "fusion", "objective", "compile", "checkpoint_activations"),
+    *(
+        "embed_dim",
+        "variant",
+        "switched",
+        "fusion",
+        "objective",
+        "compile",
+        "checkpoint_activations",
+    ),
     *_WEIGHTS,
 }
 _FLAGS = {"switched": "--switch", "recording": "--rec"}  # that are not called like their value

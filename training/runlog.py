@@ -20,7 +20,8 @@ COLUMNS = ("epoch", "method", "score", "mean", "sd", "n")
 
 
 def start_run_folder(config: TrainConfig, subjects: tuple[Sequence, Sequence]) -> None:
-    """Write the configuration and the lists of subjects before the first step (again: after a flag has changed).
+    """Write the configuration and the lists of subjects before the first step (again: after a flag
+    has changed).
 
     Raises:
         InputError: the folder cannot be written to.
@@ -34,12 +35,14 @@ def start_run_folder(config: TrainConfig, subjects: tuple[Sequence, Sequence]) -
 class RunLog:
     """Writes a run's curves, figures and scores.
 
-    Each method of the validation (the network, and the references it is held against) has a TensorBoard
-    run of its own below `log/` with the same tags, so that TensorBoard draws them in one chart.
+    Each method of the validation (the network, and the references it is held against) has a
+    TensorBoard run of its own below `log/` with the same tags, so that TensorBoard draws them in
+    one chart.
 
     Args:
         folder: the run's folder.
-        epoch, step: what a resumed run has done already; later rows of an interrupted epoch are dropped.
+        epoch, step: what a resumed run has done already; later rows of an interrupted epoch are
+            dropped.
     """
 
     def __init__(self, folder: Path, epoch: int = 0, step: int = 0) -> None:
@@ -68,11 +71,16 @@ class RunLog:
 
     def epoch(self, epoch: int, means: dict[str, float]) -> None:
         """Means of an epoch's steps, a row of `losses.csv`."""
-        self._append(self.losses_file, ("epoch", *means), [[epoch, *(f"{v:.6g}" for v in means.values())]])
+        self._append(
+            self.losses_file, ("epoch", *means), [[epoch, *(f"{v:.6g}" for v in means.values())]]
+        )
 
     def scores(self, epoch: int, method: str, scores: dict[str, tuple[float, float, int]]) -> None:
         """A method's validation scores: {score: (mean, standard deviation, number of subjects)}."""
-        rows = [[epoch, method, name, f"{mean:.6g}", f"{sd:.6g}", n] for name, (mean, sd, n) in scores.items()]
+        rows = [
+            [epoch, method, name, f"{mean:.6g}", f"{sd:.6g}", n]
+            for name, (mean, sd, n) in scores.items()
+        ]
         self._append(self.scores_file, COLUMNS, rows)
         writer = self._writer(method, self._purge_epoch)
         for name, (mean, _, _) in scores.items():

@@ -33,8 +33,8 @@ RELEASED_SCORE = {"psnr": 0.1, "ssim": 1, "nmi": 1, "mi": 1, "fsim": 1}  # of th
 
 Scores = dict[str, tuple[float, float, int]]  # score: mean, standard deviation, subjects
 
-# What chooses `best.pt`. The smaller one of the two sources' mean SSIM cannot be won by a copy of one source,
-# which is perfect for that source and poor for the other; the released sum can.
+# What chooses `best.pt`. The smaller one of the two sources' mean SSIM cannot be won by a copy of
+# one source, which is perfect for that source and poor for the other; the released sum can.
 BEST_BY: dict[str, Callable[[Scores], float]] = {
     "ssim-min": lambda scores: min(scores["ssim_mri"][0], scores["ssim_pet"][0]),
     "released": lambda scores: scores["released"][0],
@@ -42,14 +42,18 @@ BEST_BY: dict[str, Callable[[Scores], float]] = {
 
 
 def learning_rate(config: TrainConfig, epoch: int) -> float:
-    """Of DC2Fusion round(lr (1 - epoch / epochs)^0.9, 8), the released schedule; `epoch` counts from 0."""
+    """Of DC2Fusion round(lr (1 - epoch / epochs)^0.9, 8), the released schedule; `epoch` counts
+    from 0.
+    """
     if not config.regime.decays:
         return config.lr
     return round(config.lr * (1 - epoch / config.epochs) ** DECAY_POWER, 8)
 
 
 class Loss(nn.Module):
-    """Network and objective as one module, `(*images) -> (total, terms)`: what data-parallel training wraps."""
+    """Network and objective as one module, `(*images) -> (total, terms)`: what data-parallel
+    training wraps.
+    """
 
     def __init__(self, network: nn.Module, objective: Callable, slicewise: bool) -> None:
         super().__init__()
@@ -63,13 +67,14 @@ class Loss(nn.Module):
 
 
 class Trainer:
-    """Trains a network and writes the run folder. Whatever is trained, the scores are those of whole volumes.
+    """Trains a network and writes the run folder. Whatever is trained, the scores are those of
+    whole volumes.
 
     Args:
         config: the run's configuration.
         model: the network, `(mri, pet) -> fused` on volumes; it is moved to the process's device.
-        objective: `(fused, mri, pet) -> (total, terms)`, or for a 2-D method `(method, *images) -> (total, terms)`, see
-            `losses`.
+        objective: `(fused, mri, pet) -> (total, terms)`, or for a 2-D method `(method, *images) ->
+            (total, terms)`, see `losses`.
         train: the pairs, or the slices for a 2-D method.
         validation: the pairs.
         process: this process and its device.
@@ -95,7 +100,9 @@ class Trainer:
         self.loss = Loss(self.network, objective, self.regime.slicewise)
         self.runner = process.wrap(self.loss, some_unused=self.regime.slicewise)
         optimizer = getattr(torch.optim, self.regime.optimizer)
-        self.optimizer = optimizer(self.model.parameters(), lr=config.lr, **self.regime.optimizer_options)
+        self.optimizer = optimizer(
+            self.model.parameters(), lr=config.lr, **self.regime.optimizer_options
+        )
         self.sampler = EpochSampler(
             len(train), config.seed, shuffle=True, rank=process.rank, world_size=process.world_size
         )
@@ -108,7 +115,8 @@ class Trainer:
             drop_last=self.regime.drops_last and len(self.sampler) >= config.batch_size,
             num_workers=config.workers,
             persistent_workers=config.workers > 0,
-            # Its own, or starting the processes would draw from the global one and shift what a resumed run draws.
+            # Its own, or starting the processes would draw from the global one and shift what a
+            # resumed run draws.
             generator=torch.Generator().manual_seed(config.seed),
             prefetch_factor=PREFETCHED if config.workers else None,
             pin_memory=process.device.type == "cuda",
@@ -179,8 +187,12 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        losses = {"loss/total": loss.detach()} | {f"loss/{name}": value for name, value in terms.items()}
-        *numbers, norm = torch.stack([*losses.values(), norm]).tolist()  # all in one transfer from the device
+        losses = {"loss/total": loss.detach()} | {
+            f"loss/{name}": value for name, value in terms.items()
+        }
+        *numbers, norm = torch.stack(
+            [*losses.values(), norm]
+        ).tolist()  # all in one transfer from the device
         values = dict(zip(losses, numbers, strict=True))
         self._stop_unless_finite(values, batch["name"])
         values["gradient norm"] = norm
@@ -197,7 +209,9 @@ class Trainer:
         images = {key: batch[key].to(self.process.device, non_blocking=True) for key in inputs}
         if self.train.deferred:
             items = [
-                self.train.finish({key: images[key][place] for key in inputs}, self.sampler.epoch, int(index))
+                self.train.finish(
+                    {key: images[key][place] for key in inputs}, self.sampler.epoch, int(index)
+                )
                 for place, index in enumerate(batch["index"])
             ]
             images = {key: torch.stack([item[key] for item in items]) for key in inputs}
@@ -218,7 +232,9 @@ class Trainer:
     def _diverged(self, where: str, what: str) -> InputError:
         last = self.config.run_folder / checkpoint.LAST
         kept = f"the last good checkpoint is {last}" if last.exists() else "no epoch was finished"
-        return InputError(where, f"training diverged: {what}; {kept}", "lower --lr or look at these subjects")
+        return InputError(
+            where, f"training diverged: {what}; {kept}", "lower --lr or look at these subjects"
+        )
 
     @torch.no_grad()
     def validate(self) -> Scores:
@@ -255,8 +271,12 @@ class Trainer:
                 self.log.scores(self.epoch, name, values)
         return scores[trained]
 
-    def _scorer(self, mri: torch.Tensor, pet: torch.Tensor) -> Callable[[torch.Tensor], dict[str, float]]:
-        """Scores of a fused volume against these sources, with the released sum where it chooses the best."""
+    def _scorer(
+        self, mri: torch.Tensor, pet: torch.Tensor
+    ) -> Callable[[torch.Tensor], dict[str, float]]:
+        """Scores of a fused volume against these sources, with the released sum where it chooses
+        the best.
+        """
         volume = Scorer(mri, pet, names=VALIDATION_METRICS)
         if self.config.best_by != "released":
             return volume
@@ -275,7 +295,9 @@ class Trainer:
 
     def _bar(self, items: Iterable, title: str, unit: str) -> tqdm:
         """A progress bar below the bar of epochs; none without a terminal."""
-        return tqdm(items, title, unit=unit, leave=False, disable=None if self.process.is_main else True)
+        return tqdm(
+            items, title, unit=unit, leave=False, disable=None if self.process.is_main else True
+        )
 
     def _validation_is_due(self) -> bool:
         return self.epoch % self.config.val_every == 0 or self.epoch == self.config.epochs
@@ -322,7 +344,9 @@ class Trainer:
 
 
 def summarise(rows: list[dict[str, float]]) -> Scores:
-    """Mean, population standard deviation and number of subjects of each score; NaN rows do not count."""
+    """Mean, population standard deviation and number of subjects of each score; NaN rows do not
+    count.
+    """
     summary = {}
     for name in rows[0]:
         values = [row[name] for row in rows if not math.isnan(row[name])]

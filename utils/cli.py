@@ -11,9 +11,9 @@ from typing import NoReturn
 
 from utils.errors import InputError, report
 
-# PyTorch's CPU threads wait for each other by spinning. On a machine with other work to do that makes a training step
-# ten times slower; letting them sleep after a short while costs less than a tenth when the machine is idle (measured on
-# 2 cores). Must be set before torch is imported.
+# PyTorch's CPU threads wait for each other by spinning. On a machine with other work to do that
+# makes a training step ten times slower; letting them sleep after a short while costs less than a
+# tenth when the machine is idle (measured on 2 cores). Must be set before torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
@@ -37,8 +37,8 @@ class Parser(argparse.ArgumentParser):
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and leave with its exit status.
 
-    `InputError` becomes one line on stderr and status 2, Ctrl-C becomes status 130. Everything else is a
-    programming error and keeps its traceback.
+    `InputError` becomes one line on stderr and status 2, Ctrl-C becomes status 130. Everything else
+    is a programming error and keeps its traceback.
     """
     try:
         status = main() or 0
@@ -87,7 +87,9 @@ def device_numbers(text: str) -> tuple[int, ...]:
     """argparse type: CUDA devices such as "0" or "0,1,2,3"."""
     parts = text.split(",")
     if not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) < len(parts):
-        raise argparse.ArgumentTypeError(f"{text} is no list of different device numbers such as 0,1")
+        raise argparse.ArgumentTypeError(
+            f"{text} is no list of different device numbers such as 0,1"
+        )
     return tuple(map(int, parts))
 
 

@@ -10,10 +10,11 @@ from utils.errors import InputError
 
 @contextmanager
 def replacing(path: str | os.PathLike, remedy: str = "choose another place") -> Iterator[Path]:
-    """A path beside `path` to write to, renamed into its place when the block ends without an error.
+    """A path beside `path` to write to, renamed into its place when the block ends without an
+    error.
 
-    Missing folders are made. The temporary name keeps the suffixes, which some writers go by, and is
-    removed whatever happens.
+    Missing folders are made. The temporary name keeps the suffixes, which some writers go by, and
+    is removed whatever happens.
 
     Args:
         path: the file to be written or replaced.
@@ -36,14 +37,19 @@ def replacing(path: str | os.PathLike, remedy: str = "choose another place") -> 
 
 
 def write_tsv(
-    path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Mapping[str, object]], remedy: str
+    path: str | os.PathLike,
+    columns: Sequence[str],
+    rows: Iterable[Mapping[str, object]],
+    remedy: str,
 ) -> None:
     """Write a header line and a line for each row.
 
-    Tabs and line ends inside a value become blanks, characters of a file name that UTF-8 cannot hold become `?`.
+    Tabs and line ends inside a value become blanks, characters of a file name that UTF-8 cannot
+    hold become `?`.
 
     Args:
-        rows: values by column; None and what is not there become empty cells, floats keep five digits.
+        rows: values by column; None and what is not there become empty cells, floats keep five
+            digits.
         remedy: what the user should do when the file cannot be written.
 
     Raises:

@@ -1,4 +1,5 @@
-"""Pictures of a fusion: MRI, PET, fused and PET on MRI in three planes, as a radiologist reads them.
+"""Pictures of a fusion: MRI, PET, fused and PET on MRI in three planes, as a radiologist reads
+them.
 
 Figures are plain `Figure` objects on the Agg canvas: nothing is registered with pyplot, so they can
 be made in any thread, need no display, and are freed like any other object.
@@ -176,7 +177,9 @@ def _captions(figure: Figure, where: str, title: str | None) -> None:
     for column, name in enumerate(COLUMNS):
         centre = (GAP_INCHES / 2 + (column + 0.5) * cell) / width
         top = height - (HEADER_INCHES * 1.5 if title else HEADER_INCHES * 0.5)
-        figure.text(centre, top / height, name, color="white", fontsize=11, ha="center", va="center")
+        figure.text(
+            centre, top / height, name, color="white", fontsize=11, ha="center", va="center"
+        )
     if title:
         top = 1 - HEADER_INCHES * 0.5 / height
         figure.text(0.5, top, title, color="white", fontsize=11, ha="center", va="center")
@@ -185,14 +188,17 @@ def _captions(figure: Figure, where: str, title: str | None) -> None:
     figure.text(left, 0.32 / height, where, **small)
     figure.text(left, 0.14 / height, "window: MRI and fused [0, 1] grey · PET [0, 1] hot", **small)
 
-    bar = figure.add_axes([(3 * cell + 0.3) / width, 0.27 / height, (cell - 0.6) / width, 0.09 / height])
+    bar = figure.add_axes(
+        [(3 * cell + 0.3) / width, 0.27 / height, (cell - 0.6) / width, 0.09 / height]
+    )
     scale = ScalarMappable(Normalize(0, 1), "hot")
     figure.colorbar(scale, cax=bar, orientation="horizontal", ticks=[0, 0.5, 1])
     bar.tick_params(colors="0.8", labelsize=7, length=2, pad=1)
     figure.text((3 * cell + 0.2) / width, 0.315 / height, "PET", ha="right", **small)
 
 
-# Many subjects, many methods -----------------------------------------------------------------------
+# Many subjects, many methods
+# -----------------------------------------------------------------------
 
 GRID_INCHES = 1.6  # the longest side of a subject's head on paper
 SIDE_INCHES = 0.32  # margin for the subjects' names
@@ -201,7 +207,8 @@ Planes = dict[str, np.ndarray]  # plane -> (rows, columns), first row at the top
 
 
 def planes_through_centre(mri: np.ndarray, volumes: dict[str, np.ndarray]) -> dict[str, Planes]:
-    """Three planes of each volume through the centre of the MRI's foreground, cut to its bounding box.
+    """Three planes of each volume through the centre of the MRI's foreground, cut to its bounding
+    box.
 
     Args:
         mri: (X, Y, Z) in RAS+ order, foreground above 0.
@@ -209,16 +216,28 @@ def planes_through_centre(mri: np.ndarray, volumes: dict[str, np.ndarray]) -> di
     """
     position = _foreground_centre(mri)
     filled = [np.flatnonzero((mri > 0).any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    box = [(index[0], index[-1] + 1) if index.size else (0, n) for index, n in zip(filled, mri.shape, strict=True)]
-    position = [int(np.clip(p - low, 0, high - low - 1)) for p, (low, high) in zip(position, box, strict=True)]
+    box = [
+        (index[0], index[-1] + 1) if index.size else (0, n)
+        for index, n in zip(filled, mri.shape, strict=True)
+    ]
+    position = [
+        int(np.clip(p - low, 0, high - low - 1))
+        for p, (low, high) in zip(position, box, strict=True)
+    ]
     cut = tuple(slice(*ends) for ends in box)
-    return {name: {plane: plane_image(v[cut], plane, position) for plane in PLANES} for name, v in volumes.items()}
+    return {
+        name: {plane: plane_image(v[cut], plane, position) for plane in PLANES}
+        for name, v in volumes.items()
+    }
 
 
 def comparison_figure(
-    subjects: dict[str, dict[str, Planes]], columns: dict[str, str], voxel_mm: dict[str, Sequence[float]]
+    subjects: dict[str, dict[str, Planes]],
+    columns: dict[str, str],
+    voxel_mm: dict[str, Sequence[float]],
 ) -> Figure:
-    """Subjects x methods: three planes of each subject (rows) for each volume (columns), one grey window.
+    """Subjects x methods: three planes of each subject (rows) for each volume (columns), one grey
+    window.
 
     Radiological convention as in `fusion_figure`. The planes of one subject share a scale in mm.
 
@@ -227,7 +246,10 @@ def comparison_figure(
         columns: {volume: title above its column}.
         voxel_mm: {subject: voxel edge lengths along X, Y, Z in mm}.
     """
-    sizes = {name: _plane_inches(next(iter(planes.values())), voxel_mm[name]) for name, planes in subjects.items()}
+    sizes = {
+        name: _plane_inches(next(iter(planes.values())), voxel_mm[name])
+        for name, planes in subjects.items()
+    }
     cell = max(width for planes in sizes.values() for _, width in planes.values())
     width = SIDE_INCHES + len(columns) * (cell + GAP_INCHES) + GAP_INCHES
     rows = sum(h + GAP_INCHES for planes in sizes.values() for h, _ in planes.values())

@@ -1,7 +1,9 @@
-"""Work in processes of their own, each with a limit of wall-clock time, killed from outside when it is over.
+"""Work in processes of their own, each with a limit of wall-clock time, killed from outside when it
+is over.
 
-Compiled code can hang where no exception or signal handler of Python helps, and can take the whole process
-with it. So every task runs in a fresh interpreter that the parent watches and, if need be, kills. Linux and macOS.
+Compiled code can hang where no exception or signal handler of Python helps, and can take the whole
+process with it. So every task runs in a fresh interpreter that the parent watches and, if need be,
+kills. Linux and macOS.
 """
 
 import contextlib
@@ -24,7 +26,12 @@ TASKS_PER_PROCESS = 8  # then a fresh one, so that what a library leaks is given
 GRACE_S = 30  # after its limit a process whose parent is gone ends itself
 # Any limit is taken, but the system's calls count no further than this.
 _LONGEST_WAIT_S, _LONGEST_ALARM_S = 3600.0, 2**31 - 1
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
 _PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 
 
@@ -61,12 +68,15 @@ class Outcome:
     is_final: bool = False
 
 
-def run_tasks(function: Callable, tasks: Sequence[Task], jobs: int, limit_s: float) -> Iterator[Outcome]:
-    """Call `function(task.argument)` for every task, `jobs` at a time; outcomes come as they are ready.
+def run_tasks(
+    function: Callable, tasks: Sequence[Task], jobs: int, limit_s: float
+) -> Iterator[Outcome]:
+    """Call `function(task.argument)` for every task, `jobs` at a time; outcomes come as they are
+    ready.
 
-    A task that raises, dies or takes longer than `limit_s` seconds has a problem instead of a result, and the
-    others go on. When the iteration is left early (an error, Ctrl-C) all processes are killed. Processes
-    whose parent was killed end by themselves.
+    A task that raises, dies or takes longer than `limit_s` seconds has a problem instead of a
+    result, and the others go on. When the iteration is left early (an error, Ctrl-C) all processes
+    are killed. Processes whose parent was killed end by themselves.
 
     Args:
         function: defined at the top level of a module; its result must be picklable.
@@ -97,8 +107,12 @@ def run_tasks(function: Callable, tasks: Sequence[Task], jobs: int, limit_s: flo
 
 
 def default_jobs(bytes_each: int) -> int:
-    """As many processes as this machine has cores for, and free memory for at `bytes_each`; at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """As many processes as this machine has cores for, and free memory for at `bytes_each`; at
+    least 1.
+    """
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free_kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
@@ -181,7 +195,8 @@ def _work(function: Callable, pipe: Connection, limit_s: float, parent: int) -> 
             task = pipe.recv()
         except (EOFError, OSError):
             return
-        # The kernel acts on this, whatever compiled code is at: for systems without a signal at the parent's death.
+        # The kernel acts on this, whatever compiled code is at: for systems without a signal at the
+        # parent's death.
         signal.alarm(int(min(limit_s + GRACE_S, _LONGEST_ALARM_S)))
         with _printing_to(task.log):
             answer = _answer(function, task)
@@ -204,12 +219,18 @@ def _answer(function: Callable, task: Task) -> tuple[Any, str | None, bool]:
     except Exception as error:
         traceback.print_exc()
         first = next(iter(str(error).splitlines()), "")
-        return None, f"{type(error).__name__} {first}".strip() + f"; the whole story is in {task.log}", False
+        return (
+            None,
+            f"{type(error).__name__} {first}".strip() + f"; the whole story is in {task.log}",
+            False,
+        )
 
 
 @contextlib.contextmanager
 def _printing_to(log: Path) -> Iterator[None]:
-    """Send this process's stdout and stderr, also those of compiled code, to a file; an empty one is removed."""
+    """Send this process's stdout and stderr, also those of compiled code, to a file; an empty one
+    is removed.
+    """
     target: Path | str = log
     try:
         log.parent.mkdir(parents=True, exist_ok=True)

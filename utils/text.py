@@ -39,15 +39,18 @@ def read_text(path: Path) -> str:
     return text
 
 
-def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> list[tuple[int, dict[str, str]]]:
-    """The filled lines of a table as (line number, {column: cell}), columns in small letters and checked.
+def read_table(
+    path: Path, required: Sequence[str], optional: Sequence[str] = ()
+) -> list[tuple[int, dict[str, str]]]:
+    """The filled lines of a table as (line number, {column: cell}), columns in small letters and
+    checked.
 
-    Separated by commas, semicolons or tabs, whichever of these the header has first in this order. Columns that
-    are neither required nor optional are not used, which a notice says.
+    Separated by commas, semicolons or tabs, whichever of these the header has first in this order.
+    Columns that are neither required nor optional are not used, which a notice says.
 
     Raises:
-        InputError: no such file, not text, empty, a required column missing, a column twice, or a line with more
-            cells than columns.
+        InputError: no such file, not text, empty, a required column missing, a column twice, or a
+            line with more cells than columns.
     """
     rows = read_rows(path, f"write `{','.join(required)}` and one line for each pair")
     columns = [cell.lower() for cell in rows[0][1]]

@@ -1,4 +1,6 @@
-"""Write a cohort of synthetic heads: python -m data.phantom --out DIR --subjects 8 --seed 3407 --voxel-mm 2."""
+"""Write a cohort of synthetic heads: python -m data.phantom --out DIR --subjects 8 --seed 3407
+--voxel-mm 2.
+"""
 
 from pathlib import Path
 

@@ -27,9 +27,10 @@ def write_cohort(
 ) -> list[str]:
     """Write a cohort of synthetic heads in the published layout; return the subjects' names.
 
-    The files are `<root>/<subject>/<subject>_mri_MNI152.nii.gz` and `.._FDG_MNI152.nii.gz`: NIfTI-1,
-    int16, RAS+, mm, sform and qform code 4 (MNI152). The same arguments give the same bytes.
-    `cohort.json` is written last and marks a complete cohort, which is taken as it is next time.
+    The files are `<root>/<subject>/<subject>_mri_MNI152.nii.gz` and `.._FDG_MNI152.nii.gz`:
+    NIfTI-1, int16, RAS+, mm, sform and qform code 4 (MNI152). The same arguments give the same
+    bytes. `cohort.json` is written last and marks a complete cohort, which is taken as it is next
+    time.
 
     Args:
         root: folder of the cohort, made when missing.
@@ -39,11 +40,14 @@ def write_cohort(
         progress: wraps the iteration over names, for instance `tqdm`.
 
     Raises:
-        InputError: the voxel size is out of range, or the folder holds another cohort or cannot be written.
+        InputError: the voxel size is out of range, or the folder holds another cohort or cannot be
+            written.
     """
     root = Path(root)
     if not 0.5 <= voxel_mm <= 8:
-        raise InputError("voxel size", f"{voxel_mm:g} mm is not within 0.5 to 8 mm", "choose 1 or 2")
+        raise InputError(
+            "voxel size", f"{voxel_mm:g} mm is not within 0.5 to 8 mm", "choose 1 or 2"
+        )
     names = [f"synthetic-{index + 1:03d}" for index in range(subjects)]
     about = {"generator_version": VERSION, "seed": seed, "voxel_mm": float(voxel_mm)}
     if _is_complete(root, names, about):
@@ -65,7 +69,9 @@ def _is_complete(root: Path, names: list[str], about: dict) -> bool:
     """Whether the cohort is there. Other synthetic subjects in its place are an error."""
     remedy = "delete the folder or give another one"
     if strangers := sorted({path.name for path in root.glob("synthetic-*")} - set(names)):
-        raise InputError(root, f"holds {strangers[0]}, which is not of the cohort asked for", remedy)
+        raise InputError(
+            root, f"holds {strangers[0]}, which is not of the cohort asked for", remedy
+        )
     mark = root / "cohort.json"
     if not mark.exists():
         return False

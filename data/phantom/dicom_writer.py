@@ -1,6 +1,7 @@
 """Write a volume as a classic DICOM series, one file for each plane; synthetic data only.
 
-Explicit VR little endian, File Meta Information as the standard wants it, the same bytes for the same arguments.
+Explicit VR little endian, File Meta Information as the standard wants it, the same bytes for the
+same arguments.
 """
 
 import datetime
@@ -25,7 +26,8 @@ class Planes:
     """A volume in the order in which a series stores it.
 
     Attributes:
-        array: (columns, rows, planes), or (columns, rows, planes, frames) for a dynamic PET; values >= 0.
+        array: (columns, rows, planes), or (columns, rows, planes, frames) for a dynamic PET; values
+            >= 0.
         affine: (4, 4) index in `array` -> RAS+ mm; its axes are orthogonal.
         durations: seconds for each frame.
     """
@@ -41,7 +43,8 @@ class About:
 
     Attributes:
         modality: "MR" or "PT".
-        patient, description: as written; `key` makes the unique ids, which are the same for the same key.
+        patient, description: as written; `key` makes the unique ids, which are the same for the
+            same key.
         when: of the acquisition.
         tracer: of a PET, in words.
         extra: further elements by keyword.
@@ -62,7 +65,8 @@ class About:
 def write_series(files: Sequence[Path], planes: Planes, about: About) -> None:
     """Write the planes, frame by frame, to `files` (as many as there are planes in all frames).
 
-    MR planes are stored as they are (whole numbers up to 65535), PET planes scaled by a slope of their own to 16 bits.
+    MR planes are stored as they are (whole numbers up to 65535), PET planes scaled by a slope of
+    their own to 16 bits.
 
     Raises:
         InputError: pydicom is missing.
@@ -169,7 +173,10 @@ def _decimals(values) -> list[str]:
 
 def _file_meta(dataset):
     meta = import_pydicom().dataset.FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
+        dataset.SOPClassUID,
+        dataset.SOPInstanceUID,
+    )
     meta.TransferSyntaxUID = _EXPLICIT_LITTLE_ENDIAN
     meta.ImplementationClassUID = uid("DC2Fusion")
     meta.ImplementationVersionName = "DC2FUSION"

@@ -1,13 +1,16 @@
-"""A synthetic ADNI download: DICOM series of synthetic heads, with ADNI's folders, names and headers.
+"""A synthetic ADNI download: DICOM series of synthetic heads, with ADNI's folders, names and
+headers.
 
     python -m data.phantom.download --out data/adni-demo --subjects 3 --seed 3407 --voxel-mm 2
 
-Each subject has an MRI (sagittal planes, slightly oblique), one FDG-PET (every third subject a dynamic one of three
-frames, the others ADNI's average) and series that have to be left out: a localizer, a mask, an AV45-PET and an MRI of
-two years before. The head lies in the PET scanner otherwise than in the MRI scanner, by a rigid transform that is
-written, with everything else that is true about the download, to `<download>_truth.json` beside it.
+Each subject has an MRI (sagittal planes, slightly oblique), one FDG-PET (every third subject a
+dynamic one of three frames, the others ADNI's average) and series that have to be left out: a
+localizer, a mask, an AV45-PET and an MRI of two years before. The head lies in the PET scanner
+otherwise than in the MRI scanner, by a rigid transform that is written, with everything else that
+is true about the download, to `<download>_truth.json` beside it.
 
-The download is made under another name and renamed when it is complete. The same arguments give the same bytes.
+The download is made under another name and renamed when it is complete. The same arguments give the
+same bytes.
 """
 
 import csv
@@ -93,12 +96,15 @@ class Visit:
     pet_to_mri: np.ndarray
 
 
-def make_visit(seed: int, index: int, voxel_mm: float = 2.0, heads: int | None = None, dynamic: bool = False) -> Visit:
+def make_visit(
+    seed: int, index: int, voxel_mm: float = 2.0, heads: int | None = None, dynamic: bool = False
+) -> Visit:
     """Lay a synthetic head into both scanners.
 
     Args:
         seed, index: of the cohort and the subject in it, from 0.
-        voxel_mm: edge of the MRI's voxels. The PET's are at least 2 mm and 1.25 times as thick as wide.
+        voxel_mm: edge of the MRI's voxels. The PET's are at least 2 mm and 1.25 times as thick as
+            wide.
         heads: number of different heads that the subjects share; None: one each.
         dynamic: three frames instead of one.
     """
@@ -107,13 +113,20 @@ def make_visit(seed: int, index: int, voxel_mm: float = 2.0, heads: int | None =
     in_mri, in_pet = _pose(rng, MRI_DEGREES, MRI_MM), _pose(rng, PET_DEGREES, PET_MM)
     pet_affine, shape = _pet_grid(rng, in_pet, voxel_mm)
     to_head = np.linalg.inv(in_pet @ phantom.affine) @ pet_affine
-    pet = ndimage.affine_transform(phantom.pet, to_head[:3, :3], to_head[:3, 3], shape, order=1, output=np.float32)
+    pet = ndimage.affine_transform(
+        phantom.pet, to_head[:3, :3], to_head[:3, 3], shape, order=1, output=np.float32
+    )
     pet *= BQML_PER_UNIT
     durations = FRAME_SECONDS if dynamic else (1800.0,)
     frames = [pet * uptake for uptake in FRAME_UPTAKE] if dynamic else [pet]
-    noisy = [np.maximum(f + 0.02 * np.sqrt(f * f.max()) * rng.standard_normal(shape, np.float32), 0) for f in frames]
+    noisy = [
+        np.maximum(f + 0.02 * np.sqrt(f * f.max()) * rng.standard_normal(shape, np.float32), 0)
+        for f in frames
+    ]
     pet_to_mri = in_mri @ np.linalg.inv(in_pet)
-    return Visit(phantom.mri, in_mri @ phantom.affine, np.stack(noisy, -1), pet_affine, durations, pet_to_mri)
+    return Visit(
+        phantom.mri, in_mri @ phantom.affine, np.stack(noisy, -1), pet_affine, durations, pet_to_mri
+    )
 
 
 @lru_cache(maxsize=16)
@@ -122,9 +135,13 @@ def _head(seed: int, voxel_mm: float) -> Phantom:
 
 
 def _pose(rng: np.random.Generator, degrees: float, mm: float) -> np.ndarray:
-    """A random turn about the middle of the brain and a shift, as a (4, 4) map from the head to the scanner."""
+    """A random turn about the middle of the brain and a shift, as a (4, 4) map from the head to the
+    scanner.
+    """
     axis, direction = rng.standard_normal((2, 3))
-    turn = Rotation.from_rotvec(np.deg2rad(rng.uniform(0.3, 1) * degrees) * axis / np.linalg.norm(axis)).as_matrix()
+    turn = Rotation.from_rotvec(
+        np.deg2rad(rng.uniform(0.3, 1) * degrees) * axis / np.linalg.norm(axis)
+    ).as_matrix()
     shift = rng.uniform(0.3, 1) * mm * direction / np.linalg.norm(direction)
     pose = np.eye(4)
     pose[:3, :3] = turn
@@ -132,7 +149,9 @@ def _pose(rng: np.random.Generator, degrees: float, mm: float) -> np.ndarray:
     return pose
 
 
-def _pet_grid(rng: np.random.Generator, in_pet: np.ndarray, voxel_mm: float) -> tuple[np.ndarray, tuple[int, ...]]:
+def _pet_grid(
+    rng: np.random.Generator, in_pet: np.ndarray, voxel_mm: float
+) -> tuple[np.ndarray, tuple[int, ...]]:
     """Affine and shape of the PET, its field of view about where the brain lies in the scanner."""
     side = max(voxel_mm, 2.0)
     sides = np.array([side, side, min(1.25 * side, 7.5)])
@@ -174,7 +193,11 @@ class _Image:
         kind, upload = ("br_raw" if self.raw else "Br"), self.when.strftime("%Y%m%d%H%M%S") + "715"
         start = f"ADNI_{self.subject}_{self.modality}_{self.written}_{kind}_{upload}"
         # ADNI 4 (subjects of five digits) leaves series and image id out of the names.
-        end = "" if len(self.subject) > len("033_S_5198") else f"_S{self.number // 10}_{self.image_id}"
+        end = (
+            ""
+            if len(self.subject) > len("033_S_5198")
+            else f"_S{self.number // 10}_{self.image_id}"
+        )
         return [self.folder(root) / f"{start}_{number + 1}{end}.dcm" for number in range(count)]
 
 
@@ -189,9 +212,10 @@ def write_download(
 ) -> dict:
     """Write the download and the truth about it; return the truth.
 
-    The truth has `subjects`: by name the `defect` (None for a good one), whether the PET is `dynamic`, ids, dates and
-    descriptions of the two images, their shapes and affines (`mri_affine`, `pet_affine`: RAS+ order, voxel -> mm) and
-    `pet_to_mri`. A download made with the same arguments is taken as it is.
+    The truth has `subjects`: by name the `defect` (None for a good one), whether the PET is
+        `dynamic`, ids, dates and
+    descriptions of the two images, their shapes and affines (`mri_affine`, `pet_affine`: RAS+
+    order, voxel -> mm) and `pet_to_mri`. A download made with the same arguments is taken as it is.
 
     Args:
         root: folder of the download; `<root>_truth.json` is written beside it.
@@ -201,14 +225,24 @@ def write_download(
         progress: wraps the iteration over the subjects' numbers, for instance `tqdm`.
 
     Raises:
-        InputError: a value out of range, the folder holds something else or cannot be written, pydicom is missing.
+        InputError: a value out of range, the folder holds something else or cannot be written,
+            pydicom is missing.
     """
     root = Path(os.path.abspath(root))
     if not 0.5 <= voxel_mm <= 7:
-        raise InputError("voxel size", f"{voxel_mm:g} mm is not within 0.5 to 7 mm", "choose 1 or 2")
+        raise InputError(
+            "voxel size", f"{voxel_mm:g} mm is not within 0.5 to 7 mm", "choose 1 or 2"
+        )
     if not 0 <= bad_share <= 1:
-        raise InputError("share of bad subjects", f"{bad_share:g} is not within 0 to 1", "choose 0.05")
-    asked = {"generator_version": VERSION, "seed": seed, "voxel_mm": float(voxel_mm), "number": subjects}
+        raise InputError(
+            "share of bad subjects", f"{bad_share:g} is not within 0 to 1", "choose 0.05"
+        )
+    asked = {
+        "generator_version": VERSION,
+        "seed": seed,
+        "voxel_mm": float(voxel_mm),
+        "number": subjects,
+    }
     asked |= {"heads": heads, "bad_share": float(bad_share)}
     mark = root.with_name(root.name + "_truth.json")
     if os.path.lexists(root):
@@ -227,7 +261,9 @@ def write_download(
             file.write_text(text, "utf-8")
         os.rename(part, root)
     except OSError as error:
-        raise InputError(root, f"cannot be written ({error.strerror or error})", "give another folder") from error
+        raise InputError(
+            root, f"cannot be written ({error.strerror or error})", "give another folder"
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return json.loads(text)
@@ -246,7 +282,9 @@ def _known(root: Path, mark: Path, asked: dict) -> dict:
 
 
 def subject_name(index: int) -> str:
-    """ADNI's way of naming; every seventh subject has a number of five digits. There is no site 999."""
+    """ADNI's way of naming; every seventh subject has a number of five digits. There is no site
+    999.
+    """
     return f"999_S_{10001 + index}" if index % 7 == 4 else f"999_S_{index + 1:04d}"
 
 
@@ -278,21 +316,28 @@ def _write_subject(root: Path, index: int, visit: Visit, defect: str | None, tab
         truth |= {f"{kind}_date": image.when.date().isoformat()}
     truth |= {"mri_shape": visit.mri.shape, "mri_affine": visit.mri_affine.tolist()}
     truth |= {"pet_shape": visit.frames.shape[:3], "pet_affine": visit.pet_affine.tolist()}
-    return {subject: truth | {"durations_s": visit.durations, "pet_to_mri": visit.pet_to_mri.tolist()}}
+    return {
+        subject: truth | {"durations_s": visit.durations, "pet_to_mri": visit.pet_to_mri.tolist()}
+    }
 
 
 def sagittal(array: np.ndarray, affine: np.ndarray) -> Planes:
-    """An (X, Y, Z) volume as sagittal planes: columns run backwards, rows downwards, planes to the right."""
+    """An (X, Y, Z) volume as sagittal planes: columns run backwards, rows downwards, planes to the
+    right.
+    """
     stored = array.transpose(1, 2, 0)[::-1, ::-1]
     turned = np.eye(4)
     turned[:3] = np.stack(
-        [-affine[:3, 1], -affine[:3, 2], affine[:3, 0], (affine @ [0, *_last(array, 1, 2), 1])[:3]], 1
+        [-affine[:3, 1], -affine[:3, 2], affine[:3, 0], (affine @ [0, *_last(array, 1, 2), 1])[:3]],
+        1,
     )
     return Planes(stored, turned)
 
 
 def transverse(array: np.ndarray, affine: np.ndarray, durations: tuple[float, ...] = ()) -> Planes:
-    """An (X, Y, Z[, T]) volume as transverse planes from the top down: columns run to the left, rows backwards."""
+    """An (X, Y, Z[, T]) volume as transverse planes from the top down: columns run to the left,
+    rows backwards.
+    """
     turned = np.eye(4)
     turned[:3] = np.stack([*-affine[:3, :3].T, (affine @ [*_last(array, 0, 1, 2), 1])[:3]], 1)
     return Planes(array[::-1, ::-1, ::-1], turned, durations)
@@ -304,7 +349,9 @@ def _last(array: np.ndarray, *axes: int) -> list[int]:
 
 def _about(image: _Image, tracer: str = "FDG -- fluorodeoxyglucose", **more) -> About:
     key = f"DC2Fusion {image.subject} {image.image_id}"
-    return About(image.modality, image.subject, image.description, key, image.when, tracer=tracer, **more)
+    return About(
+        image.modality, image.subject, image.description, key, image.when, tracer=tracer, **more
+    )
 
 
 def _write_mri(root: Path, image: _Image, visit: Visit, defect: str | None) -> None:
@@ -312,7 +359,11 @@ def _write_mri(root: Path, image: _Image, visit: Visit, defect: str | None) -> N
     count = planes.array.shape[2]
     files = _written(root, image, planes, _about(image, extra=_MR_TIMES))
     _write_xml(root, image, count)
-    gone = {MISSING_MRI_SLICE: files[count // 2 : count // 2 + 1], MISSING_MRI_END: files[-3:], EMPTY_FOLDER: files}
+    gone = {
+        MISSING_MRI_SLICE: files[count // 2 : count // 2 + 1],
+        MISSING_MRI_END: files[-3:],
+        EMPTY_FOLDER: files,
+    }
     for file in gone.get(defect, ()):
         file.unlink()
 
@@ -346,7 +397,9 @@ def _write_pet(root: Path, image: _Image, visit: Visit, defect: str | None) -> N
         os.truncate(files[middle], files[middle].stat().st_size // 2)
 
 
-def _write_others(root: Path, subject: str, day: datetime.datetime, number: int, visit: Visit) -> list[_Image]:
+def _write_others(
+    root: Path, subject: str, day: datetime.datetime, number: int, visit: Visit
+) -> list[_Image]:
     """Series that have to be left out, of two or three planes each."""
     earlier = day - datetime.timedelta(days=730)
     localizer = _Image(subject, "MR", "3 Plane Localizer", day, number + 30, True)
@@ -356,7 +409,12 @@ def _write_others(root: Path, subject: str, day: datetime.datetime, number: int,
     x = visit.mri.shape[0] // 2
     for image in (localizer, mask, first):
         array = visit.mri[x : x + 2] > 0 if image is mask else visit.mri[x : x + 2]
-        _written(root, image, sagittal(array.astype(np.float32), visit.mri_affine), _about(image, extra=_MR_TIMES))
+        _written(
+            root,
+            image,
+            sagittal(array.astype(np.float32), visit.mri_affine),
+            _about(image, extra=_MR_TIMES),
+        )
     pet = transverse(visit.frames[:, :, :2, :1], visit.pet_affine)
     _written(root, other_pet, pet, _about(other_pet, tracer="Florbetapir"))
     return [localizer, mask, other_pet, first]
@@ -404,16 +462,31 @@ def _write_table(path: Path, rows: list[list[str]]) -> None:
 
 def main() -> None:
     """Write a download from the command line."""
-    parser = Parser(prog="python -m data.phantom.download", description="Write a synthetic ADNI download (DICOM).")
+    parser = Parser(
+        prog="python -m data.phantom.download",
+        description="Write a synthetic ADNI download (DICOM).",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the download")
     parser.add_argument("--subjects", type=positive_int, default=3, help="how many [3]")
     parser.add_argument("--seed", type=non_negative_int, default=3407, help="seed [3407]")
-    parser.add_argument("--voxel-mm", type=positive_float, default=2.0, help="voxel edge of the MRIs in mm [2]")
-    parser.add_argument("--heads", type=positive_int, help="let the subjects share so many heads [one each]")
-    parser.add_argument("--bad-share", type=float, default=0.0, help="part of the subjects with a defect [0]")
+    parser.add_argument(
+        "--voxel-mm", type=positive_float, default=2.0, help="voxel edge of the MRIs in mm [2]"
+    )
+    parser.add_argument(
+        "--heads", type=positive_int, help="let the subjects share so many heads [one each]"
+    )
+    parser.add_argument(
+        "--bad-share", type=float, default=0.0, help="part of the subjects with a defect [0]"
+    )
     args = parser.parse_args()
     truth = write_download(
-        args.out, args.subjects, args.seed, args.voxel_mm, args.heads, args.bad_share, lambda items: tqdm(items)
+        args.out,
+        args.subjects,
+        args.seed,
+        args.voxel_mm,
+        args.heads,
+        args.bad_share,
+        lambda items: tqdm(items),
     )
     bad = sum(subject["defect"] is not None for subject in truth["subjects"].values())
     print(f"{len(truth['subjects'])} subjects in {args.out}, {bad} of them with a defect")

@@ -66,7 +66,8 @@ HYPOMETABOLIC_REGIONS = {
     "right frontal": ((36, 42, 22), (30, 34, 38)),
 }
 
-# (|x|, y, z, radius) along the lateral ventricle: frontal horn, body, occipital horn; then the temporal horn
+# (|x|, y, z, radius) along the lateral ventricle: frontal horn, body, occipital horn; then the
+# temporal horn
 VENTRICLE_BODY = (
     (12, 33, 0, 2.5), (8, 20, 9, 4.5), (7, 0, 17, 4.2), (11, -20, 18, 4.2),
     (22, -36, 13, 6.0), (25, -52, 8, 4.5), (22, -70, 4, 1.5),
@@ -85,7 +86,8 @@ class Phantom:
     Attributes:
         mri: float32, whole numbers, 0 outside the head.
         pet: float32, whole numbers (SUV x 1000), 0 outside the head.
-        labels: uint8, the tissue with the largest share, as numbered in `TISSUES`; 0 outside the head.
+        labels: uint8, the tissue with the largest share, as numbered in `TISSUES`; 0 outside the
+            head.
         affine: (4, 4) voxel -> world mm.
         hypometabolic: the key of `HYPOMETABOLIC_REGIONS` with low uptake, or None.
     """
@@ -148,7 +150,9 @@ class _Field:
         cycles = np.fft.fftfreq(n, self.spacing), np.fft.rfftfreq(n, self.spacing)
         k = np.sqrt(cycles[0][:, None, None] ** 2 + cycles[0][:, None] ** 2 + cycles[1] ** 2)
         band = np.exp(-(((k * wavelength_mm - 1) / bandwidth) ** 2) / 2)
-        values = np.fft.irfftn(np.fft.rfftn(rng.standard_normal(shape)) * band, shape, axes=(0, 1, 2))
+        values = np.fft.irfftn(
+            np.fft.rfftn(rng.standard_normal(shape)) * band, shape, axes=(0, 1, 2)
+        )
         self.values = ((values - values.mean()) / values.std()).astype(np.float32)
 
     def __call__(self, p) -> np.ndarray:
@@ -196,7 +200,9 @@ def _deform(p, rng):
     index = np.indices(shape).astype(float)
     for _ in range(steps):
         moved = index + shift / spacing
-        shift = shift + np.stack([ndimage.map_coordinates(s, moved, order=1, mode="nearest") for s in shift])
+        shift = shift + np.stack(
+            [ndimage.map_coordinates(s, moved, order=1, mode="nearest") for s in shift]
+        )
     where = [(a + o) / spacing for a, o in zip(p, (112, 144, 104), strict=True)]
     shift = [ndimage.map_coordinates(s, where, order=3, output=np.float32) for s in shift]
     size = rng.uniform(0.95, 1.02, 3)
@@ -225,7 +231,9 @@ def _cerebrum_hull(s):
 
 def _cerebellum_hull(s):
     ax, y, z = s
-    lobes = _union(_ellipsoid(s, (23, -62, -32), (29, 29, 25)), _ellipsoid(s, (0, -60, -27), (15, 26, 28)), 5)
+    lobes = _union(
+        _ellipsoid(s, (23, -62, -32), (29, 29, 25)), _ellipsoid(s, (0, -60, -27), (15, 26, 28)), 5
+    )
     return _cut(lobes, z - _tentorium(ax, y) + 2, 2)
 
 
@@ -272,7 +280,8 @@ def _pial_depth(p, s, hull, rng, voxel_mm):
     width = 0.35 + 0.8 * np.exp(-np.maximum(depth, 0) / 4)
     folds = _sylvian(s, _Field(rng, 16.0)(p)) - 0.9
     secondary = 13.0 + 2.8 * np.clip(_Field(rng, 45.0)(surface), -1.2, 1.2)
-    # wavelength (twice the distance between sulci), depth of the floor and opening of three sets of sulci
+    # wavelength (twice the distance between sulci), depth of the floor and opening of three sets of
+    # sulci
     sets = (50.0, 18.0, 1.2), (23.5, secondary, 1.0), (17.0, 3.0, 0.5)
     for wavelength, floor, opening in sets:
         field = _Field(rng, wavelength, 0.15)

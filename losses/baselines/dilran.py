@@ -1,4 +1,6 @@
-"""What DILRAN is trained with (Zhou et al., arXiv 2212.04661): an auto-encoder's loss on single slices."""
+"""What DILRAN is trained with (Zhou et al., arXiv 2212.04661): an auto-encoder's loss on single
+slices.
+"""
 
 import torch
 from torch import nn
@@ -8,13 +10,14 @@ from losses.baselines.reconstruction import reconstruction
 from losses.baselines.vgg import Vgg16
 
 EDGE_WEIGHT = PERCEPTUAL_WEIGHT = 0.2
-# The last layer before each of the first three poolings: in the released code, which keeps tensors that later layers
-# change in place, the first two after their ReLU and the third before it.
+# The last layer before each of the first three poolings: in the released code, which keeps tensors
+# that later layers change in place, the first two after their ReLU and the third before it.
 VGG_LAYERS = (5, 12, 21)
 
 
 class DilranObjective(nn.Module):
-    """mean (out - x)^2 + 0.2 G(out, x) + 0.2 P(out, x), with G from Sobel edges and P from VGG-16's features.
+    """mean (out - x)^2 + 0.2 G(out, x) + 0.2 P(out, x), with G from Sobel edges and P from VGG-16's
+    features.
 
     Args:
         vgg: VGG-16 with batch normalisation; without it P is left out.
@@ -24,12 +27,14 @@ class DilranObjective(nn.Module):
         super().__init__()
         self.vgg = vgg
 
-    def forward(self, method: nn.Module, image: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(
+        self, method: nn.Module, image: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of reconstructing slices.
 
         Args:
-            method: has `reconstruct(image)`, on the scale of `image`, and `multiple`; rows and columns beyond are left
-                out.
+            method: has `reconstruct(image)`, on the scale of `image`, and `multiple`; rows and
+                columns beyond are left out.
             image: (N, 1, H, W) in [0, 1].
 
         Returns:
@@ -49,7 +54,8 @@ class DilranObjective(nn.Module):
 def perceptual_loss(vgg: Vgg16, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Sum over three layers of the mean squared difference of features; 0 for identical slices.
 
-    Slices, (N, 1, H, W) in [0, 1], are repeated to three channels and, as published, not normalised for ImageNet.
+    Slices, (N, 1, H, W) in [0, 1], are repeated to three channels and, as published, not normalised
+    for ImageNet.
     """
     with torch.no_grad():
         wanted = vgg(target.expand(-1, 3, -1, -1), VGG_LAYERS)
@@ -64,7 +70,8 @@ _KERNELS = (
 
 
 def sobel_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """mean (|Sx output| - |Sx target|)^2 + mean (|Sy output| - |Sy target|)^2, a scalar; 0 for identical slices.
+    """mean (|Sx output| - |Sx target|)^2 + mean (|Sy output| - |Sy target|)^2, a scalar; 0 for
+    identical slices.
 
     Sx and Sy are the 3 x 3 Sobel filters without padding; slices are (N, 1, H, W).
     """

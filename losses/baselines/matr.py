@@ -1,4 +1,6 @@
-"""What MATR is trained with (Tang et al., IEEE TIP 31, 2022): SSIM and region mutual information with both sources."""
+"""What MATR is trained with (Tang et al., IEEE TIP 31, 2022): SSIM and region mutual information
+with both sources.
+"""
 
 import torch
 from torch import nn
@@ -10,7 +12,9 @@ RMI_WEIGHTS = {"mri": 2.5, "pet": 1.0}
 
 
 class MatrObjective(nn.Module):
-    """(1 - SSIM(F, PET)) + (1 - SSIM(F, MRI)) + R(F, PET) + 2.5 R(F, MRI), R by `rmi_loss`, as published."""
+    """(1 - SSIM(F, PET)) + (1 - SSIM(F, MRI)) + R(F, PET) + 2.5 R(F, MRI), R by `rmi_loss`, as
+    published.
+    """
 
     def forward(
         self, method: nn.Module, mri: torch.Tensor, pet: torch.Tensor
@@ -57,16 +61,19 @@ def rmi_loss(fused: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
         source: same shape, in [0, 1].
     """
     cross_entropy = F.binary_cross_entropy_with_logits(fused, source)
-    return 0.5 * cross_entropy + 0.5 * region_information(torch.sigmoid(fused), source).to(fused.dtype)
+    return 0.5 * cross_entropy + 0.5 * region_information(torch.sigmoid(fused), source).to(
+        fused.dtype
+    )
 
 
 def region_information(picture: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-    """r = 1/9 log det^(1/2) of what regions of `source` keep unexplained by those of `picture`, a float64 scalar.
+    """r = 1/9 log det^(1/2) of what regions of `source` keep unexplained by those of `picture`, a
+    float64 scalar.
 
-    A region is a 3 x 3 neighbourhood, as a 9-vector, of the image after 3 x 3 maximum pooling. With the sums of
-    products S_y of source regions, S_p of picture regions and S_yp across, r belongs to
-    M = S_y - S_yp (S_p + eps I)^-1 S_yp^T, + eps I. Computed in float64: the eigenvalues of the sums span many
-    orders of magnitude. NaN or infinite values go through and make r NaN.
+    A region is a 3 x 3 neighbourhood, as a 9-vector, of the image after 3 x 3 maximum pooling. With
+    the sums of products S_y of source regions, S_p of picture regions and S_yp across, r belongs to
+    M = S_y - S_yp (S_p + eps I)^-1 S_yp^T, + eps I. Computed in float64: the eigenvalues of the
+    sums span many orders of magnitude. NaN or infinite values go through and make r NaN.
 
     Args:
         picture, source: (N, 1, H, W).

@@ -1,7 +1,8 @@
 """The 2-D methods' own training losses by name: `build_slice_objective("matr")`.
 
-Each is `(method, *slices) -> (total, terms)`: it asks the network `method` for what it needs, `method(mri, pet)` or
-`method.reconstruct(image)`, because auto-encoders are trained on single slices and know nothing of fusing.
+Each is `(method, *slices) -> (total, terms)`: it asks the network `method` for what it needs,
+`method(mri, pet)` or `method.reconstruct(image)`, because auto-encoders are trained on single
+slices and know nothing of fusing.
 """
 
 from pathlib import Path
@@ -15,7 +16,10 @@ from losses.baselines.u2fusion import U2FusionObjective
 from losses.baselines.vgg import load_vgg16
 
 _WITHOUT_VGG = {"swinfuse": SwinFuseObjective, "matr": MatrObjective}
-_WITH_VGG = {"u2fusion": (U2FusionObjective, False), "dilran": (DilranObjective, True)}  # with batch normalisation?
+_WITH_VGG = {
+    "u2fusion": (U2FusionObjective, False),
+    "dilran": (DilranObjective, True),
+}  # with batch normalisation?
 
 
 def build_slice_objective(name: str, vgg: str | Path | None = None) -> nn.Module:
@@ -23,19 +27,22 @@ def build_slice_objective(name: str, vgg: str | Path | None = None) -> nn.Module
 
     Args:
         name: "swinfuse", "u2fusion", "dilran" or "matr".
-        vgg: file of VGG-16's weights, see `losses.baselines.vgg`, of the form without batch normalisation for
-            U2Fusion and with it for DILRAN. Without a file U2Fusion gives both sources the same weight and DILRAN
-            leaves its perceptual term out.
+        vgg: file of VGG-16's weights, see `losses.baselines.vgg`, of the form without batch
+            normalisation for U2Fusion and with it for DILRAN. Without a file U2Fusion gives both
+            sources the same weight and DILRAN leaves its perceptual term out.
 
     Raises:
-        ValueError: for an unknown name, a file that the method has no use for, or one that is no such state dict.
+        ValueError: for an unknown name, a file that the method has no use for, or one that is no
+            such state dict.
         OSError: the file cannot be read.
     """
     if name in _WITH_VGG:
         objective, batch_norm = _WITH_VGG[name]
         return objective(load_vgg16(vgg, batch_norm) if vgg else None)
     if name not in _WITHOUT_VGG:
-        raise ValueError(f"unknown 2-D method {name!r}, choose from {', '.join([*_WITHOUT_VGG, *_WITH_VGG])}")
+        raise ValueError(
+            f"unknown 2-D method {name!r}, choose from {', '.join([*_WITHOUT_VGG, *_WITH_VGG])}"
+        )
     if vgg:
         raise ValueError(f"{name} is trained without VGG-16")
     return _WITHOUT_VGG[name]()

@@ -23,7 +23,9 @@ def slice_ssim(
     """
     height, width = x.shape[-2:]
     if min(height, width) < window:
-        raise ValueError(f"SSIM needs every side of at least {window} pixels, received {height} x {width}")
+        raise ValueError(
+            f"SSIM needs every side of at least {window} pixels, received {height} x {width}"
+        )
     rows, columns = band_matrix(height, x, window).T, band_matrix(width, x, window)
 
     def blur(image: torch.Tensor) -> torch.Tensor:
@@ -39,10 +41,11 @@ def slice_ssim(
 
 
 def guessed_range(images: torch.Tensor) -> torch.Tensor:
-    """The data range L that SwinFuse and MATR guess from a network's output, a scalar of 1, 2, 255 or 256.
+    """The data range L that SwinFuse and MATR guess from a network's output, a scalar of 1, 2, 255
+    or 256.
 
-    The upper bound is 255 if the largest value is above 128, else 1; the lower bound -1 if the smallest value
-    is below -0.5, else 0.
+    The upper bound is 255 if the largest value is above 128, else 1; the lower bound -1 if the
+    smallest value is below -0.5, else 0.
     """
     upper = torch.where(images.max() > 128, 255.0, 1.0)
     lower = torch.where(images.min() < -0.5, -1.0, 0.0)

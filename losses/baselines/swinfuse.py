@@ -1,4 +1,6 @@
-"""What SwinFuse is trained with (Wang et al., IEEE TIM 2022): an auto-encoder's loss on single slices."""
+"""What SwinFuse is trained with (Wang et al., IEEE TIM 2022): an auto-encoder's loss on single
+slices.
+"""
 
 import torch
 from torch import nn
@@ -12,17 +14,23 @@ MSSSIM_WEIGHT = 1000  # of the run that the authors name as their model
 
 
 class SwinFuseObjective(nn.Module):
-    """(1/N) mean |out - x| + 1000 (1/N) (1 - MS-SSIM(out, x)) on a scale of [-1, 1]; the fusion rule has no part.
+    """(1/N) mean |out - x| + 1000 (1/N) (1 - MS-SSIM(out, x)) on a scale of [-1, 1]; the fusion
+    rule has no part.
 
-    The division by the batch size N on top of the means is in the released code. Different from it: slices keep the
-    scale of their volume, as when fusing, where its loader stretched every picture to its own minimum and maximum.
+    The division by the batch size N on top of the means is in the released code. Different from it:
+        slices keep the
+    scale of their volume, as when fusing, where its loader stretched every picture to its own
+    minimum and maximum.
     """
 
-    def forward(self, method: nn.Module, image: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(
+        self, method: nn.Module, image: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of reconstructing slices.
 
         Args:
-            method: has `reconstruct(image)`, in (-1, 1), and `multiple`; rows and columns beyond are left out.
+            method: has `reconstruct(image)`, in (-1, 1), and `multiple`; rows and columns beyond
+                are left out.
             image: (N, 1, H, W) in [0, 1].
 
         Returns:
@@ -33,7 +41,9 @@ class SwinFuseObjective(nn.Module):
             return swinfuse_loss(output.float(), 2 * image - 1)
 
 
-def swinfuse_loss(output: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def swinfuse_loss(
+    output: torch.Tensor, target: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The loss and its terms for (N, 1, H, W) in [-1, 1]."""
     pixel = F.l1_loss(output, target) / len(output)
     structure = (1 - msssim(output, target)) / len(output)
@@ -47,10 +57,12 @@ SMALLEST_SIDE = 2 ** (len(SCALE_WEIGHTS) - 1)  # that leaves a pixel on the coar
 
 
 def msssim(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Five-scale SSIM with each scale's values v taken as (v + 1) / 2; 1 for identical slices, higher is better.
+    """Five-scale SSIM with each scale's values v taken as (v + 1) / 2; 1 for identical slices,
+    higher is better.
 
     Args:
-        output: (N, 1, H, W), the network's output, from which the data range is guessed at each scale.
+        output: (N, 1, H, W), the network's output, from which the data range is guessed at each
+            scale.
         target: same shape and scale.
 
     Returns:
@@ -64,13 +76,16 @@ def msssim(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def msssim_scales(output: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean SSIM and mean contrast-structure at each scale, (5,) each; 2 x 2 means between the scales.
+    """Mean SSIM and mean contrast-structure at each scale, (5,) each; 2 x 2 means between the
+    scales.
 
     The window shrinks to the slice where a scale is smaller than 11 pixels.
     """
     if min(output.shape[-2:]) < SMALLEST_SIDE:
         shape = tuple(output.shape[-2:])
-        raise ValueError(f"five scales need every side of at least {SMALLEST_SIDE} pixels, received {shape}")
+        raise ValueError(
+            f"five scales need every side of at least {SMALLEST_SIDE} pixels, received {shape}"
+        )
     ssims, contrasts = [], []
     for scale in range(len(SCALE_WEIGHTS)):
         if scale:
@@ -85,7 +100,8 @@ def msssim_scales(output: torch.Tensor, target: torch.Tensor) -> tuple[torch.Ten
 def combine_scales(ssim: torch.Tensor, contrast: torch.Tensor) -> torch.Tensor:
     """prod over i = 1..4 of contrast_i^w_i, times ssim_5^(4 w_5).
 
-    The exponent of the coarsest scale is four times the usual one: so the released code has it, and the
+    The exponent of the coarsest scale is four times the usual one: so the released code has it, and
+        the
     published weights of the loss were found with it.
     """
     weights = torch.tensor(SCALE_WEIGHTS, dtype=ssim.dtype, device=ssim.device)

@@ -1,4 +1,6 @@
-"""What U2Fusion is trained with (Xu et al., IEEE TPAMI 44(1), 2022): similarity to both sources by information."""
+"""What U2Fusion is trained with (Xu et al., IEEE TPAMI 44(1), 2022): similarity to both sources by
+information.
+"""
 
 import torch
 from torch import nn
@@ -9,7 +11,8 @@ from losses.baselines.vgg import Vgg16
 
 MSE_WEIGHT = 20
 SWAP_PROBABILITY = 0.5
-# Divides the information measure; published for visible/infrared, the only task with two modalities.
+# Divides the information measure; published for visible/infrared, the only task with two
+# modalities.
 TEMPERATURE = 3200
 VGG_LAYERS = (3, 8, 15, 22, 29)  # after the last ReLU of each of the five blocks
 VGG_SIDE = 224
@@ -19,15 +22,18 @@ CAFFE_MEANS = (103.939, 116.779, 123.68)  # blue, green, red
 class U2FusionObjective(nn.Module):
     """mean [s1 (1 - SSIM(I1, F)) + s2 (1 - SSIM(I2, F))] + 20 mean [s1 MSE(F, I1) + s2 MSE(F, I2)].
 
-    s1 + s2 = 1, for each pair by the information in its sources. Different from the released code: s belongs to each
-    pair's own error there too, where a broadcast multiplied the means over the batch; and there is one task, so nothing
-    ties the weights to those after an earlier one (elastic weight consolidation, whose factor was 0).
+    s1 + s2 = 1, for each pair by the information in its sources. Different from the released code:
+    s belongs to each pair's own error there too, where a broadcast multiplied the means over the
+    batch; and there is one task, so nothing ties the weights to those after an earlier one (elastic
+    weight consolidation, whose factor was 0).
 
-    While training, the sources change places in the network's input with probability 1/2, one draw a batch.
+    While training, the sources change places in the network's input with probability 1/2, one draw
+    a batch.
 
     Args:
-        vgg: VGG-16 without batch normalisation; without it s1 = s2 = 1/2. The published input (blue, green, red from
-            0 to 255, less their means) belongs to the authors' Caffe weights, not to those that torchvision trained.
+        vgg: VGG-16 without batch normalisation; without it s1 = s2 = 1/2. The published input
+            (blue, green, red from 0 to 255, less their means) belongs to the authors' Caffe
+            weights, not to those that torchvision trained.
     """
 
     def __init__(self, vgg: Vgg16 | None = None) -> None:
@@ -44,7 +50,8 @@ class U2FusionObjective(nn.Module):
             mri, pet: (N, 1, H, W) in [0, 1].
 
         Returns:
-            The scalar to minimise, and its unweighted terms by source with each source's share, detached.
+            The scalar to minimise, and its unweighted terms by source with each source's share,
+            detached.
         """
         swapped = self.training and torch.rand(()).item() < SWAP_PROBABILITY
         fused = method(pet, mri) if swapped else method(mri, pet)
@@ -56,7 +63,11 @@ class U2FusionObjective(nn.Module):
                 dissimilarity = 1 - slice_ssim(source, fused)[0]
                 error = (fused - source).square().mean(dim=(1, 2, 3))
                 total = total + (weight * (dissimilarity + MSE_WEIGHT * error)).mean()
-                values |= {f"ssim/{name}": dissimilarity, f"mse/{name}": error, f"information/{name}": weight}
+                values |= {
+                    f"ssim/{name}": dissimilarity,
+                    f"mse/{name}": error,
+                    f"information/{name}": weight,
+                }
         return total, {name: value.detach().mean() for name, value in values.items()}
 
     @torch.no_grad()
@@ -69,7 +80,9 @@ class U2FusionObjective(nn.Module):
 
 
 def information(vgg: Vgg16, images: torch.Tensor) -> torch.Tensor:
-    """(N,): the mean over five layers of `feature_gradient` of VGG-16's features of (N, 1, H, W) in [0, 1]."""
+    """(N,): the mean over five layers of `feature_gradient` of VGG-16's features of (N, 1, H, W) in
+    [0, 1].
+    """
     resized = F.interpolate(images, size=(VGG_SIDE, VGG_SIDE), mode="nearest")
     means = torch.tensor(CAFFE_MEANS, dtype=images.dtype, device=images.device)[:, None, None]
     features = vgg(255 * resized - means, VGG_LAYERS)  # the subtraction makes three channels of one
@@ -77,7 +90,9 @@ def information(vgg: Vgg16, images: torch.Tensor) -> torch.Tensor:
 
 
 def feature_gradient(features: torch.Tensor) -> torch.Tensor:
-    """(N, C, H, W) -> (N,): mean square of the mean of the 8 neighbours less the pixel, zero outside the border."""
+    """(N, C, H, W) -> (N,): mean square of the mean of the 8 neighbours less the pixel, zero
+    outside the border.
+    """
     # sum of 8 / 8 - pixel = 9/8 (mean of 9 - pixel)
     difference = 9 / 8 * (F.avg_pool2d(features, 3, stride=1, padding=1) - features)
     return difference.square().mean(dim=(1, 2, 3))

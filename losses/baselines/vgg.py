@@ -1,7 +1,9 @@
-"""VGG-16 (Simonyan and Zisserman, 2015) as a fixed extractor of features, from a file that the user names.
+"""VGG-16 (Simonyan and Zisserman, 2015) as a fixed extractor of features, from a file that the user
+names.
 
-The file is a state dict with torchvision's key names, `features.<n>.weight` and `.bias`, and of the form with batch
-normalisation also `.running_mean` and `.running_var`; keys of the classifier are not read.
+The file is a state dict with torchvision's key names, `features.<n>.weight` and `.bias`, and of the
+form with batch normalisation also `.running_mean` and `.running_var`; keys of the classifier are
+not read.
 """
 
 import pickle
@@ -13,11 +15,31 @@ import torch
 from torch import nn
 
 # Width of each 3 x 3 convolution; "pool" is 2 x 2 maximum pooling.
-_STACK = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512, "pool")
+_STACK = (
+    64,
+    64,
+    "pool",
+    128,
+    128,
+    "pool",
+    256,
+    256,
+    256,
+    "pool",
+    512,
+    512,
+    512,
+    "pool",
+    512,
+    512,
+    512,
+    "pool",
+)
 
 
 class Vgg16(nn.Module):
-    """The stack of convolutions, numbered as in torchvision. It is never trained and always in eval mode.
+    """The stack of convolutions, numbered as in torchvision. It is never trained and always in eval
+    mode.
 
     Args:
         batch_norm: normalise after each convolution (torchvision's `vgg16_bn`).
@@ -68,12 +90,22 @@ def load_vgg16(path: str | Path, batch_norm: bool) -> Vgg16:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no such state dict, or of the other form; the message says which is needed.
+        ValueError: it is no such state dict, or of the other form; the message says which is
+            needed.
     """
-    needed = "VGG-16 with batch normalisation" if batch_norm else "VGG-16 without batch normalisation"
+    needed = (
+        "VGG-16 with batch normalisation" if batch_norm else "VGG-16 without batch normalisation"
+    )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        zipfile.BadZipFile,
+    ) as error:
         raise ValueError("not a state dict saved by torch") from error
     if not isinstance(state, dict) or "features.0.weight" not in state:
         raise ValueError(f"no state dict of {needed}: it has no features.0.weight")
@@ -81,7 +113,9 @@ def load_vgg16(path: str | Path, batch_norm: bool) -> Vgg16:
         raise ValueError(f"the other form: {needed} is needed")
     vgg = Vgg16(batch_norm)
     try:
-        vgg.load_state_dict({key: value for key, value in state.items() if key.startswith("features.")})
+        vgg.load_state_dict(
+            {key: value for key, value in state.items() if key.startswith("features.")}
+        )
     except RuntimeError as error:
         raise ValueError(f"its tensors are not those of {needed}") from error
     return vgg

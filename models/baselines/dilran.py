@@ -1,12 +1,12 @@
 """DILRAN: one encoder for both pictures, a fusion rule without parameters, one decoder.
 
-Zhou, Xu, Zhang, "An Attention-based Multi-Scale Feature Learning Network for Multimodal Medical Image
-Fusion", arXiv 2212.04661, and its extension "Edge-Enhanced Dilated Residual Attention Network for
-Multimodal Medical Image Fusion", IEEE BIBM 2024, 4108-4111. Parameter names are those of the authors'
-released state dict (`last.pt`), so that it loads as it is.
+Zhou, Xu, Zhang, "An Attention-based Multi-Scale Feature Learning Network for Multimodal Medical
+Image Fusion", arXiv 2212.04661, and its extension "Edge-Enhanced Dilated Residual Attention Network
+for Multimodal Medical Image Fusion", IEEE BIBM 2024, 4108-4111. Parameter names are those of the
+authors' released state dict (`last.pt`), so that it loads as it is.
 
-The network sees grey pictures only and its code holds no colour handling; the authors advise to fuse the
-luma of a colour PET or SPECT in YCbCr.
+The network sees grey pictures only and its code holds no colour handling; the authors advise to
+fuse the luma of a colour PET or SPECT in YCbCr.
 """
 
 from collections.abc import Callable
@@ -68,11 +68,15 @@ class ResidualAttention(nn.Module):
 
 
 class MultiScale(nn.Module):
-    """Three dilated convolutions, joined, and the DILRAN block, with one shared norm (architecture v5)."""
+    """Three dilated convolutions, joined, and the DILRAN block, with one shared norm (architecture
+    v5).
+    """
 
     def __init__(self, statistics: str) -> None:
         super().__init__()
-        self.convd1, self.convd2, self.convd3 = (_conv3x3(WIDTH, WIDTH, dilation) for dilation in DILATIONS)
+        self.convd1, self.convd2, self.convd3 = (
+            _conv3x3(WIDTH, WIDTH, dilation) for dilation in DILATIONS
+        )
         self.reduce = nn.Conv2d(3 * WIDTH, WIDTH, kernel_size=1)
         self.bnorm1 = ImageNorm(WIDTH, statistics)
         self.dilran = ResidualAttention()
@@ -84,15 +88,18 @@ class MultiScale(nn.Module):
     def _joined_scales(self, y: torch.Tensor) -> torch.Tensor:
         """`reduce` of the joined branches.
 
-        Nothing stands between the branches and `reduce`, so the 1x1 convolution is folded into their
-        kernels, which spares the map of 192 channels: two thirds of the time, differences of 1e-6.
+        Nothing stands between the branches and `reduce`, so the 1x1 convolution is folded into
+        their kernels, which spares the map of 192 channels: two thirds of the time, differences of
+        1e-6.
         """
         joined = self.reduce.bias.view(-1, 1, 1)
         shares = self.reduce.weight.flatten(1).split(WIDTH, dim=1)
         for share, branch in zip(shares, (self.convd1, self.convd2, self.convd3), strict=True):
             kernel = (share @ branch.weight.flatten(1)).view_as(branch.weight)
             bias = share @ branch.bias
-            joined = joined + F.conv2d(y, kernel, bias, padding=branch.padding, dilation=branch.dilation)
+            joined = joined + F.conv2d(
+                y, kernel, bias, padding=branch.padding, dilation=branch.dilation
+            )
         return joined
 
 
@@ -115,7 +122,9 @@ class Decoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.recon_conv = nn.Sequential(_conv3x3(WIDTH, WIDTH), _conv3x3(WIDTH, 32), _conv3x3(32, 1))
+        self.recon_conv = nn.Sequential(
+            _conv3x3(WIDTH, WIDTH), _conv3x3(WIDTH, 32), _conv3x3(32, 1)
+        )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(N, 64, H, W) -> (N, 1, H, W)."""
@@ -123,11 +132,15 @@ class Decoder(nn.Module):
 
 
 class OldMultiScale(nn.Module):
-    """Three dilated convolutions, each followed by the same DILRAN block and norm (architecture v1)."""
+    """Three dilated convolutions, each followed by the same DILRAN block and norm (architecture
+    v1).
+    """
 
     def __init__(self, statistics: str) -> None:
         super().__init__()
-        self.convd1, self.convd2, self.convd3 = (_conv3x3(WIDTH, WIDTH, dilation) for dilation in DILATIONS)
+        self.convd1, self.convd2, self.convd3 = (
+            _conv3x3(WIDTH, WIDTH, dilation) for dilation in DILATIONS
+        )
         self.bnorm1 = ImageNorm(WIDTH, statistics)
         self.dilran = ResidualAttention()
 
@@ -144,7 +157,9 @@ class OldEncoder(nn.Module):
         super().__init__()
 
         def block(in_width: int, out_width: int) -> nn.Sequential:
-            return nn.Sequential(_conv3x3(in_width, out_width), ImageNorm(out_width, statistics), nn.ReLU())
+            return nn.Sequential(
+                _conv3x3(in_width, out_width), ImageNorm(out_width, statistics), nn.ReLU()
+            )
 
         self.conv_id = nn.Conv2d(WIDTH, 3 * WIDTH, kernel_size=1)
         self.conv1 = block(1, WIDTH)
@@ -183,25 +198,30 @@ def sfnn(f1: torch.Tensor, f2: torch.Tensor) -> torch.Tensor:
 def sfnn_weights(f1: torch.Tensor, f2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """N_k^2 / (N1^2 + N2^2) for k = 1, 2, (N,) each: two scalars for a whole picture.
 
-    N_k is the largest nuclear norm (sum of singular values) among the 64 channel maps of f_k, (N, 64, H, W),
-    after a softmax over the channels.
+    N_k is the largest nuclear norm (sum of singular values) among the 64 channel maps of f_k, (N,
+    64, H, W), after a softmax over the channels.
     """
     n1, n2 = (largest_nuclear_norm(f).square() for f in (f1, f2))
     return n1 / (n1 + n2), n2 / (n1 + n2)
 
 
 def largest_nuclear_norm(features: torch.Tensor) -> torch.Tensor:
-    """(N, C, H, W) -> (N,), the largest nuclear norm among the maps of the softmax over the channels.
+    """(N, C, H, W) -> (N,), the largest nuclear norm among the maps of the softmax over the
+    channels.
 
-    A nuclear norm is at most sqrt(min(H, W)) times the Frobenius norm. Maps are decomposed in the order of
-    that bound until no bound exceeds the largest norm found: a few of the 64 as a rule, with the result of
-    all. (Eigenvalues of the Gram matrices would be quicker than singular values, but their roots are off by
-    7e-5 in float32.)
+    A nuclear norm is at most sqrt(min(H, W)) times the Frobenius norm. Maps are decomposed in the
+    order of that bound until no bound exceeds the largest norm found: a few of the 64 as a rule,
+    with the result of all. (Eigenvalues of the Gram matrices would be quicker than singular values,
+    but their roots are off by 7e-5 in float32.)
     """
     maps = features.softmax(dim=1, dtype=torch.promote_types(features.dtype, torch.float32))
-    bounds, order = (maps.flatten(2).norm(dim=2) * min(maps.shape[2:]) ** 0.5).sort(dim=1, descending=True)
+    bounds, order = (maps.flatten(2).norm(dim=2) * min(maps.shape[2:]) ** 0.5).sort(
+        dim=1, descending=True
+    )
     largest = maps.new_zeros(len(maps))
-    for channels, bound in zip(order.split(MAPS_AT_ONCE, dim=1), bounds.split(MAPS_AT_ONCE, dim=1), strict=True):
+    for channels, bound in zip(
+        order.split(MAPS_AT_ONCE, dim=1), bounds.split(MAPS_AT_ONCE, dim=1), strict=True
+    ):
         if (bound[:, 0] <= largest).all():
             break
         chosen = maps.take_along_dim(channels[:, :, None, None], dim=1)
@@ -210,7 +230,9 @@ def largest_nuclear_norm(features: torch.Tensor) -> torch.Tensor:
 
 
 def fl1n(f1: torch.Tensor, f2: torch.Tensor) -> torch.Tensor:
-    """w1 f1 + w2 f2 with w_k = |f_k|_1 / (|f1|_1 + |f2|_1), over all channels and pixels of a picture."""
+    """w1 f1 + w2 f2 with w_k = |f_k|_1 / (|f1|_1 + |f2|_1), over all channels and pixels of a
+    picture.
+    """
     return l1_norm(f1.unsqueeze(1), f2.unsqueeze(1)).squeeze(1)
 
 
@@ -232,13 +254,14 @@ class DILRAN(nn.Module):
     """The DILRAN network on slices of even height and width.
 
     Args:
-        architecture: "v5", which the authors call their best and released weights of, or the older "v1".
-        rule: how the encoder features of MRI and PET become one, a name in `RULES`. The authors test with
-            "sfnn" and train on pairs with "fl1n".
-        statistics: what evaluation mode normalises by, see `ImageNorm`. The released code never leaves
-            training mode and tests one picture at a time, which is "batch" here; its weights need it.
-            "running" is what an evaluation mode would do: the norm is shared by two tensors of different
-            distribution, and its running averages fit neither.
+        architecture: "v5", which the authors call their best and released weights of, or the older
+            "v1".
+        rule: how the encoder features of MRI and PET become one, a name in `RULES`. The authors
+            test with "sfnn" and train on pairs with "fl1n".
+        statistics: what evaluation mode normalises by, see `ImageNorm`. The released code never
+            leaves training mode and tests one picture at a time, which is "batch" here; its weights
+            need it. "running" is what an evaluation mode would do: the norm is shared by two
+            tensors of different distribution, and its running averages fit neither.
 
     Raises:
         ValueError: for an unknown name.
@@ -248,9 +271,15 @@ class DILRAN(nn.Module):
     one_slice = False  # statistics and weights of the rule are those of each picture, in any batch
     padding = "replicate"
 
-    def __init__(self, architecture: str = "v5", rule: str = "sfnn", statistics: str = "batch") -> None:
+    def __init__(
+        self, architecture: str = "v5", rule: str = "sfnn", statistics: str = "batch"
+    ) -> None:
         super().__init__()
-        for value, known in ((architecture, _ARCHITECTURES), (rule, RULES), (statistics, STATISTICS)):
+        for value, known in (
+            (architecture, _ARCHITECTURES),
+            (rule, RULES),
+            (statistics, STATISTICS),
+        ):
             if value not in known:
                 raise ValueError(f"DILRAN does not know {value!r}, choose from {', '.join(known)}")
         encoder, decoder, self.UNUSED = _ARCHITECTURES[architecture]
@@ -262,11 +291,15 @@ class DILRAN(nn.Module):
         """Fuse slices (N, 1, H, W) in [0, 1], H and W even.
 
         Returns:
-            The fused slices (N, 1, H, W) as the decoder gives them: unbounded, a picture in [0, 1] but
-            for few values around it. Swapping the inputs changes nothing.
+            The fused slices (N, 1, H, W) as the decoder gives them: unbounded, a picture in [0, 1]
+            but for few values around it. Swapping the inputs changes nothing.
         """
-        if mri.is_cpu and not self.training:  # one at a time stays in the caches: 1.5 times as quick
-            return torch.cat([self._fuse(*pair) for pair in zip(mri.split(1), pet.split(1), strict=True)])
+        if (
+            mri.is_cpu and not self.training
+        ):  # one at a time stays in the caches: 1.5 times as quick
+            return torch.cat(
+                [self._fuse(*pair) for pair in zip(mri.split(1), pet.split(1), strict=True)]
+            )
         return self._fuse(mri, pet)
 
     def _fuse(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:

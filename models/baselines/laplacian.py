@@ -1,8 +1,9 @@
 """Fusion in a Laplacian pyramid, in three dimensions: the classical method without learning.
 
-Burt and Adelson, "The Laplacian Pyramid as a Compact Image Code", IEEE Transactions on Communications 31(4),
-532-540, 1983; choosing the coefficient of larger magnitude for fusion follows Burt, "The Pyramid as a
-Structure for Efficient Computation", in Multiresolution Image Processing and Analysis, Springer, 1984.
+Burt and Adelson, "The Laplacian Pyramid as a Compact Image Code", IEEE Transactions on
+Communications 31(4), 532-540, 1983; choosing the coefficient of larger magnitude for fusion follows
+Burt, "The Pyramid as a Structure for Efficient Computation", in Multiresolution Image Processing
+and Analysis, Springer, 1984.
 """
 
 import torch
@@ -14,14 +15,14 @@ GAUSSIAN = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 class Laplacian(nn.Module):
     """3-D Laplacian pyramid fusion.
 
-    Both volumes are split into detail maps, each the difference between a Gaussian level and the next one
-    expanded again, and a coarsest level. Of two detail values the one of larger magnitude is taken (their
-    mean where the magnitudes are equal), of the coarsest level the mean. The result does not depend on the
-    order of the volumes.
+    Both volumes are split into detail maps, each the difference between a Gaussian level and the
+    next one expanded again, and a coarsest level. Of two detail values the one of larger magnitude
+    is taken (their mean where the magnitudes are equal), of the coarsest level the mean. The result
+    does not depend on the order of the volumes.
 
     Args:
-        levels: number of detail maps, at least 1. A side of 1 or 2 voxels is not halved any more; where no
-            side can be, the pyramid ends.
+        levels: number of detail maps, at least 1. A side of 1 or 2 voxels is not halved any more;
+            where no side can be, the pyramid ends.
 
     Raises:
         ValueError: for `levels` below 1.
@@ -77,8 +78,8 @@ def _expand(volume: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 
 
 def _along_axes(volume: torch.Tensor, matrices: list[torch.Tensor]) -> torch.Tensor:
-    # Most of the matrices is 0, but the library's dense products are five times as quick on a volume of
-    # 128^3 as convolutions of one channel.
+    # Most of the matrices is 0, but the library's dense products are five times as quick on a
+    # volume of 128^3 as convolutions of one channel.
     for axis, matrix in zip((-3, -2, -1), matrices, strict=True):
         volume = (volume.movedim(axis, -1) @ matrix.mT).movedim(-1, axis)
     return volume
@@ -92,7 +93,9 @@ def _taps(side: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def _reduction(side: int, like: torch.Tensor) -> torch.Tensor:
-    """(ceil(side / 2), side). Rows sum to 1, so that at the border the weights left inside take over."""
+    """(ceil(side / 2), side). Rows sum to 1, so that at the border the weights left inside take
+    over.
+    """
     if side <= 2:
         return torch.eye(side, dtype=like.dtype, device=like.device)
     taps = _taps(side, like).mT

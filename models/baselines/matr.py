@@ -1,11 +1,11 @@
 """MATR: one network on the stacked pair, context-gated convolutions and small transformers.
 
-Tang et al., "MATR: Multimodal Medical Image Fusion via Multiscale Adaptive Transformer", IEEE Transactions
-on Image Processing 31, 5134-5149, 2022, doi 10.1109/TIP.2022.3193288. Parameter names are those of the
-authors' released state dict (`model_10.pth`), so that it loads as it is.
+Tang et al., "MATR: Multimodal Medical Image Fusion via Multiscale Adaptive Transformer", IEEE
+Transactions on Image Processing 31, 5134-5149, 2022, doi 10.1109/TIP.2022.3193288. Parameter names
+are those of the authors' released state dict (`model_10.pth`), so that it loads as it is.
 
-The network sees grey pictures only. The authors reduce colour PET or SPECT to its luma (Pillow mode "L")
-and put the chroma back afterwards, see `restore_colour`.
+The network sees grey pictures only. The authors reduce colour PET or SPECT to its luma (Pillow mode
+"L") and put the chroma back afterwards, see `restore_colour`.
 """
 
 import torch
@@ -19,14 +19,16 @@ CONTEXT = 5  # values that describe one channel's context, out of its 3x3 averag
 TAPS = 9
 BLOCKS = 3
 TOKENS = ("released", "channels")
-CPU_PIECE = 2**14  # tokens at a time: a batch in one piece leaves the caches and takes 2.4 times as long
+CPU_PIECE = (
+    2**14
+)  # tokens at a time: a batch in one piece leaves the caches and takes 2.4 times as long
 
 
 class AdaptiveConv2d(nn.Conv2d):
     """A 3x3 convolution whose kernel is gated, sample by sample, by the picture's coarse content.
 
-    The 3x3 averages of each input channel give one gate per input channel and, mixed over the channels, one
-    per output channel; the sigmoid of their sum multiplies the static kernel.
+    The 3x3 averages of each input channel give one gate per input channel and, mixed over the
+    channels, one per output channel; the sigmoid of their sum multiplies the static kernel.
     """
 
     def __init__(self, in_channels: int) -> None:
@@ -71,9 +73,11 @@ class AdaptiveBlock(nn.Module):
 
 
 class LoneTokenAttention(nn.Module):
-    """Self-attention in windows of one token, where the softmax is 1: value and output projection remain.
+    """Self-attention in windows of one token, where the softmax is 1: value and output projection
+    remain.
 
-    `qkv` has the published shape. Its first 32 rows, query and key, have no effect and receive no gradient.
+    `qkv` has the published shape. Its first 32 rows, query and key, have no effect and receive no
+    gradient.
     """
 
     def __init__(self) -> None:
@@ -140,13 +144,14 @@ class MATR(nn.Module):
     """The MATR network on slices of any size.
 
     Args:
-        tokens: what the transformers take as a token. "released": 16 consecutive values of the flattened
-            map, normally 16 horizontal neighbours of one channel, because the authors' code reinterprets
-            the memory instead of moving axes; their weights need it. The result then depends on the
-            picture's width and orientation. "channels": the 16 channels of one pixel.
+        tokens: what the transformers take as a token. "released": 16 consecutive values of the
+            flattened map, normally 16 horizontal neighbours of one channel, because the authors'
+            code reinterprets the memory instead of moving axes; their weights need it. The result
+            then depends on the picture's width and orientation. "channels": the 16 channels of one
+            pixel.
 
-    In training the authors compute the shared convolution nine times where six suffice; that moves its
-    running averages faster and changes no output.
+    In training the authors compute the shared convolution nine times where six suffice; that moves
+    its running averages faster and changes no output.
 
     Raises:
         ValueError: for an unknown `tokens`.
@@ -170,8 +175,8 @@ class MATR(nn.Module):
         """Fuse slices (N, 1, H, W) in [0, 1].
 
         Returns:
-            The fused slices (N, 1, H, W) as the network gives them, tanh, in (-1, 1): a picture in [0, 1]
-            with few values slightly below 0.
+            The fused slices (N, 1, H, W) as the network gives them, tanh, in (-1, 1): a picture in
+            [0, 1] with few values slightly below 0.
         """
         x = self.convInput(torch.cat((pet, mri), dim=1))  # the order matters: PET is channel 0
         total = 0

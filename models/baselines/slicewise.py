@@ -1,15 +1,18 @@
 """A 2-D fusion method on volumes: slice by slice, each slice shown as on a radiological display.
 
-Volumes are (B, 1, D, H, W) = (B, 1, X, Y, Z) in RAS+ order, pictures (N, 1, H, W). A 2-D method is an
-`nn.Module` with `forward(mri, pet) -> fused` on pictures in [0, 1], and these attributes:
+Volumes are (B, 1, D, H, W) = (B, 1, X, Y, Z) in RAS+ order, pictures (N, 1, H, W). A 2-D method is
+an `nn.Module` with `forward(mri, pet) -> fused` on pictures in [0, 1], and these attributes:
 
     multiple            the sides of a picture that it takes are multiples of this number
-    padding             what a picture is padded with up to there, a number or "replicate"; only where multiple > 1
+    padding             what a picture is padded with up to there, a number or "replicate"; only
+                        where multiple > 1
     one_slice           whether it takes one picture a call
-    published_stretch   how its authors stretch a fused picture before saving it, "min-max" or "maximum"; absent
+    published_stretch   how its authors stretch a fused picture before saving it, "min-max" or
+                        "maximum"; absent
                         where they do not
     UNUSED              patterns of names in published weight files that the method never reads
-    tensorflow_scopes   where there is a TensorFlow checkpoint: its variable scope of each part of the method
+    tensorflow_scopes   where there is a TensorFlow checkpoint: its variable scope of each part of
+                        the method
 
 Auto-encoders also have `reconstruct(image)`, which is what their authors train.
 """
@@ -20,8 +23,9 @@ from torch.nn import functional as F
 
 STRETCHES = ("none", "slice", "volume")
 
-# The axes of (X, Y, Z) that become slices, rows, columns. Rows and columns are then turned round, because
-# RAS+ runs to the right, anterior and superior, a display to the left, posterior and inferior.
+# The axes of (X, Y, Z) that become slices, rows, columns. Rows and columns are then turned round,
+# because RAS+ runs to the right, anterior and superior, a display to the left, posterior and
+# inferior.
 _ORDER = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
 PLANES = tuple(_ORDER)
 
@@ -67,14 +71,17 @@ class Slicewise(nn.Module):
         method: the 2-D method, see the module's docstring.
         plane: "axial", "coronal" or "sagittal".
         batch: slices a call, for methods that take more than one.
-        stretch: "none"; "slice" stretches every fused slice as the authors do with the pictures they save,
-            which makes brightness flicker from slice to slice; "volume" does so with all slices together.
+        stretch: "none"; "slice" stretches every fused slice as the authors do with the pictures
+            they save, which makes brightness flicker from slice to slice; "volume" does so with all
+            slices together.
 
     Raises:
         ValueError: for an unknown plane or stretch, or a stretch that the method does not publish.
     """
 
-    def __init__(self, method: nn.Module, plane: str = "axial", batch: int = 8, stretch: str = "none") -> None:
+    def __init__(
+        self, method: nn.Module, plane: str = "axial", batch: int = 8, stretch: str = "none"
+    ) -> None:
         super().__init__()
         _order(plane)
         if stretch not in STRETCHES:
@@ -113,7 +120,9 @@ class Slicewise(nn.Module):
         filled = (mri.flatten(1).any(dim=1) | pet.flatten(1).any(dim=1)).nonzero().flatten()
         fused = torch.zeros_like(mri)
         if len(filled):
-            pictures = [self._fuse_pictures(mri[some], pet[some]) for some in filled.split(self.batch)]
+            pictures = [
+                self._fuse_pictures(mri[some], pet[some]) for some in filled.split(self.batch)
+            ]
             pictures = self._stretched(torch.cat(pictures)).clamp(0, 1)
             fused = fused.index_copy(0, filled, pictures.to(fused.dtype))
         return volume_of(fused, self.plane)
@@ -129,7 +138,11 @@ class Slicewise(nn.Module):
         if self.stretch == "none":
             return pictures
         together = (1, 2, 3) if self.stretch == "slice" else (0, 1, 2, 3)
-        low = pictures.amin(together, keepdim=True) if self.method.published_stretch == "min-max" else 0
+        low = (
+            pictures.amin(together, keepdim=True)
+            if self.method.published_stretch == "min-max"
+            else 0
+        )
         span = pictures.amax(together, keepdim=True) - low
         return (pictures - low) / torch.where(span > 0, span, 1)
 

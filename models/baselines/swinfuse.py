@@ -1,19 +1,26 @@
-"""SwinFuse: one Swin transformer encoder for both pictures, a fusion rule without weights, a 1x1 decoder.
+"""SwinFuse: one Swin transformer encoder for both pictures, a fusion rule without weights, a 1x1
+decoder.
 
-Wang, Chen, Shao, Li, Zhang: SwinFuse: A Residual Swin Transformer Fusion Network for Infrared and Visible
-Images, IEEE Transactions on Instrumentation and Measurement, 2022 (arXiv 2204.11436). Parameter names are
-those of the published state dict.
+Wang, Chen, Shao, Li, Zhang: SwinFuse: A Residual Swin Transformer Fusion Network for Infrared and
+    Visible
+Images, IEEE Transactions on Instrumentation and Measurement, 2022 (arXiv 2204.11436). Parameter
+names are those of the published state dict.
 
-Windows of 7x7 pixels never see each other in the released network, and outside attention every step acts on
-single pixels. So a picture is cut into windows once and stays cut until it is fused: tokens are (N, W, T, C)
-with N pictures, W windows in row-major order, T = 49 pixels of a window in row-major order, C = 96 features.
+Windows of 7x7 pixels never see each other in the released network, and outside attention every step
+acts on single pixels. So a picture is cut into windows once and stays cut until it is fused: tokens
+are (N, W, T, C) with N pictures, W windows in row-major order, T = 49 pixels of a window in
+row-major order, C = 96 features.
 
 Where the released code departs from the evident intention:
-    blocks_per_stage   a stage returns after the first of its six blocks. Published weights need it; 6 runs all
+    blocks_per_stage   a stage returns after the first of its six blocks. Published weights need it;
+                       6 runs all
                        blocks, of which every second looks through windows shifted by 3 pixels.
-    tiles              pictures are cut into tiles of 224x224, padded with mid-grey, and channel activities are
-                       averaged over each tile, padding included. "native" takes the picture as a whole.
-    the fused features are the sum, not the mean, of two weighted averages: twice the amplitude that the decoder
+    tiles              pictures are cut into tiles of 224x224, padded with mid-grey, and channel
+                       activities are
+                       averaged over each tile, padding included. "native" takes the picture as a
+                       whole.
+    the fused features are the sum, not the mean, of two weighted averages: twice the amplitude that
+        the decoder
     was trained on. Kept, since it makes the published contrast.
 """
 
@@ -32,8 +39,8 @@ HEADS = (1, 2, 4)
 DECLARED_BLOCKS = 6
 DROP_PATH = 0.2
 
-# Windows that go through the encoder together where they are independent. On a CPU the widest tensor, of 4 C a
-# token, then stays in the cache, which halves the time; on a GPU it takes 300 MB.
+# Windows that go through the encoder together where they are independent. On a CPU the widest
+# tensor, of 4 C a token, then stays in the cache, which halves the time; on a GPU it takes 300 MB.
 CPU_PIECE = 128
 GPU_PIECE = 4096
 
@@ -86,8 +93,12 @@ class WindowAttention(nn.Module):
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """(N, W, T, C) -> same; `mask` (W, T, T) is added to the scores of each window."""
         n, w, t, c = tokens.shape
-        q, k, v = self.qkv(tokens).view(n * w, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # N W, heads, T, d
-        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)  # heads, T, T
+        q, k, v = (
+            self.qkv(tokens).view(n * w, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        )  # N W, heads, T, d
+        bias = self.relative_position_bias_table[self.relative_position_index].permute(
+            2, 0, 1
+        )  # heads, T, T
         if mask is None:
             bias = bias.expand(n * w, -1, -1, -1)
         else:
@@ -119,7 +130,8 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """The blocks of one stage; each second one sees windows shifted by 3 pixels to the right and down.
+    """The blocks of one stage; each second one sees windows shifted by 3 pixels to the right and
+    down.
 
     Args:
         heads: attention heads.
@@ -136,7 +148,8 @@ class Stage(nn.Module):
         mask = shift_mask(h, w, tokens) if len(self.blocks) > 1 and several_windows else None
         for i, block in enumerate(self.blocks):
             if i % 2 and several_windows:
-                # Outside attention a block acts on single pixels, so the whole block can run on rolled pictures.
+                # Outside attention a block acts on single pixels, so the whole block can run on
+                # rolled pictures.
                 tokens = _rolled(block(_rolled(tokens, h, w, -SHIFT), mask), h, w, SHIFT)
             else:
                 tokens = block(tokens)
@@ -144,7 +157,9 @@ class Stage(nn.Module):
 
 
 def shift_mask(h: int, w: int, like: torch.Tensor) -> torch.Tensor:
-    """(W, T, T): -100 for pixels that only rolling the picture brought into one window, 0 for the others."""
+    """(W, T, T): -100 for pixels that only rolling the picture brought into one window, 0 for the
+    others.
+    """
 
     def labels(side: int) -> torch.Tensor:
         places = torch.arange(side, device=like.device)
@@ -162,7 +177,8 @@ def _rolled(tokens: torch.Tensor, h: int, w: int, by: int) -> torch.Tensor:
 class SwinFuse(nn.Module):
     """The network on pictures; symmetric in its two inputs.
 
-    Input: [0, 1], mapped to [-1, 1] inside. Output: tanh mapped to [0, 1]. Colour: the authors read every
+    Input: [0, 1], mapped to [-1, 1] inside. Output: tanh mapped to [0, 1]. Colour: the authors read
+        every
     file as grey (Pillow mode "L", full-range luma) and never restore colour.
 
     Args:
@@ -177,13 +193,24 @@ class SwinFuse(nn.Module):
     multiple = 1
     one_slice = False
     published_stretch = "min-max"
-    # Of the published names, those that the published forward never reads, or that follow from others.
-    UNUSED = ("*.attn_mask", "*.relative_position_index", "norm_up.*", "prelu.weight", "EN?_0.blocks.[1-5].*")
+    # Of the published names, those that the published forward never reads, or that follow from
+    # others.
+    UNUSED = (
+        "*.attn_mask",
+        "*.relative_position_index",
+        "norm_up.*",
+        "prelu.weight",
+        "EN?_0.blocks.[1-5].*",
+    )
 
-    def __init__(self, blocks_per_stage: int = 1, rule: str = "l1_mean", tiles: str = "native") -> None:
+    def __init__(
+        self, blocks_per_stage: int = 1, rule: str = "l1_mean", tiles: str = "native"
+    ) -> None:
         super().__init__()
         if blocks_per_stage not in (1, DECLARED_BLOCKS):
-            raise ValueError(f"blocks_per_stage is 1 (released) or {DECLARED_BLOCKS}, received {blocks_per_stage}")
+            raise ValueError(
+                f"blocks_per_stage is 1 (released) or {DECLARED_BLOCKS}, received {blocks_per_stage}"
+            )
         if rule not in RULES:
             raise ValueError(f"unknown fusion rule {rule!r}, choose from {', '.join(RULES)}")
         if tiles not in TILES:
@@ -191,7 +218,10 @@ class SwinFuse(nn.Module):
         self.rule = rule
         self.tiles = tiles
         ramp = torch.linspace(0, DROP_PATH, len(HEADS) * DECLARED_BLOCKS).view(len(HEADS), -1)
-        stages = [Stage(heads, rates[:blocks_per_stage].tolist()) for heads, rates in zip(HEADS, ramp, strict=True)]
+        stages = [
+            Stage(heads, rates[:blocks_per_stage].tolist())
+            for heads, rates in zip(HEADS, ramp, strict=True)
+        ]
         self.patch_embed = PatchEmbed()
         self.EN1_0, self.EN2_0, self.EN3_0 = stages
         self.norm = nn.LayerNorm(WIDTH)
@@ -248,12 +278,15 @@ class SwinFuse(nn.Module):
 
         Args:
             f1: (N, W, T, C), f2: same.
-            inside: (W, T), True for pixels of the picture, False for padding, which no channel activity counts.
+            inside: (W, T), True for pixels of the picture, False for padding, which no channel
+                activity counts.
 
         Returns:
             (N, W, T, C), about twice the amplitude of the inputs.
         """
-        (channels1, pixels1), (channels2, pixels2) = (activities(f, inside, self.rule) for f in (f1, f2))
+        (channels1, pixels1), (channels2, pixels2) = (
+            activities(f, inside, self.rule) for f in (f1, f2)
+        )
         c1, c2 = _weights(channels1, channels2)
         p1, p2 = _weights(pixels1, pixels2)
         return (c1 + p1) * f1 + (c2 + p2) * f2
@@ -269,13 +302,16 @@ class SwinFuse(nn.Module):
         return self.norm(tokens)
 
     def _encode_lone_windows(self, windows: torch.Tensor, h: int, w: int) -> torch.Tensor:
-        """`_encode_windows` where nothing but single windows matters: in pieces, and of equal windows only one.
+        """`_encode_windows` where nothing but single windows matters: in pieces, and of equal
+        windows only one.
 
         About half of a slice of a head is black.
         """
         distinct, place = windows.flatten(0, 1).unique(dim=0, return_inverse=True)
         pieces = distinct.split(CPU_PIECE if windows.is_cpu else GPU_PIECE)
-        tokens = torch.cat([self._encode_windows(piece.unsqueeze(0), h, w) for piece in pieces], dim=1)
+        tokens = torch.cat(
+            [self._encode_windows(piece.unsqueeze(0), h, w) for piece in pieces], dim=1
+        )
         return tokens[0, place].view(*windows.shape[:3], WIDTH)
 
     def _fuse_pictures(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
@@ -284,14 +320,19 @@ class SwinFuse(nn.Module):
         padded = mri.shape[-2:]
         inside = torch.zeros(1, 1, *padded, dtype=torch.bool, device=mri.device)
         inside[..., :h, :w] = True
-        tokens = self.fuse(self.encode(pet), self.encode(mri), to_windows(inside).view(-1, WINDOW**2))
+        tokens = self.fuse(
+            self.encode(pet), self.encode(mri), to_windows(inside).view(-1, WINDOW**2)
+        )
         return from_windows(self.decode(tokens) / 2 + 0.5, *padded)[..., :h, :w]
 
 
-def activities(f: torch.Tensor, inside: torch.Tensor, rule: str) -> tuple[torch.Tensor, torch.Tensor]:
+def activities(
+    f: torch.Tensor, inside: torch.Tensor, rule: str
+) -> tuple[torch.Tensor, torch.Tensor]:
     """How active channels and pixels are.
 
-    l1_mean: the mean of |f|. l2_mean: the Euclidean norm divided by the number of values, not by its root.
+    l1_mean: the mean of |f|. l2_mean: the Euclidean norm divided by the number of values, not by
+        its root.
     linf: the signed maximum; over channels divided by their number.
 
     Args:
@@ -329,4 +370,8 @@ def _padded(pictures: torch.Tensor, multiple: int) -> torch.Tensor:
 def _cut(pictures: torch.Tensor) -> torch.Tensor:
     """(N, 1, H, W) -> (N tiles, 1, 224, 224), tiles in row-major order."""
     n, _, h, w = pictures.shape
-    return pictures.view(n, h // TILE, TILE, w // TILE, TILE).transpose(2, 3).reshape(-1, 1, TILE, TILE)
+    return (
+        pictures.view(n, h // TILE, TILE, w // TILE, TILE)
+        .transpose(2, 3)
+        .reshape(-1, 1, TILE, TILE)
+    )

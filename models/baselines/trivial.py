@@ -1,6 +1,7 @@
 """Fusions without a network: the rows that every table needs, because some scores reward them.
 
-All take MRI and PET, (B, 1, D, H, W) in [0, 1], and return the fused volume of the same shape and range.
+All take MRI and PET, (B, 1, D, H, W) in [0, 1], and return the fused volume of the same shape and
+range.
 """
 
 import torch
@@ -11,7 +12,8 @@ class Mix(nn.Module):
     """w1 MRI + w2 PET with the weights scaled to sum 1.
 
     Args:
-        weights: of MRI and of PET, not negative, not both 0. (1, 0) is a copy of the MRI, (1, 1) the average.
+        weights: of MRI and of PET, not negative, not both 0. (1, 0) is a copy of the MRI, (1, 1)
+            the average.
 
     Raises:
         ValueError: for weights that are negative, not finite, or both 0.

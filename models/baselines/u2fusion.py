@@ -1,8 +1,9 @@
 """U2Fusion: one densely connected network on the stacked pair.
 
-Xu, Ma, Jiang, Guo, Ling: U2Fusion: A Unified Unsupervised Image Fusion Network, IEEE Transactions on Pattern
-Analysis and Machine Intelligence 44(1), 502-518, 2022. Parameter names follow the variables of the published
-TensorFlow checkpoint: `Generator/encoder/conv1_1/kernel` is `encoder.conv1_1.weight`.
+Xu, Ma, Jiang, Guo, Ling: U2Fusion: A Unified Unsupervised Image Fusion Network, IEEE Transactions
+    on Pattern
+Analysis and Machine Intelligence 44(1), 502-518, 2022. Parameter names follow the variables of the
+published TensorFlow checkpoint: `Generator/encoder/conv1_1/kernel` is `encoder.conv1_1.weight`.
 """
 
 import torch
@@ -16,7 +17,9 @@ PET_RANGES = ("full", "studio")
 
 
 def _edged(maps: torch.Tensor) -> torch.Tensor:
-    """Pads one pixel on every side by reflection; every convolution here is 3x3 and valid on edged maps."""
+    """Pads one pixel on every side by reflection; every convolution here is 3x3 and valid on edged
+    maps.
+    """
     return F.pad(maps, (1, 1, 1, 1), mode="reflect")
 
 
@@ -58,13 +61,14 @@ class Decoder(nn.Module):
 class U2Fusion(nn.Module):
     """The network on pictures; PET and MRI may not be exchanged, PET is the first channel.
 
-    Colour: the published script fuses the luma of a colour input, and the chroma goes back afterwards
-    (`luma_of`, `restore_colour`). PET volumes are scalar, so they go in as they are. The black of both inputs
-    does not give black: an empty pair becomes about 0.068 with the published weights.
+    Colour: the published script fuses the luma of a colour input, and the chroma goes back
+        afterwards
+    (`luma_of`, `restore_colour`). PET volumes are scalar, so they go in as they are. The black of
+    both inputs does not give black: an empty pair becomes about 0.068 with the published weights.
 
     Args:
-        pet_range: "full" takes the PET as it is; "studio" maps it to (16 + 219 pet) / 255 first, which is how
-            the authors' own medical test pictures are stored.
+        pet_range: "full" takes the PET as it is; "studio" maps it to (16 + 219 pet) / 255 first,
+            which is how the authors' own medical test pictures are stored.
 
     Raises:
         ValueError: for another `pet_range`.
@@ -80,13 +84,17 @@ class U2Fusion(nn.Module):
     def __init__(self, pet_range: str = "full") -> None:
         super().__init__()
         if pet_range not in PET_RANGES:
-            raise ValueError(f"unknown pet_range {pet_range!r}, choose from {', '.join(PET_RANGES)}")
+            raise ValueError(
+                f"unknown pet_range {pet_range!r}, choose from {', '.join(PET_RANGES)}"
+            )
         self.pet_range = pet_range
         self.encoder = Encoder()
         self.decoder = Decoder()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.trunc_normal_(module.weight, std=0.05, a=-0.1, b=0.1)  # TensorFlow cuts at 2 deviations
+                nn.init.trunc_normal_(
+                    module.weight, std=0.05, a=-0.1, b=0.1
+                )  # TensorFlow cuts at 2 deviations
                 nn.init.zeros_(module.bias)
 
     def forward(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
@@ -113,7 +121,9 @@ class U2Fusion(nn.Module):
 
 
 def luma_of(rgb: torch.Tensor) -> torch.Tensor:
-    """The luma that the published script fuses in place of a colour picture: (H, W, 3) in [0, 1] -> (H, W)."""
+    """The luma that the published script fuses in place of a colour picture: (H, W, 3) in [0, 1] ->
+    (H, W).
+    """
     red, green, blue = rgb.unbind(dim=-1)
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
@@ -126,9 +136,12 @@ def restore_colour(fused: torch.Tensor, pet_rgb: torch.Tensor) -> torch.Tensor:
         pet_rgb: (H, W, 3) in [0, 1].
 
     Returns:
-        (H, W, 3), may leave [0, 1]. The authors save it clipped, after the division by its largest value.
+        (H, W, 3), may leave [0, 1]. The authors save it clipped, after the division by its largest
+        value.
     """
     red, green, blue = pet_rgb.unbind(dim=-1)
     cb = -0.1687 * red - 0.3313 * green + 0.5 * blue
     cr = 0.5 * red - 0.4187 * green - 0.0813 * blue
-    return torch.stack((fused + 1.402 * cr, fused - 0.34414 * cb - 0.71414 * cr, fused + 1.772 * cb), dim=-1)
+    return torch.stack(
+        (fused + 1.402 * cr, fused - 0.34414 * cb - 0.71414 * cr, fused + 1.772 * cb), dim=-1
+    )

@@ -1,8 +1,9 @@
 """Published weights of the 2-D methods, from the files in which they are published.
 
-Read are state dicts (`.pth`, `.pt`, `.model`), arrays by tensor name (`.npz`), and the TensorFlow-1 checkpoint
-of U2Fusion, the last without TensorFlow. Each tensor of a file is loaded, or named as skipped because the
-method never uses it; a tensor too many, too few or of another shape is an error.
+Read are state dicts (`.pth`, `.pt`, `.model`), arrays by tensor name (`.npz`), and the TensorFlow-1
+checkpoint of U2Fusion, the last without TensorFlow. Each tensor of a file is loaded, or named as
+skipped because the method never uses it; a tensor too many, too few or of another shape is an
+error.
 """
 
 import pickle
@@ -26,30 +27,37 @@ def load_weights(network: nn.Module, path: str | Path) -> list[str]:
 
     Args:
         network: a method; its `UNUSED` are patterns of the published names that it never reads.
-        path: a state dict saved by torch; an `.npz`; a TensorFlow checkpoint as `model.ckpt`, its data file, its
-            `.index` or its folder. Where encoder and decoder are two files, `<name>encoder.npz` and
-            `<name>decoder.npz`, either of them or their folder.
+        path: a state dict saved by torch; an `.npz`; a TensorFlow checkpoint as `model.ckpt`, its
+            data file, its `.index` or its folder. Where encoder and decoder are two files,
+            `<name>encoder.npz` and `<name>decoder.npz`, either of them or their folder.
 
     Returns:
         The names in the file that were skipped, since the method never uses them.
 
     Raises:
-        ValueError: for a file that holds something else, or lacks tensors, or has tensors that the method does
-            not know or that have another shape; the message names them. The network is unchanged then.
+        ValueError: for a file that holds something else, or lacks tensors, or has tensors that the
+            method does not know or that have another shape; the message names them. The network is
+            unchanged then.
         OSError: for a file that is not there or cannot be read.
     """
     path = Path(path)
     tensors = _read(network, path)
     wanted = network.state_dict()
     extra = [name for name in tensors if name not in wanted]
-    skipped = [name for name in extra if any(fnmatchcase(name, pattern) for pattern in network.UNUSED)]
+    skipped = [
+        name for name in extra if any(fnmatchcase(name, pattern) for pattern in network.UNUSED)
+    ]
     unknown = [name for name in extra if name not in skipped]
     missing = [name for name in wanted if name not in tensors and not name.endswith(_COUNTER)]
     method = type(network).__name__
     if unknown:
-        raise ValueError(f"{path}: {method} does not know {len(unknown)} of its tensors: {_listed(unknown)}")
+        raise ValueError(
+            f"{path}: {method} does not know {len(unknown)} of its tensors: {_listed(unknown)}"
+        )
     if missing:
-        raise ValueError(f"{path}: lacks {len(missing)} of the {len(wanted)} tensors of {method}: {_listed(missing)}")
+        raise ValueError(
+            f"{path}: lacks {len(missing)} of the {len(wanted)} tensors of {method}: {_listed(missing)}"
+        )
     chosen = {name: tensor for name, tensor in tensors.items() if name in wanted}
     for name, tensor in chosen.items():
         if tensor.shape != wanted[name].shape:
@@ -91,18 +99,24 @@ def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path}: holds a {type(content).__name__}, no state dict")
     for name, value in content.items():
         if not isinstance(value, torch.Tensor):
-            raise ValueError(f"{path}: {name} is a {type(value).__name__}, no tensor: not a plain state dict")
+            raise ValueError(
+                f"{path}: {name} is a {type(value).__name__}, no tensor: not a plain state dict"
+            )
     return content
 
 
 def _array_files(path: Path) -> list[Path]:
-    """The `.npz` files that a path means: itself, with its other half where it is one, or those of a folder."""
+    """The `.npz` files that a path means: itself, with its other half where it is one, or those of
+    a folder.
+    """
     if path.is_dir():
         halves = [file for half in _HALVES for file in sorted(path.glob(f"*{half}"))]
         files = halves or sorted(path.glob("*.npz"))
         if len(files) != (2 if halves else 1):
             found = ", which are neither one file nor one encoder with one decoder" if files else ""
-            raise ValueError(f"{path}: no TensorFlow checkpoint, and {len(files)} .npz of weights{found}; name a file")
+            raise ValueError(
+                f"{path}: no TensorFlow checkpoint, and {len(files)} .npz of weights{found}; name a file"
+            )
         return files
     for half, other in (_HALVES, _HALVES[::-1]):
         partner = path.with_name(path.name.removesuffix(half) + other)
@@ -115,7 +129,14 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays}
-    except (ValueError, EOFError, AttributeError, TypeError, zlib.error, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        EOFError,
+        AttributeError,
+        TypeError,
+        zlib.error,
+        zipfile.BadZipFile,
+    ) as error:
         raise ValueError(f"{path}: cut short, or no .npz of plain arrays") from error
 
 
@@ -124,7 +145,9 @@ def _tensorflow_data(path: Path) -> Path | None:
     if path.is_dir():
         found = sorted(path.glob(f"*{_DATA}"))
         if len(found) > 1:
-            raise ValueError(f"{path}: has {len(found)} TensorFlow checkpoints, name one: {_listed(found)}")
+            raise ValueError(
+                f"{path}: has {len(found)} TensorFlow checkpoints, name one: {_listed(found)}"
+            )
         return found[0] if found else None
     if path.name.endswith(_DATA):
         return path
@@ -136,8 +159,8 @@ def _tensorflow_data(path: Path) -> Path | None:
 def _read_tensorflow(network: nn.Module, path: Path) -> dict[str, torch.Tensor]:
     """Cut the data file of a TensorFlow-1 checkpoint into the tensors of a network.
 
-    The file is the variables as little-endian float32 without gaps, in alphabetical order of their full names,
-    each in C order; nothing in it says where one ends.
+    The file is the variables as little-endian float32 without gaps, in alphabetical order of their
+    full names, each in C order; nothing in it says where one ends.
     """
     if not hasattr(network, "tensorflow_scopes"):
         raise ValueError(f"{path}: {type(network).__name__} has no TensorFlow checkpoint")
@@ -188,4 +211,6 @@ def _own_layout(name: str, array: np.ndarray) -> torch.Tensor:
 
 
 def _listed(names: list) -> str:
-    return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return ", ".join(map(str, names[:5])) + (
+        f" and {len(names) - 5} more" if len(names) > 5 else ""
+    )

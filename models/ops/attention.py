@@ -16,7 +16,8 @@ def window_attention(
     linear: bool,
     path: str = "fast",
 ) -> torch.Tensor:
-    """Every token attends to the tokens of its own window: softmax(q k^T / sqrt(C / heads)) (gate v).
+    """Every token attends to the tokens of its own window: softmax(q k^T / sqrt(C / heads)) (gate
+    v).
 
     Args:
         query: (B, D, H, W, C) already projected; channel i of head j is channel j C/heads + i.
@@ -42,11 +43,14 @@ def window_attention(
     if linear:
         attended = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1) @ value
     elif path == "plain":
-        attended = torch.softmax((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1), dim=-1) @ value
+        attended = (
+            torch.softmax((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1), dim=-1) @ value
+        )
     else:
         attended = F.scaled_dot_product_attention(query, key, value)
     attended = _join(attended, shape, window)
-    # One gate for all tokens may as well multiply the result, which saves a copy of the values for backward.
+    # One gate for all tokens may as well multiply the result, which saves a copy of the values for
+    # backward.
     return attended if path == "plain" else attended * gate
 
 

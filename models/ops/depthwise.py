@@ -1,7 +1,7 @@
 """Depthwise 3-D convolution, and the sum of two of them that blends the streams; fast and plain.
 
-PyTorch's own gradients of a depthwise convolution run 5 to 100 times slower on a CPU than its forward. The
-arithmetic is the same, so both are written as forward convolutions here:
+PyTorch's own gradients of a depthwise convolution run 5 to 100 times slower on a CPU than its
+forward. The arithmetic is the same, so both are written as forward convolutions here:
     of the input    the upstream gradient convolved with the kernel flipped
     of the kernel   the input convolved with the upstream gradient in the kernel's place
 `benchmarks/blend_conv.py` measures both.
@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from models.ops import kernels
 
-# Channels x tokens that a pass over the weight gradient takes at a time: what a core's second-level cache holds.
+# Channels x tokens that a pass over the weight gradient takes at a time: what a core's second-level
+# cache holds.
 _SLAB = 200_000
 
 
@@ -46,12 +47,17 @@ def depthwise_conv3d(
 
 
 def blend_conv3d(
-    first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, path: str = "fast"
+    first: torch.Tensor,
+    second: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    path: str = "fast",
 ) -> torch.Tensor:
     """Grouped convolution with two input channels and one output channel a group.
 
-    `conv3d(groups=C)` takes about four fifths of the network's time on a CPU, because no library has a fast
-    path for two input channels a group. It is the sum of two depthwise convolutions, which have one.
+    `conv3d(groups=C)` takes about four fifths of the network's time on a CPU, because no library
+    has a fast path for two input channels a group. It is the sum of two depthwise convolutions,
+    which have one.
 
     Args:
         first: (B, C, D, H, W), channel i is the first input of group i.
@@ -66,28 +72,38 @@ def blend_conv3d(
     if path == "plain":
         interleaved = torch.stack((first, second), dim=2).flatten(1, 2)
         return _convolve(interleaved, weight, bias)
-    # First of all: on a GPU autocast leaves one stream in float32, whose LayerNorm was the last to touch it.
+    # First of all: on a GPU autocast leaves one stream in float32, whose LayerNorm was the last to
+    # touch it.
     first, second = _in_autocast_type(first, second)
     if kernels.available("depthwise", first, second):
         return _kernel(first, second, weight, bias)
     weight, bias = _in_autocast_type(weight, bias)
-    first, second = (volume.contiguous(memory_format=torch.channels_last_3d) for volume in (first, second))
+    first, second = (
+        volume.contiguous(memory_format=torch.channels_last_3d) for volume in (first, second)
+    )
     if first.device.type == "cpu":
         return _DepthwiseSum.apply(bias, first, weight[:, :1], second, weight[:, 1:])
     return _convolve(first, weight[:, :1], bias) + _convolve(second, weight[:, 1:])
 
 
 def _kernel(
-    first: torch.Tensor, second: torch.Tensor | None, weight: torch.Tensor, bias: torch.Tensor | None
+    first: torch.Tensor,
+    second: torch.Tensor | None,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
 ) -> torch.Tensor:
     from models.ops.kernels.depthwise import depthwise_sum
 
-    tokens = [None if volume is None else volume.permute(0, 2, 3, 4, 1) for volume in (first, second)]
+    tokens = [
+        None if volume is None else volume.permute(0, 2, 3, 4, 1) for volume in (first, second)
+    ]
     return depthwise_sum(*tokens, weight, bias).permute(0, 4, 1, 2, 3)
 
 
 def _in_autocast_type(*tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
-    """What autocast would do to a convolution's arguments, which a custom function has to do itself."""
+    """What autocast would do to a convolution's arguments, which a custom function has to do
+    itself.
+    """
     device = tensors[0].device.type
     if not torch.is_autocast_enabled(device):
         return list(tensors)
@@ -95,12 +111,16 @@ def _in_autocast_type(*tensors: torch.Tensor | None) -> list[torch.Tensor | None
     return [tensor if tensor is None else tensor.to(dtype) for tensor in tensors]
 
 
-def _convolve(volume: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+def _convolve(
+    volume: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
     return F.conv3d(volume, weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
 
 
 class _DepthwiseSum(torch.autograd.Function):
-    """bias + sum of depthwise convolutions; the arguments after the bias are volume, weight, volume, weight .."""
+    """bias + sum of depthwise convolutions; the arguments after the bias are volume, weight,
+    volume, weight ..
+    """
 
     @staticmethod
     def forward(ctx, bias, *volumes_and_weights):
@@ -123,15 +143,18 @@ class _DepthwiseSum(torch.autograd.Function):
             if wanted[first]:
                 gradients[first] = _convolve(gradient, weight.flip(2, 3, 4))
             if wanted[first + 1]:
-                gradients[first + 1] = _weight_gradient(gradient, volume, weight.shape[-1]).to(weight.dtype)
+                gradients[first + 1] = _weight_gradient(gradient, volume, weight.shape[-1]).to(
+                    weight.dtype
+                )
         return bias_gradient, *gradients
 
 
 def _weight_gradient(gradient: torch.Tensor, volume: torch.Tensor, kernel: int) -> torch.Tensor:
-    """(C, 1, K, K, K): how every channel of the volume correlates with the upstream gradient, K^3 shifts of it.
+    """(C, 1, K, K, K): how every channel of the volume correlates with the upstream gradient, K^3
+    shifts of it.
 
-    A convolution whose kernel is the gradient and whose output has K^3 tokens, taken in slabs of planes that
-    stay in the cache. In float32 at least: the sums run over all tokens.
+    A convolution whose kernel is the gradient and whose output has K^3 tokens, taken in slabs of
+    planes that stay in the cache. In float32 at least: the sums run over all tokens.
 
     Args:
         gradient: (B, C, D, H, W).
@@ -153,7 +176,9 @@ def _weight_gradient(gradient: torch.Tensor, volume: torch.Tensor, kernel: int) 
 
 
 def _planes(volume: torch.Tensor, start: int, end: int) -> torch.Tensor:
-    """Planes start .. end - 1 along D of (1, C, D, H, W), zeros where there are none, channels last."""
+    """Planes start .. end - 1 along D of (1, C, D, H, W), zeros where there are none, channels
+    last.
+    """
     before, after = max(0, -start), max(0, end - volume.shape[2])
     tokens = volume[:, :, start + before : end - after].permute(0, 2, 3, 4, 1)
     return F.pad(tokens, (0, 0, 0, 0, 0, 0, before, after)).permute(0, 4, 1, 2, 3)

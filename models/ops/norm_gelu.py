@@ -1,7 +1,7 @@
 """Normalisation, GELU and the linear layer behind them; fast and plain.
 
-The fast path keeps only what enters for the backward pass and computes the normalised and activated features
-again there: cheap arithmetic, for half of a block's memory.
+The fast path keeps only what enters for the backward pass and computes the normalised and activated
+features again there: cheap arithmetic, for half of a block's memory.
 """
 
 import torch
@@ -12,7 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from models.ops import kernels
 
 
-def norm_gelu_linear(features: torch.Tensor, norm: nn.LayerNorm, linear: nn.Linear, path: str) -> torch.Tensor:
+def norm_gelu_linear(
+    features: torch.Tensor, norm: nn.LayerNorm, linear: nn.Linear, path: str
+) -> torch.Tensor:
     """linear(GELU(norm(features))): (..., C) -> (..., outputs)."""
 
     def layers(features: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,8 @@ The few operations that differ are one function each, which takes the path as it
     models.ops.attention   window_attention
     models.ops.norm_gelu       norm_gelu_linear, gelu_linear
     models.ops.stream_maps        stream_maps
-Nothing else in the network asks which path it is on. On a CUDA device the fast forms of the first four take the
-Triton kernels of `models.ops.kernels`.
+Nothing else in the network asks which path it is on. On a CUDA device the fast forms of the first
+four take the Triton kernels of `models.ops.kernels`.
 """
 
 PATHS = ("fast", "plain")

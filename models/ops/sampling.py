@@ -1,8 +1,9 @@
 """Sampling a partner's tokens where an offset field points; fast and plain.
 
-Every sampled token is a weighted sum of the eight tokens around its position. `grid_sample` finds them one
-channel-first volume at a time and spreads their gradients with one thread for each volume; here the eight
-rows of channels are read as they lie in memory, and their gradients are gathered instead of spread.
+Every sampled token is a weighted sum of the eight tokens around its position. `grid_sample` finds
+them one channel-first volume at a time and spreads their gradients with one thread for each volume;
+here the eight rows of channels are read as they lie in memory, and their gradients are gathered
+instead of spread.
 """
 
 import torch
@@ -19,14 +20,16 @@ def sample_partner(
 
     Args:
         tokens: (B, D, H, W, C).
-        offsets: (B, D, H, W, 3), float32 or wider, along depth, height, width in normalised coordinates: the
-            grid spans [-1, 1] on each axis, token i of n is centred at 2 (i + 1/2) / n - 1. At most 2 / n, one token.
-        aligned_corners: [R1], see `models.variants`: positions -1 and 1 are taken for the centres of the
-            outermost tokens.
+        offsets: (B, D, H, W, 3), float32 or wider, along depth, height, width in normalised
+            coordinates: the grid spans [-1, 1] on each axis, token i of n is centred at 2 (i + 1/2)
+            / n - 1. At most 2 / n, one token.
+        aligned_corners: [R1], see `models.variants`: positions -1 and 1 are taken for the centres
+            of the outermost tokens.
         path: "fast" or "plain", see `models.ops.paths`.
 
     Returns:
-        (B, D, H, W, C) of the offsets' dtype; of the tokens' where the Triton kernel of `models.ops.kernels` is taken.
+        (B, D, H, W, C) of the offsets' dtype; of the tokens' where the Triton kernel of
+        `models.ops.kernels` is taken.
     """
     if path != "plain" and kernels.available("sampling", tokens) and offsets.dtype == torch.float32:
         from models.ops.kernels.sampling import sample
@@ -44,34 +47,51 @@ def sample_partner(
         )
         return sampled.permute(0, 2, 3, 4, 1)
     rows, weights = _neighbours(positions, aligned_corners)
-    return _WeightedRows.apply(tokens.reshape(-1, tokens.shape[-1]), rows, weights).view(tokens.shape)
+    return _WeightedRows.apply(tokens.reshape(-1, tokens.shape[-1]), rows, weights).view(
+        tokens.shape
+    )
 
 
 def reference_points(like: torch.Tensor) -> torch.Tensor:
     """Centres of the tokens of (B, D, H, W, ..), (D, H, W, 3): 2 (i + 1/2) / n - 1 on an axis of n."""
-    axes = [2 * (torch.arange(n, device=like.device, dtype=like.dtype) + 0.5) / n - 1 for n in like.shape[1:4]]
+    axes = [
+        2 * (torch.arange(n, device=like.device, dtype=like.dtype) + 0.5) / n - 1
+        for n in like.shape[1:4]
+    ]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
 
 
-def _neighbours(positions: torch.Tensor, aligned_corners: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """The eight tokens around each of P = B D H W positions: rows in the flat batch, int32, and weights, (P, 8)."""
+def _neighbours(
+    positions: torch.Tensor, aligned_corners: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The eight tokens around each of P = B D H W positions: rows in the flat batch, int32, and
+    weights, (P, 8).
+    """
     b, *sides, _ = positions.shape
     axes = []
     for axis, side in enumerate(sides):
         position = positions[..., axis].reshape(-1, 1)
-        index = (position + 1) / 2 * (side - 1) if aligned_corners else ((position + 1) * side - 1) / 2
-        below = index.detach().floor().nan_to_num()  # a network that diverged still ends in NaN, by the weights
+        index = (
+            (position + 1) / 2 * (side - 1) if aligned_corners else ((position + 1) * side - 1) / 2
+        )
+        below = (
+            index.detach().floor().nan_to_num()
+        )  # a network that diverged still ends in NaN, by the weights
         share = index - below
         corner = torch.cat((below, below + 1), dim=1)
         inside = (corner >= 0) & (corner < side)
         weight = torch.cat((1 - share, share), dim=1) * inside
         axes.append((corner.clamp(0, side - 1).int(), weight))
     (d, weight_d), (h, weight_h), (w, weight_w) = axes
-    batch = torch.arange(b, device=positions.device, dtype=torch.int32).repeat_interleave(len(d) // b)
+    batch = torch.arange(b, device=positions.device, dtype=torch.int32).repeat_interleave(
+        len(d) // b
+    )
     d = d + batch[:, None] * sides[0]
     rows = ((d * sides[1])[:, :, None] + h[:, None, :]) * sides[2]
     rows = rows[:, :, :, None] + w[:, None, None, :]
-    weights = (weight_d[:, :, None] * weight_h[:, None, :])[:, :, :, None] * weight_w[:, None, None, :]
+    weights = (weight_d[:, :, None] * weight_h[:, None, :])[:, :, :, None] * weight_w[
+        :, None, None, :
+    ]
     return rows.flatten(1), weights.flatten(1)
 
 
@@ -101,7 +121,9 @@ class _WeightedRows(torch.autograd.Function):
         return table_gradient, None, weights_gradient
 
 
-def _transposed(gradient: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor, length: int) -> torch.Tensor:
+def _transposed(
+    gradient: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor, length: int
+) -> torch.Tensor:
     """out[r] = sum of weights[p, j] * gradient[p] over all (p, j) with rows[p, j] = r: (length, C).
 
     Sorting by r turns the scattered additions into sums of rows, which run in parallel.
@@ -109,4 +131,6 @@ def _transposed(gradient: torch.Tensor, rows: torch.Tensor, weights: torch.Tenso
     sorted_rows, order = rows.flatten().sort()
     starts = torch.searchsorted(sorted_rows, torch.arange(length, dtype=rows.dtype), out_int32=True)
     sources = (order // rows.shape[1]).int()
-    return F.embedding_bag(sources, gradient, starts, per_sample_weights=weights.flatten()[order], mode="sum")
+    return F.embedding_bag(
+        sources, gradient, starts, per_sample_weights=weights.flatten()[order], mode="sum"
+    )

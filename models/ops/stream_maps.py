@@ -5,14 +5,18 @@ from torch import nn
 from torch.nn import functional as F
 
 PATCH = 4
-REACH = PATCH + 2  # voxels a side that a token reaches: its patch and what a kernel of 3 adds around it
+REACH = (
+    PATCH + 2
+)  # voxels a side that a token reaches: its patch and what a kernel of 3 adds around it
 
 
-def stream_maps(tokens: torch.Tensor, to_voxels: nn.ConvTranspose3d, to_maps: nn.Conv3d, path: str) -> torch.Tensor:
+def stream_maps(
+    tokens: torch.Tensor, to_voxels: nn.ConvTranspose3d, to_maps: nn.Conv3d, path: str
+) -> torch.Tensor:
     """Two convolutions with nothing between them.
 
-    The fast path composes their kernels and never holds the E/2 channels between them at voxel resolution:
-    a token then adds its share to the 6x6x6 voxels of each map that it reaches.
+    The fast path composes their kernels and never holds the E/2 channels between them at voxel
+    resolution: a token then adds its share to the 6x6x6 voxels of each map that it reaches.
 
     Args:
         tokens: (B, D, H, W, 2E).
@@ -41,8 +45,8 @@ def _overlap(shares: torch.Tensor, tokens: int, voxels: int) -> torch.Tensor:
     """Along one axis, add what neighbouring tokens say about the same voxels.
 
     Args:
-        shares: n tokens in dimension `tokens`, the 6 voxels that each reaches in dimension `voxels` (there
-            may be more than one number for each voxel).
+        shares: n tokens in dimension `tokens`, the 6 voxels that each reaches in dimension `voxels`
+            (there may be more than one number for each voxel).
         tokens, voxels: dimensions of `shares`.
 
     Returns:
@@ -51,12 +55,16 @@ def _overlap(shares: torch.Tensor, tokens: int, voxels: int) -> torch.Tensor:
     whole = shares.shape[voxels] // REACH * PATCH
     own, further = shares.split((whole, shares.shape[voxels] - whole), dim=voxels)
     total = F.pad(own, (0, 0) * (shares.ndim - 1 - tokens) + (0, 1))
-    total.narrow(tokens, 1, shares.shape[tokens]).narrow(voxels, 0, further.shape[voxels]).add_(further)
+    total.narrow(tokens, 1, shares.shape[tokens]).narrow(voxels, 0, further.shape[voxels]).add_(
+        further
+    )
     return total
 
 
 def _bias(to_voxels: nn.ConvTranspose3d, to_maps: nn.Conv3d, sides: torch.Size) -> torch.Tensor:
-    """What both biases add to each voxel: (1, 2, *sides). The first one's share is smaller along the border."""
+    """What both biases add to each voxel: (1, 2, *sides). The first one's share is smaller along
+    the border.
+    """
     constant = to_voxels.bias[None, :, None, None, None].expand(-1, -1, 3, 3, 3)
     field = F.conv3d(constant, to_maps.weight, to_maps.bias, padding=1)  # border, inside, border
     for axis, side in enumerate(sides):

@@ -1,8 +1,8 @@
 """Bring a PET onto its MRI's grid, or both onto a template's, with figures to judge the result by.
 
-PET to MRI is rigid, MRI to template affine; neither bends the anatomy that the fusion is meant to show. Both are
-found on clipped copies of 2 mm; the values that come out are those of the scans, interpolated once through the
-product of the matrices.
+PET to MRI is rigid, MRI to template affine; neither bends the anatomy that the fusion is meant to
+show. Both are found on clipped copies of 2 mm; the values that come out are those of the scans,
+interpolated once through the product of the matrices.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,8 @@ _BRAIN_RIM_MM, _HEAD_RIM_MM = 5.0, 4.0  # what `mask` leaves around the brain an
 _FIELD_MM = 80.0, 500.0  # sides of a field of view that can be a head's
 _USUAL_FIELD_MM = 100.0, 350.0
 _MOST_NEGATIVE = 0.01  # of the MRI's maximum: below that 0 is not its background
-# Movement between frames, at the corners of the field of view: less is not worth an interpolation, more is an error.
+# Movement between frames, at the corners of the field of view: less is not worth an interpolation,
+# more is an error.
 _LEAST_FRAME_MOTION_MM, _MOST_FRAME_MOTION_MM = 0.3, 20.0
 
 
@@ -34,11 +35,12 @@ class AlignOptions:
     """How to align.
 
     Attributes:
-        space: "mri": the MRI's own grid; "mni": 182 x 218 x 182 voxels of 1 mm in the template's space.
-        template: a T1 template in MNI152 space; None takes nilearn's packaged one. It also gives the brain in which
-            the result is judged, in either space.
-        mask: what is kept of both volumes: "none" keeps all, "head" cuts the air away, "brain" all but the brain
-            and 5 mm around it.
+        space: "mri": the MRI's own grid; "mni": 182 x 218 x 182 voxels of 1 mm in the template's
+            space.
+        template: a T1 template in MNI152 space; None takes nilearn's packaged one. It also gives
+            the brain in which the result is judged, in either space.
+        mask: what is kept of both volumes: "none" keeps all, "head" cuts the air away, "brain" all
+            but the brain and 5 mm around it.
         working_mm: voxel side that registration works at.
     """
 
@@ -49,19 +51,23 @@ class AlignOptions:
 
     def __post_init__(self) -> None:
         if self.space not in SPACES or self.mask not in MASKS:
-            raise ValueError(f"space {self.space!r} and mask {self.mask!r}: not of {SPACES} and {MASKS}")
+            raise ValueError(
+                f"space {self.space!r} and mask {self.mask!r}: not of {SPACES} and {MASKS}"
+            )
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """A pair on one grid; arrays are (X, Y, Z) float32 in RAS+ order, finite, >= 0, 0 outside the field of view.
+    """A pair on one grid; arrays are (X, Y, Z) float32 in RAS+ order, finite, >= 0, 0 outside the
+    field of view.
 
     Attributes:
         mri, pet: the two volumes, in the units of the scans.
         affine: (4, 4) voxel index -> world mm, of both.
         space: "mri" or "mni".
         template: name of the template.
-        transforms: (4, 4) nested lists, RAS+ mm: "pet_to_mri", "mri_to_template", "mri_to_output", "pet_to_output".
+        transforms: (4, 4) nested lists, RAS+ mm: "pet_to_mri", "mri_to_template", "mri_to_output",
+            "pet_to_output".
         figures: see `preparation.align.quality.measure`, and "mri_peak", "pet_peak".
         warnings: lines for people.
     """
@@ -79,11 +85,13 @@ class Aligned:
 def align_pair(mri: Volume, pet: Volume, options: AlignOptions | None = None) -> Aligned:
     """Align a PET to its MRI, and both to a template if asked for.
 
-    The same input gives the same bytes. A poor result is no error: `preparation.align.quality.judge` says so.
+    The same input gives the same bytes. A poor result is no error:
+        `preparation.align.quality.judge` says so.
 
     Raises:
-        InputError: a volume that no registration can take (NaN, infinity, one value, nothing above 0, an MRI with
-            much below 0, no head's size), ANTs gives up, antspyx or nilearn is missing.
+        InputError: a volume that no registration can take (NaN, infinity, one value, nothing above
+            0, an MRI with much below 0, no head's size), ANTs gives up, antspyx or nilearn is
+            missing.
     """
     options = options or AlignOptions()
     warnings = [*check_volume(mri, "MRI"), *check_volume(pet, "PET")]
@@ -130,8 +138,8 @@ def align_pair(mri: Volume, pet: Volume, options: AlignOptions | None = None) ->
 def align_frames(frames: Sequence[np.ndarray], affine: np.ndarray) -> list[np.ndarray]:
     """Align the frames of a dynamic PET rigidly to the first one.
 
-    A frame whose movement cannot be believed (more than 20 mm at a corner of the field of view, or less
-    agreement than before) is left where it is, with a notice.
+    A frame whose movement cannot be believed (more than 20 mm at a corner of the field of view, or
+    less agreement than before) is left where it is, with a notice.
 
     Args:
         frames: (X, Y, Z) arrays of one shape, finite.
@@ -141,7 +149,8 @@ def align_frames(frames: Sequence[np.ndarray], affine: np.ndarray) -> list[np.nd
         float32 arrays, the first one as it was.
 
     Raises:
-        InputError: a frame with nothing above 0 or with NaN or infinity, ANTs gives up or is not installed.
+        InputError: a frame with nothing above 0 or with NaN or infinity, ANTs gives up or is not
+            installed.
     """
     copies = [_frame_copy(number, frame, affine) for number, frame in enumerate(frames, start=1)]
     first, aligned = copies[0], [np.asarray(frames[0], dtype=np.float32)]
@@ -150,9 +159,13 @@ def align_frames(frames: Sequence[np.ndarray], affine: np.ndarray) -> list[np.nd
         matrix = register(first, copy, start=np.eye(4))
         moved = _largest_motion(matrix, frame.shape, affine)
         if moved > _LEAST_FRAME_MOTION_MM:
-            before, after = (sample(copy, first.array.shape, first.affine, m) for m in (None, matrix))
+            before, after = (
+                sample(copy, first.array.shape, first.affine, m) for m in (None, matrix)
+            )
             if moved > _MOST_FRAME_MOTION_MM or nmi(first.array, after) < nmi(first.array, before):
-                notice(f"PET frame {number}: an alignment by {moved:.0f} mm is not believed; left as it is")
+                notice(
+                    f"PET frame {number}: an alignment by {moved:.0f} mm is not believed; left as it is"
+                )
             else:
                 values = sample(Image(values, affine), frame.shape, affine, matrix)
         aligned.append(values)
@@ -167,20 +180,26 @@ def _frame_copy(number: int, frame: np.ndarray, affine: np.ndarray) -> Image:
         if copy.array.min() < copy.array.max():
             return copy
         problem = "is constant"
-    raise InputError(f"PET frame {number}", problem, "leave the scan out or take its averaged version")
+    raise InputError(
+        f"PET frame {number}", problem, "leave the scan out or take its averaged version"
+    )
 
 
 def _largest_motion(matrix: np.ndarray, shape: tuple[int, ...], affine: np.ndarray) -> float:
     """Largest distance in mm that a corner of the grid is moved by."""
-    ends = np.stack(np.meshgrid(*[(0, side - 1) for side in shape], indexing="ij"), axis=-1).reshape(-1, 3)
+    ends = np.stack(
+        np.meshgrid(*[(0, side - 1) for side in shape], indexing="ij"), axis=-1
+    ).reshape(-1, 3)
     corners = carry(affine, ends)
     return float(np.linalg.norm(carry(matrix, corners) - corners, axis=1).max())
 
 
 def check_volume(volume: Volume, role: str) -> list[str]:
-    """Refuse what registration cannot take (ANTs never returns from an infinite voxel); returns warnings.
+    """Refuse what registration cannot take (ANTs never returns from an infinite voxel); returns
+    warnings.
 
-    Values below 0 that belong at 0 are no matter of registration; `preparation.read.scan` tells of them.
+    Values below 0 that belong at 0 are no matter of registration; `preparation.read.scan` tells of
+    them.
     """
     array, path = volume.array, volume.path
     wrong = int((~np.isfinite(array)).sum())
@@ -189,17 +208,27 @@ def check_volume(volume: Volume, role: str) -> list[str]:
         raise InputError(path, problem, "repair these voxels or set them to 0 first")
     low, high = float(array.min()), float(array.max())
     if low == high:
-        raise InputError(path, f"the {role} is constant, all voxels are {low:g}", "give the image itself")
+        raise InputError(
+            path, f"the {role} is constant, all voxels are {low:g}", "give the image itself"
+        )
     if high <= 0:
         raise InputError(path, f"no voxel of the {role} is above 0", "give positive values")
     # Within the clipping limits everything is one value: registration would have nothing to go by.
     limits = np.percentile(array[array > 0], (0.5, 99.5))
     if limits[0] == limits[1]:
-        raise InputError(path, f"nearly all voxels of the {role} above 0 are {limits[0]:g}", "give the image itself")
+        raise InputError(
+            path,
+            f"nearly all voxels of the {role} above 0 are {limits[0]:g}",
+            "give the image itself",
+        )
     sizes = [count * side for count, side in zip(array.shape, volume.voxel_mm, strict=True)]
     sizes_text = " x ".join(f"{size:.0f}" for size in sizes) + " mm"
     if min(sizes) < _FIELD_MM[0] or max(sizes) > _FIELD_MM[1] * (2 if role == "PET" else 1):
-        raise InputError(path, f"the {role}'s field of view is {sizes_text}, no head's", "check voxel size and units")
+        raise InputError(
+            path,
+            f"the {role}'s field of view is {sizes_text}, no head's",
+            "check voxel size and units",
+        )
     warnings = []
     if min(sizes) < _USUAL_FIELD_MM[0] or max(sizes) > _USUAL_FIELD_MM[1]:
         warnings.append(f"{role}: the field of view is unusual, {sizes_text}")
@@ -212,7 +241,9 @@ def check_volume(volume: Volume, role: str) -> list[str]:
 def head_mask(mri: Image) -> np.ndarray:
     """The head in a working copy: the largest bright part, closed and filled."""
     counts, edges = np.histogram(mri.array, 128)
-    bright = mri.array > _otsu(counts, (edges[:-1] + edges[1:]) / 2) / 2  # dark tissue belongs to the head, too
+    bright = (
+        mri.array > _otsu(counts, (edges[:-1] + edges[1:]) / 2) / 2
+    )  # dark tissue belongs to the head, too
     parts, count = ndimage.label(ndimage.binary_opening(bright))
     if not count:
         return bright

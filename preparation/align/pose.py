@@ -1,9 +1,11 @@
-"""Where the PET lies on the MRI: similarity, starts from all round, and how much the answer stands out.
+"""Where the PET lies on the MRI: similarity, starts from all round, and how much the answer stands
+out.
 
-Registration climbs to the nearest optimum: from a head turned by 60 degrees that is a wrong one, and nothing
-says so. So starts are compared before, and afterwards the answer is compared with the same PET turned by
-every rotation of a cube about the middle of the brain. A right answer explains several times as much as the
-best of those; a wrong one, or noise, does not.
+Registration climbs to the nearest optimum: from a head turned by 60 degrees that is a wrong one,
+    and nothing
+says so. So starts are compared before, and afterwards the answer is compared with the same PET
+turned by every rotation of a cube about the middle of the brain. A right answer explains several
+times as much as the best of those; a wrong one, or noise, does not.
 """
 
 import itertools
@@ -19,21 +21,29 @@ from preparation.align.registration import register
 
 BINS = 32
 SEARCH_MM = 4.0  # voxels of the images that starts are compared on
-# Another start than the header's orientation has to win by this much, or a symmetric head would be turned.
+# Another start than the header's orientation has to win by this much, or a symmetric head would be
+# turned.
 START_MARGIN = 0.005
-# The answer should explain this many times as much as the best wrong orientation. Measured: 2.9 and more when
-# right, also through noise; 1.9 and less when wrong; in between with half of the brain missing.
+# The answer should explain this many times as much as the best wrong orientation. Measured: 2.9 and
+# more when right, also through noise; 1.9 and less when wrong; in between with half of the brain
+# missing.
 CLEAR = 2.3
-_WIDE_MM, _WIDE_STARTS, _WIDE_TRIED = 8.0, 500, 8  # the search all round, only for answers that are not clear
+_WIDE_MM, _WIDE_STARTS, _WIDE_TRIED = (
+    8.0,
+    500,
+    8,
+)  # the search all round, only for answers that are not clear
 _RIM_MM = 16.0  # what surrounds the brain helps a coarse search, by its outline
 _METRIC_RIM_MM = 10.0  # part around the brain that counts in the last registration
 
 
-def nmi(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None = None, bins: int = BINS) -> float:
+def nmi(
+    first: np.ndarray, second: np.ndarray, mask: np.ndarray | None = None, bins: int = BINS
+) -> float:
     """Normalised mutual information (H(a) + H(b)) / H(a, b) of two arrays of one shape, 1 to 2.
 
-    From a joint histogram of `bins` x `bins` equal steps between each array's extremes inside the mask
-    (Studholme et al., Pattern Recognition 32, 1999). 1 where either is constant.
+    From a joint histogram of `bins` x `bins` equal steps between each array's extremes inside the
+    mask (Studholme et al., Pattern Recognition 32, 1999). 1 where either is constant.
     """
     if mask is not None:
         first, second = first[mask], second[mask]
@@ -55,7 +65,9 @@ def _entropy(shares: np.ndarray) -> float:
 
 
 def turn_about(rotation: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(4, 4) matrix that turns (or mirrors) about the point `source` and carries it to the point `target`."""
+    """(4, 4) matrix that turns (or mirrors) about the point `source` and carries it to the point
+    `target`.
+    """
     matrix = np.eye(4)
     matrix[:3, :3] = rotation
     matrix[:3, 3] = target - rotation @ source
@@ -80,9 +92,13 @@ def spread_rotations(count: int) -> np.ndarray:
     """
     place = np.arange(count) + 0.5
     inner, outer = np.sqrt(place / count), np.sqrt(1 - place / count)
-    alpha, beta = 2 * math.pi * place / math.sqrt(2), 2 * math.pi * place / 1.533751168755204288118041
+    alpha, beta = (
+        2 * math.pi * place / math.sqrt(2),
+        2 * math.pi * place / 1.533751168755204288118041,
+    )
     quaternions = np.stack(
-        [inner * np.sin(alpha), inner * np.cos(alpha), outer * np.sin(beta), outer * np.cos(beta)], axis=1
+        [inner * np.sin(alpha), inner * np.cos(alpha), outer * np.sin(beta), outer * np.cos(beta)],
+        axis=1,
     )
     return Rotation.from_quat(quaternions).as_matrix()
 
@@ -93,8 +109,9 @@ class Pose:
 
     Attributes:
         matrix: (4, 4) PET world -> MRI world, mm.
-        start: "com" (orientation of the headers, centres on each other), "rotation k" (the k-th rotation of a
-            cube), "headers" (orientation and position of the headers) or "search" (from all round).
+        start: "com" (orientation of the headers, centres on each other), "rotation k" (the k-th
+            rotation of a cube), "headers" (orientation and position of the headers) or "search"
+            (from all round).
         contrast: how many times as much the answer explains as the best of 23 wrong orientations.
     """
 
@@ -119,9 +136,9 @@ class _Scene:
 def find_pose(mri: Image, pet: Image, brain: np.ndarray, metric_mask: bool = True) -> Pose:
     """Align the PET rigidly to the MRI.
 
-    The 24 rotations of a cube and the headers' position are compared at 4 mm, and the best start is registered
-    there; if the answer does not stand out, starts all round are tried. At last the full images are registered
-    from the coarse answer.
+    The 24 rotations of a cube and the headers' position are compared at 4 mm, and the best start is
+    registered there; if the answer does not stand out, starts all round are tried. At last the full
+    images are registered from the coarse answer.
 
     Args:
         mri, pet: working copies (`preparation.align.registration.working_copy`).
@@ -151,7 +168,8 @@ def grown(mask: np.ndarray, affine: np.ndarray, rim_mm: float) -> np.ndarray:
 
 
 def _best_of_cube(scene: _Scene, source: np.ndarray, middle: np.ndarray) -> tuple[np.ndarray, str]:
-    """The start to take and its name: the headers' orientation unless another one is clearly better.
+    """The start to take and its name: the headers' orientation unless another one is clearly
+    better.
 
     The headers' position is one of them: of half a brain the centre of mass is elsewhere.
     """
@@ -177,8 +195,11 @@ def _search_all_round(
     return max(answers, key=scene.compare)
 
 
-def _refined(scene: _Scene, coarse: np.ndarray, mri: Image, pet: Image, mask: np.ndarray | None) -> np.ndarray:
-    """The coarse answer registered on the full images, or the coarse one where that fits the brain better.
+def _refined(
+    scene: _Scene, coarse: np.ndarray, mri: Image, pet: Image, mask: np.ndarray | None
+) -> np.ndarray:
+    """The coarse answer registered on the full images, or the coarse one where that fits the brain
+    better.
 
     A mask leaves ANTs less to go by, and now and then it walks away; then it also tries without.
     """

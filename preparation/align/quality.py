@@ -1,8 +1,9 @@
 """Whether an alignment can be believed: figures of one pair, flags for a cohort.
 
-The NMI inside the brain tells right from wrong in a cohort of like images, but its level depends on scanner and
-noise. So an answer must also explain clearly more than the same PET turned the wrong way, which can be said of
-one pair alone. What no intensity can tell, rotation, mirrored copy, cover and scale have to.
+The NMI inside the brain tells right from wrong in a cohort of like images, but its level depends on
+scanner and noise. So an answer must also explain clearly more than the same PET turned the wrong
+way, which can be said of one pair alone. What no intensity can tell, rotation, mirrored copy, cover
+and scale have to.
 """
 
 import math
@@ -15,28 +16,43 @@ from preparation.align.pose import CLEAR, SEARCH_MM, Pose, nmi, turn_about
 from preparation.align.registration import register
 from preparation.align.template import BRAIN_FOUND, BrainFit
 
-# For a cohort: the median of nmi_brain, so many median absolute deviations below it, but at least so far.
+# For a cohort: the median of nmi_brain, so many median absolute deviations below it, but at least
+# so far.
 LEAST_COHORT = 5
 _DEVIATIONS, _LEAST_DEVIATION = 4, 0.004
 _LEAST_SHARE = 1 / 3  # of the median's excess over 1, however wide the cohort scatters
-# Without a cohort. Measured when right: 1.071 (SPM templates), 1.047 (synthetic heads), 1.027 (a real head, 8 bit);
-# when wrong 1.00 to 1.02, up to 1.033 with half of the brain missing, which contrast and cover tell.
+# Without a cohort. Measured when right: 1.071 (SPM templates), 1.047 (synthetic heads), 1.027 (a
+# real head, 8 bit); when wrong 1.00 to 1.02, up to 1.033 with half of the brain missing, which
+# contrast and cover tell.
 LEAST_NMI = 1.02
-MOST_ROTATION_DEG = 45.0  # between two scans of one person; more than this is a header that is wrong
-MOST_OFF_CENTRE_MM = 50.0  # of the PET's centre of mass from the middle of the brain, after alignment
+MOST_ROTATION_DEG = (
+    45.0  # between two scans of one person; more than this is a header that is wrong
+)
+MOST_OFF_CENTRE_MM = (
+    50.0  # of the PET's centre of mass from the middle of the brain, after alignment
+)
 LEAST_COVER = 0.9
 SCALES = 0.75, 1.35  # of MRI to template along an axis
 MOST_PEAK = 50.0  # largest voxel over the 99.9 percentile
-# Measured when right: 2.4 to 2.9 (heads), 1.2 (SPM's group averages), about 1 with the skull away or with noise of a
-# fifth of the brain everywhere; when swapped 0.4 (heads), 0.8 (group averages), 0.8 to 1 with the skull away.
+# Measured when right: 2.4 to 2.9 (heads), 1.2 (SPM's group averages), about 1 with the skull away
+# or with noise of a fifth of the brain everywhere; when swapped 0.4 (heads), 0.8 (group averages),
+# 0.8 to 1 with the skull away.
 LEAST_SHARPNESS = 0.85
 _DARK = 0.2  # of the 99 percentile: noise of the air, which sharpness is not about
-_MUST_BE_KNOWN = {"nmi_brain": "NMI in the brain", "contrast": "contrast", "template_fit": "fit to the template"}
+_MUST_BE_KNOWN = {
+    "nmi_brain": "NMI in the brain",
+    "contrast": "contrast",
+    "template_fit": "fit to the template",
+}
 _SIGNAL_ABOVE = 0.02  # of the 95 percentile inside the brain: inside the PET's field of view
-_SIGNAL_MM = 4.0  # that far a voxel's neighbours count, so that ventricles do not look like the outside
+_SIGNAL_MM = (
+    4.0  # that far a voxel's neighbours count, so that ventricles do not look like the outside
+)
 
 
-def measure(mri: Image, pet: Image, fit: BrainFit, region: np.ndarray, pose: Pose) -> dict[str, float | str]:
+def measure(
+    mri: Image, pet: Image, fit: BrainFit, region: np.ndarray, pose: Pose
+) -> dict[str, float | str]:
     """Figures of one alignment, by the names of the report's columns.
 
     Args:
@@ -46,14 +62,17 @@ def measure(mri: Image, pet: Image, fit: BrainFit, region: np.ndarray, pose: Pos
         pose: the PET's place on the MRI.
 
     Returns:
-        rotation_deg, shift_mm: how far the PET was turned, and moved at the middle of the brain, against the headers;
+        rotation_deg, shift_mm: how far the PET was turned, and moved at the middle of the brain,
+            against the headers;
         start: where the registration started, see `Pose`;
         nmi_before, nmi_after: over the MRI's whole grid, by the headers and aligned;
-        nmi_brain: inside the region, aligned; nmi_mirrored: the same with the PET mirrored left to right;
+        nmi_brain: inside the region, aligned; nmi_mirrored: the same with the PET mirrored left to
+            right;
         contrast: see `Pose`;
         fov_cover: share of the region that the PET has values for;
         off_centre_mm: from the aligned PET's centre of mass to the middle of the region;
-        sharpness: mean gradient over standard deviation of the MRI, over that of the aligned PET, which is the smoother
+        sharpness: mean gradient over standard deviation of the MRI, over that of the aligned PET,
+            which is the smoother
         of the two; NaN where the PET does not reach the MRI;
         scale_x, scale_y, scale_z, template_fit: see `BrainFit`.
     """
@@ -72,7 +91,9 @@ def measure(mri: Image, pet: Image, fit: BrainFit, region: np.ndarray, pose: Pos
         "contrast": pose.contrast,
         "fov_cover": _cover(after, affine, region),
         "sharpness": _sharpness(mri.array, affine) / _sharpness(after, affine),
-        "off_centre_mm": float(np.linalg.norm(carry(pose.matrix, centre_of_mass(pet)[None])[0] - middle)),
+        "off_centre_mm": float(
+            np.linalg.norm(carry(pose.matrix, centre_of_mass(pet)[None])[0] - middle)
+        ),
         "template_fit": fit.correlation,
     }
     return figures | {f"scale_{axis}": side for axis, side in zip("xyz", fit.scale, strict=True)}
@@ -90,7 +111,9 @@ def peak(array: np.ndarray) -> float:
 
 
 def _sharpness(array: np.ndarray, affine: np.ndarray) -> float:
-    """Mean length of the gradient in 1/mm, over the standard deviation; the dark counts as 0. NaN for a blank image."""
+    """Mean length of the gradient in 1/mm, over the standard deviation; the dark counts as 0. NaN
+    for a blank image.
+    """
     if array.max() <= 0:
         return math.nan
     bright = np.where(array > _DARK * np.percentile(array[array > 0], 99), array, 0)
@@ -99,7 +122,9 @@ def _sharpness(array: np.ndarray, affine: np.ndarray) -> float:
 
 
 def _mirrored(mri: Image, pet: Image, fit: BrainFit, region: np.ndarray, pose: Pose) -> float:
-    """NMI inside the region after the PET is mirrored at the template's middle and aligned again (at 4 mm)."""
+    """NMI inside the region after the PET is mirrored at the template's middle and aligned again
+    (at 4 mm).
+    """
     mirror, middle = np.diag([-1.0, 1.0, 1.0, 1.0]), centre_of_mass(Image(region, mri.affine))
     if fit.correlation >= BRAIN_FOUND:
         mirror = np.linalg.inv(fit.matrix) @ mirror @ fit.matrix
@@ -108,7 +133,8 @@ def _mirrored(mri: Image, pet: Image, fit: BrainFit, region: np.ndarray, pose: P
         mirror = turn_about(left @ right, middle, carry(mirror, middle[None])[0])
     else:
         mirror[0, 3] = 2 * middle[0]
-    # ANTs takes no mirrored axes, so the PET's voxels are flipped and the matrix makes up for where that puts them.
+    # ANTs takes no mirrored axes, so the PET's voxels are flipped and the matrix makes up for where
+    # that puts them.
     flipped = Image(np.flip(pet.array, 0), pet.affine)
     back = np.diag([-1.0, 1.0, 1.0, 1.0])
     back[0, 3] = pet.array.shape[0] - 1
@@ -118,37 +144,51 @@ def _mirrored(mri: Image, pet: Image, fit: BrainFit, region: np.ndarray, pose: P
 
 
 def _cover(pet: np.ndarray, affine: np.ndarray, region: np.ndarray) -> float:
-    """Share of the region where the aligned PET, smoothed a little, is above 2 % of what the brain has."""
+    """Share of the region where the aligned PET, smoothed a little, is above 2 % of what the brain
+    has.
+    """
     around = coarser(Image(pet, affine), 2 * _SIGNAL_MM)
     smooth = sample(around, pet.shape, affine)[region]
-    return float((smooth > _SIGNAL_ABOVE * np.percentile(smooth, 95)).mean()) if smooth.max() > 0 else 0.0
+    return (
+        float((smooth > _SIGNAL_ABOVE * np.percentile(smooth, 95)).mean())
+        if smooth.max() > 0
+        else 0.0
+    )
 
 
 def judge(figures_of_all: Mapping[str, Mapping[str, float | str | None]]) -> dict[str, list[str]]:
     """What speaks against each alignment, in words for the person who looks at it.
 
-    From 5 subjects on nmi_brain is held against the cohort: flagged below the median less 4 median absolute
-    deviations (of at least 0.004), and below a third of the median's excess over 1; with fewer subjects below
-    1.02. All else holds for one subject alone.
+    From 5 subjects on nmi_brain is held against the cohort: flagged below the median less 4 median
+        absolute
+    deviations (of at least 0.004), and below a third of the median's excess over 1; with fewer
+    subjects below 1.02. All else holds for one subject alone.
 
     Args:
-        figures_of_all: subject -> figures of `measure` (with `mri_peak` and `pet_peak` where known). Figures that are
-            missing are not judged. None and NaN: could not be measured, which is flagged for `nmi_brain`, `contrast`
-            and `template_fit`.
+        figures_of_all: subject -> figures of `measure` (with `mri_peak` and `pet_peak` where
+            known). Figures that are missing are not judged. None and NaN: could not be measured,
+            which is flagged for `nmi_brain`, `contrast` and `template_fit`.
 
     Returns:
         subject -> flags; an empty list: nothing speaks against it.
     """
     known = {subject: _known(figures) for subject, figures in figures_of_all.items()}
-    limit, why = nmi_limit([float(figures["nmi_brain"]) for figures in known.values() if "nmi_brain" in figures])
+    limit, why = nmi_limit(
+        [float(figures["nmi_brain"]) for figures in known.values() if "nmi_brain" in figures]
+    )
     flags = {}
     for subject, figures in known.items():
         unknown = figures_of_all[subject].keys() - figures.keys()
-        flags[subject] = [f"{words} could not be measured" for key, words in _MUST_BE_KNOWN.items() if key in unknown]
+        flags[subject] = [
+            f"{words} could not be measured"
+            for key, words in _MUST_BE_KNOWN.items()
+            if key in unknown
+        ]
         flags[subject] += _flags(figures)
         if figures.get("nmi_brain", math.inf) < limit:
             flags[subject].insert(
-                0, f"MRI and PET agree too little in the brain (NMI {figures['nmi_brain']:.3f}, {why})"
+                0,
+                f"MRI and PET agree too little in the brain (NMI {figures['nmi_brain']:.3f}, {why})",
             )
     return flags
 
@@ -195,20 +235,30 @@ def _flags(figures: Mapping[str, float | str]) -> list[str]:
             f"the PET fits as well mirrored left to right (NMI {figures['nmi_mirrored']:.3f}): check handedness"
         )
     if below("sharpness", LEAST_SHARPNESS):
-        flags.append(f"the PET is sharper than the MRI ({1 / float(figures['sharpness']):.1f} times): swapped?")
+        flags.append(
+            f"the PET is sharper than the MRI ({1 / float(figures['sharpness']):.1f} times): swapped?"
+        )
     if below("fov_cover", LEAST_COVER):
         flags.append(f"the PET covers only {figures['fov_cover']:.0%} of the brain")
     if above("off_centre_mm", MOST_OFF_CENTRE_MM):
-        flags.append(f"the PET's centre lies {figures['off_centre_mm']:.0f} mm off the middle of the brain")
+        flags.append(
+            f"the PET's centre lies {figures['off_centre_mm']:.0f} mm off the middle of the brain"
+        )
     if below("template_fit", BRAIN_FOUND):
         flags.append(
             f"the brain was not found in the MRI (correlation {figures['template_fit']:.2f} with the template); "
             "NMI and cover are of the whole head"
         )
-    stretched = [axis for axis in "xyz" if above(f"scale_{axis}", SCALES[1]) or below(f"scale_{axis}", SCALES[0])]
+    stretched = [
+        axis
+        for axis in "xyz"
+        if above(f"scale_{axis}", SCALES[1]) or below(f"scale_{axis}", SCALES[0])
+    ]
     if stretched:
         sizes = ", ".join(f"{axis} by {figures[f'scale_{axis}']:.2f}" for axis in stretched)
-        flags.append(f"the MRI was stretched along {sizes} to fit the template: is its voxel size right?")
+        flags.append(
+            f"the MRI was stretched along {sizes} to fit the template: is its voxel size right?"
+        )
     for kind in ("mri", "pet"):
         if above(f"{kind}_peak", MOST_PEAK):
             flags.append(

@@ -1,8 +1,9 @@
-"""The one place that talks to ANTs: linear registration of two images, and what ANTs wants around it.
+"""The one place that talks to ANTs: linear registration of two images, and what ANTs wants around
+it.
 
-ANTs hangs for ever on an infinite voxel, loses its way on a spike, and gives another answer every time
-unless it has one thread and a seed from the environment. So images come here finite and clipped
-(`working_copy`), and the environment is set before the package is imported.
+ANTs hangs for ever on an infinite voxel, loses its way on a spike, and gives another answer every
+time unless it has one thread and a seed from the environment. So images come here finite and
+clipped (`working_copy`), and the environment is set before the package is imported.
 """
 
 import os
@@ -16,9 +17,14 @@ from data.grids import Image, coarser, sides
 from utils.errors import InputError
 
 CLIP_PERCENTILES = 0.5, 99.5  # of the voxels above 0
-# The two finest of ANTs' four levels, which start at 6 voxels; from a start that is nearly right the coarse ones can
-# only walk away: masked and at 4 mm their answers were 0.6 mm off on the average and up to 2.6, against 0.5 and 0.7.
-_FINEST_LEVELS = {"aff_iterations": (1200, 100), "aff_shrink_factors": (2, 1), "aff_smoothing_sigmas": (1, 0)}
+# The two finest of ANTs' four levels, which start at 6 voxels; from a start that is nearly right
+# the coarse ones can only walk away: masked and at 4 mm their answers were 0.6 mm off on the
+# average and up to 2.6, against 0.5 and 0.7.
+_FINEST_LEVELS = {
+    "aff_iterations": (1200, 100),
+    "aff_shrink_factors": (2, 1),
+    "aff_smoothing_sigmas": (1, 0),
+}
 # ANTs writes a transform from fixed to moving, in the LPS millimetres of ITK.
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -26,23 +32,25 @@ _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 def _import_ants() -> ModuleType:
     """antspyx with one thread and a fixed seed, without which two runs differ.
 
-    ITK reads the first variable when it is loaded. The `random_seed` argument of `ants.registration` is
-    ignored by antspyx 0.6.3, and so is every option that it does not know.
+    ITK reads the first variable when it is loaded. The `random_seed` argument of
+    `ants.registration` is ignored by antspyx 0.6.3, and so is every option that it does not know.
     """
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
     os.environ["ANTS_RANDOM_SEED"] = "1"
     try:
         import ants
     except ImportError as error:
-        raise InputError("antspyx", f"cannot be imported ({error})", "pip install -r requirements-prep.txt") from error
+        raise InputError(
+            "antspyx", f"cannot be imported ({error})", "pip install -r requirements-prep.txt"
+        ) from error
     return ants
 
 
 def working_copy(image: Image, voxel_mm: float) -> Image:
     """The image as it is registered: clipped, background at 0, voxels of at least `voxel_mm`.
 
-    Values are clipped to the 0.5 and 99.5 percentile of what is above 0, and the lower one becomes 0.
-    There must be something above 0 and nothing that is not finite.
+    Values are clipped to the 0.5 and 99.5 percentile of what is above 0, and the lower one becomes
+    0. There must be something above 0 and nothing that is not finite.
     """
     values = image.array.astype(np.float32, copy=False)
     low, high = np.percentile(values[values > 0], CLIP_PERCENTILES).astype(np.float32)
@@ -64,7 +72,8 @@ def register(
         kind: ANTs' `type_of_transform`, "Rigid" or "antsRegistrationSyNQuick[a]".
         start: (4, 4) first guess; None: the centres of mass on each other.
         mask: part of `fixed` that counts, of its shape; None: all.
-        is_near: whether the start is right to a few voxels, so that no coarse levels are needed; rigid only.
+        is_near: whether the start is right to a few voxels, so that no coarse levels are needed;
+            rigid only.
 
     Returns:
         (4, 4) matrix, world of `moving` -> world of `fixed`.
@@ -85,11 +94,17 @@ def register(
             options["mask"] = to_ants(Image(mask.astype(np.float32), fixed.affine))
         try:
             answer = ants.registration(
-                to_ants(fixed), to_ants(moving), type_of_transform=kind, outprefix=f"{folder}/out", **options
+                to_ants(fixed),
+                to_ants(moving),
+                type_of_transform=kind,
+                outprefix=f"{folder}/out",
+                **options,
             )
         except (RuntimeError, ValueError) as error:
             problem = f"ANTs gave up ({' '.join(str(error).split())})"
-            raise InputError("registration", problem, "look at the two images in a viewer") from error
+            raise InputError(
+                "registration", problem, "look at the two images in a viewer"
+            ) from error
         return _read_transform(ants, answer["fwdtransforms"][0])
 
 
@@ -109,7 +124,10 @@ def _write_transform(ants: ModuleType, matrix: np.ndarray, path: Path) -> str:
     """Write moving -> fixed as ANTs keeps it; returns the file's name."""
     backwards = _LPS @ np.linalg.inv(matrix) @ _LPS
     transform = ants.create_ants_transform(
-        transform_type="AffineTransform", dimension=3, matrix=backwards[:3, :3], translation=backwards[:3, 3]
+        transform_type="AffineTransform",
+        dimension=3,
+        matrix=backwards[:3, :3],
+        translation=backwards[:3, 3],
     )
     ants.write_transform(transform, str(path))
     return str(path)

@@ -15,15 +15,15 @@ PACKAGED = "MNI152NLin2009aSym"  # nilearn's, a brain without skull
 # Output grid of `--space mni`: the published loader pads to 224 voxels and never crops.
 MNI_SHAPE = (182, 218, 182)
 MNI_AFFINE = np.array([[1.0, 0, 0, -91], [0, 1, 0, -126], [0, 0, 1, -72], [0, 0, 0, 1]])
-# A head has bright tissue where a brain without skull has nothing: only the brain and this rim count, or the
-# brain is stretched to fill the head.
+# A head has bright tissue where a brain without skull has nothing: only the brain and this rim
+# count, or the brain is stretched to fill the head.
 _RIM_MM = 6.0
 _HEAD_MM = 150.0  # from the crown to below the brain
 _HEAD_ABOVE = 0.15  # of the maximum after clipping: head, not air
 _BRAIN_ABOVE = 0.2  # of the packaged template's maximum, as nilearn's own mask
 _IS_MNI = 0.5  # least correlation of a given template with the packaged one inside the brain
-# Correlation of an MRI with the template inside the brain. Measured: 0.39 and more when right, 0.26 and less when
-# the brain was missed; above `_GOOD_FIT` no second attempt is needed.
+# Correlation of an MRI with the template inside the brain. Measured: 0.39 and more when right, 0.26
+# and less when the brain was missed; above `_GOOD_FIT` no second attempt is needed.
 BRAIN_FOUND, _GOOD_FIT = 0.3, 0.6
 
 
@@ -48,7 +48,8 @@ class BrainFit:
         matrix: (4, 4) MRI world -> template world, affine, mm.
         brain: bool array on the MRI's (working) grid.
         correlation: of MRI and template inside the brain.
-        scale: (3,) lengths of the matrix's columns: template mm for a mm along the MRI's x, y and z.
+        scale: (3,) lengths of the matrix's columns: template mm for a mm along the MRI's x, y and
+            z.
     """
 
     matrix: np.ndarray
@@ -58,7 +59,8 @@ class BrainFit:
 
 
 def load_template(path: Path | None = None) -> Template:
-    """The template of a file, or nilearn's packaged one; the brain is the packaged one's in both cases.
+    """The template of a file, or nilearn's packaged one; the brain is the packaged one's in both
+    cases.
 
     Args:
         path: a T1 template in MNI152 space, with or without skull.
@@ -69,7 +71,9 @@ def load_template(path: Path | None = None) -> Template:
     try:
         from nilearn.datasets import load_mni152_template
     except ImportError as error:
-        raise InputError("nilearn", f"cannot be imported ({error})", "pip install -r requirements-prep.txt") from error
+        raise InputError(
+            "nilearn", f"cannot be imported ({error})", "pip install -r requirements-prep.txt"
+        ) from error
     packaged = load_mni152_template(resolution=1)
     values = np.asarray(packaged.dataobj, dtype=np.float32)
     head = Image(values, packaged.affine)
@@ -87,8 +91,9 @@ def load_template(path: Path | None = None) -> Template:
 def find_brain(mri: Image, template: Template, voxel_mm: float) -> BrainFit:
     """Bring an MRI onto the template by an affine transform, and the template's brain back to it.
 
-    Where the first registration is not convincing another kind is tried, and for a head with much neck, whose
-    centre of mass is far below the brain, also from the centre of its upper part. The best one is kept.
+    Where the first registration is not convincing another kind is tried, and for a head with much
+    neck, whose centre of mass is far below the brain, also from the centre of its upper part. The
+    best one is kept.
 
     Args:
         mri: a working copy (`preparation.align.registration.working_copy`).
@@ -104,7 +109,9 @@ def find_brain(mri: Image, template: Template, voxel_mm: float) -> BrainFit:
     upper = _without_neck(mri)
     if upper is not None:
         middle = centre_of_mass(Image(brain, fixed.affine))
-        attempts.append(("antsRegistrationSyNQuick[a]", turn_about(np.eye(3), centre_of_mass(upper), middle)))
+        attempts.append(
+            ("antsRegistrationSyNQuick[a]", turn_about(np.eye(3), centre_of_mass(upper), middle))
+        )
     best, best_fit = None, -1.0
     for kind, start in attempts:
         matrix = register(fixed, mri, kind, start, mask)
@@ -130,5 +137,7 @@ def _without_neck(mri: Image) -> Image | None:
 
 
 def _correlation(fixed: Image, brain: np.ndarray, mri: Image, matrix: np.ndarray) -> float:
-    moved = sample(coarser(mri, sides(fixed.affine).min()), fixed.array.shape, fixed.affine, matrix)[brain]
+    moved = sample(
+        coarser(mri, sides(fixed.affine).min()), fixed.array.shape, fixed.affine, matrix
+    )[brain]
     return float(np.corrcoef(fixed.array[brain], moved)[0, 1]) if moved.std() > 0 else 0.0

@@ -1,12 +1,14 @@
 """Find the T1 MRIs and FDG-PETs of an ADNI download and pair them, one pair for each subject.
 
-Nothing but names is looked at in the walk: subject, description, date and image id come from folders and file names
-(`preparation.descriptions`), tables are optional. One header is read in a folder of DICOM files without ADNI's names,
-and one of each PET that could be taken, for its tracer.
+Nothing but names is looked at in the walk: subject, description, date and image id come from
+    folders and file names
+(`preparation.descriptions`), tables are optional. One header is read in a folder of DICOM files
+without ADNI's names, and one of each PET that could be taken, for its tracer.
 
-All PETs of a data set are of one processing version, because a smoother one beside a sharper one is visible: the
-version with which most subjects have a pair, among equals the first of `adni_names.PET_VERSIONS`. A pattern for PET
-descriptions takes the place of that choice.
+All PETs of a data set are of one processing version, because a smoother one beside a sharper one is
+    visible: the
+version with which most subjects have a pair, among equals the first of `adni_names.PET_VERSIONS`. A
+pattern for PET descriptions takes the place of that choice.
 """
 
 import os
@@ -18,7 +20,15 @@ from pathlib import Path
 from preparation import descriptions as names
 from preparation.find.adni_tables import Row, merged, read_image_ids, read_tables, read_xml
 from preparation.find.adni_walk import Download, Series, walk_download
-from preparation.pairing import Candidate, Person, by_days, choose_version, drop_shared, left, pair_up
+from preparation.pairing import (
+    Candidate,
+    Person,
+    by_days,
+    choose_version,
+    drop_shared,
+    left,
+    pair_up,
+)
 from preparation.read.dicom_header import SeriesHeader, read_header
 from preparation.scans import PLAIN_NAME, Findings, LeftOutScan, Scan, ScanPair
 from utils.errors import InputError
@@ -39,17 +49,23 @@ def find_adni(
 
     Args:
         root: any folder above the images.
-        ids: list of the image ids to keep (`read_image_ids`); the others are left out, and that is no fault.
-        tables: collection CSVs, idaSearch CSVs, XMLs or folders of them; they fill in what names do not say.
+        ids: list of the image ids to keep (`read_image_ids`); the others are left out, and that is
+            no fault.
+        tables: collection CSVs, idaSearch CSVs, XMLs or folders of them; they fill in what names do
+            not say.
         mri_description: pattern for the MRIs to take, instead of ADNI's T1 descriptions.
         pet_description: pattern for the FDG-PETs to take, instead of one processing version.
         max_days: between the acquisitions of a pair.
 
     Raises:
-        InputError: no such folder, nothing of ADNI in it, a bad list, table or pattern, or pydicom missing.
+        InputError: no such folder, nothing of ADNI in it, a bad list, table or pattern, or pydicom
+            missing.
     """
     root = Path(root)
-    for flag, pattern in (("--mri-description", mri_description), ("--pet-description", pet_description)):
+    for flag, pattern in (
+        ("--mri-description", mri_description),
+        ("--pet-description", pet_description),
+    ):
         _check_pattern(flag, pattern)
     wanted = read_image_ids(Path(ids)) if ids is not None else None
     rows = read_tables(tables)
@@ -60,7 +76,10 @@ def find_adni(
     scans = _scans(download, rows, left_out)
     present = {item.scan.image_id for item in scans} | {_id_of(item) for item in left_out}
     if wanted is not None:
-        left_out = [replace(item, is_fault=item.is_fault and _id_of(item) in {*wanted, None}) for item in left_out]
+        left_out = [
+            replace(item, is_fault=item.is_fault and _id_of(item) in {*wanted, None})
+            for item in left_out
+        ]
         scans = _with_ids(scans, set(wanted), Path(ids).name, left_out)
     people = {name: Person() for name in sorted(download.subjects)}
     for found in scans:
@@ -70,7 +89,9 @@ def find_adni(
     pairs, without = pair_up(people, max_days)
     if wanted is not None:  # nobody asked for subjects of whom nothing is on the list
         asked = {found.scan.subject for found in scans}
-        without = [replace(item, is_fault=item.is_fault and item.subject in asked) for item in without]
+        without = [
+            replace(item, is_fault=item.is_fault and item.subject in asked) for item in without
+        ]
     pairs, shared = drop_shared(pairs)
     pairs = [_completed(pair, download, rows) for pair in pairs]
     left_out = sorted([*left_out, *without, *shared], key=lambda item: natural_key(item.subject))
@@ -82,7 +103,9 @@ def _check_pattern(flag: str, pattern: str | None) -> None:
     try:
         re.compile(pattern or "")
     except re.error as error:
-        raise InputError(flag, f"{pattern!r} is no regular expression ({error})", "correct it") from error
+        raise InputError(
+            flag, f"{pattern!r} is no regular expression ({error})", "correct it"
+        ) from error
 
 
 # Series -> scans ---------------------------------------------------------------------------------
@@ -123,13 +146,28 @@ def _scan(series: Series, download: Download, rows: dict[str, Row]) -> _Found | 
             return LeftOutScan(place.subject or "", where, header, is_fault=True)
     subject = series.subject or place.subject or row.subject or (header.patient if header else "")
     if not PLAIN_NAME.fullmatch(subject):
-        return LeftOutScan("", where, "neither folders nor header say whose image it is", is_fault=True)
+        return LeftOutScan(
+            "", where, "neither folders nor header say whose image it is", is_fault=True
+        )
     if row.subject and row.subject != subject.upper():
         reason = f"the table says that {image} is an image of {row.subject}"
         return LeftOutScan(subject, where, reason, is_fault=True)
-    description = row.description or series.description or place.description or (header.description if header else "")
+    description = (
+        row.description
+        or series.description
+        or place.description
+        or (header.description if header else "")
+    )
     modality = series.modality or (header.modality if header else _modality(row, description))
-    scan = Scan(subject, modality or "", series.paths, series.format, description, place.date or row.date, image)
+    scan = Scan(
+        subject,
+        modality or "",
+        series.paths,
+        series.format,
+        description,
+        place.date or row.date,
+        image,
+    )
     if modality not in ("MRI", "PET"):
         what = f"modality {modality}" if modality else "names do not tell MRI from PET"
         return left(scan, what)
@@ -139,12 +177,17 @@ def _scan(series: Series, download: Download, rows: dict[str, Row]) -> _Found | 
 
 
 def _first_header(series: Series) -> SeriesHeader | str:
-    """The header of the first DICOM image among the files; what is wrong with the first file when there is none."""
+    """The header of the first DICOM image among the files; what is wrong with the first file when
+    there is none.
+    """
     headers = (read_header(path) for path in series.paths)
     first = next(headers)
     if isinstance(first, SeriesHeader):
         return first
-    return next((header for header in headers if isinstance(header, SeriesHeader)), f"{series.files[0]}: {first}")
+    return next(
+        (header for header in headers if isinstance(header, SeriesHeader)),
+        f"{series.files[0]}: {first}",
+    )
 
 
 def _row(image: str | None, undated: bool, download: Download, rows: dict[str, Row]) -> Row:
@@ -154,7 +197,9 @@ def _row(image: str | None, undated: bool, download: Download, rows: dict[str, R
 
 
 def _xml_row(image: str | None, download: Download) -> Row:
-    """What the XML beside an image says; nothing when there is none, or a damaged one, which a note tells."""
+    """What the XML beside an image says; nothing when there is none, or a damaged one, which a note
+    tells.
+    """
     if image not in download.xml:
         return Row()
     try:
@@ -176,7 +221,9 @@ def _modality(row: Row, description: str) -> str | None:
 
 
 def _without_copies(found: list[_Found], left_out: list[LeftOutScan]) -> list[_Found]:
-    """Each image once: parts of one series in two folders are joined, copies left out, DICOM before NIfTI."""
+    """Each image once: parts of one series in two folders are joined, copies left out, DICOM before
+    NIfTI.
+    """
     kept: dict[tuple, _Found] = {}
     for item in sorted(found, key=lambda item: item.scan.format):
         scan = item.scan
@@ -195,14 +242,26 @@ def _without_copies(found: list[_Found], left_out: list[LeftOutScan]) -> list[_F
 
 def _id_of(item: LeftOutScan) -> str | None:
     """The image id of something that is there and cannot be used."""
-    return item.scan.image_id if item.scan else names.read_place(item.path).image_id if item.path else None
+    return (
+        item.scan.image_id
+        if item.scan
+        else names.read_place(item.path).image_id
+        if item.path
+        else None
+    )
 
 
-def _with_ids(scans: list[_Found], wanted: set[str], list_name: str, left_out: list[LeftOutScan]) -> list[_Found]:
+def _with_ids(
+    scans: list[_Found], wanted: set[str], list_name: str, left_out: list[LeftOutScan]
+) -> list[_Found]:
     """The scans on the list of ids."""
     for item in scans:
         if item.scan.image_id not in wanted:
-            reason = f"not in {list_name}" if item.scan.image_id else f"no image id to look up in {list_name}"
+            reason = (
+                f"not in {list_name}"
+                if item.scan.image_id
+                else f"no image id to look up in {list_name}"
+            )
             left_out.append(left(item.scan, reason))
     return [item for item in scans if item.scan.image_id in wanted]
 
@@ -239,7 +298,11 @@ def _add_candidate(
 
 def _mri_problem(description: str, pattern: str | None) -> str | None:
     if pattern is not None:
-        return None if names.matches(pattern, description) else f"does not match --mri-description {pattern}"
+        return (
+            None
+            if names.matches(pattern, description)
+            else f"does not match --mri-description {pattern}"
+        )
     if names.looks_like_pet(description):
         return "file looks like the other modality (an MRI by its name, a PET by its description)"
     return None if names.t1_rank(description) is not None else "not a T1 series by its description"
@@ -258,7 +321,9 @@ def _keep_one_version(
     """Leave the PETs of other processing versions out; the note that says which one is taken."""
     if pattern is not None:
         versions = sorted({pet.version for person in people.values() for pet in person.pets})
-        mixed = f"--pet-description {pattern} takes PETs of different smoothness: {', '.join(versions)}"
+        mixed = (
+            f"--pet-description {pattern} takes PETs of different smoothness: {', '.join(versions)}"
+        )
         return [mixed] if len(versions) > 1 else []
     version = choose_version(people, names.PET_VERSIONS, max_days, by_days)
     if version is None:
@@ -271,7 +336,9 @@ def _keep_one_version(
 
 
 def _drop_other_tracers(people: dict[str, Person], left_out: list[LeftOutScan]) -> None:
-    """Look into one file of each PET that is still wanted: a description without prefix can be wrong."""
+    """Look into one file of each PET that is still wanted: a description without prefix can be
+    wrong.
+    """
     for person in people.values():
         kept = []
         for pet in person.pets if person.mris else ():
@@ -288,7 +355,9 @@ def _drop_other_tracers(people: dict[str, Person], left_out: list[LeftOutScan]) 
 
 
 def _completed(pair: ScanPair, download: Download, rows: dict[str, Row]) -> ScanPair:
-    """The pair with the number of planes that the MRI's XML promises, and what is known about the subject."""
+    """The pair with the number of planes that the MRI's XML promises, and what is known about the
+    subject.
+    """
     image = pair.mri.image_id
     matrix_z = rows.get(image, Row()).matrix_z or _xml_row(image, download).matrix_z
     warnings = pair.warnings

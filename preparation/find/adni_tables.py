@@ -11,7 +11,8 @@ from preparation.descriptions import XML_NAME, plausible_date
 from utils.errors import InputError
 from utils.text import read_rows
 
-# column: its names in the classic and in the new download pages, without blanks and in small letters
+# column: its names in the classic and in the new download pages, without blanks and in small
+# letters
 _COLUMNS = {
     "image": ("imagedataid", "imageid", "imageuid"),
     "subject": ("subject", "subjectid", "ptid"),
@@ -34,7 +35,8 @@ class Row:
 
 
 def read_tables(paths: Iterable[Path]) -> dict[str, Row]:
-    """Rows by image id (`I123`) from CSV and XML files, or folders of them; later files fill what earlier ones lack.
+    """Rows by image id (`I123`) from CSV and XML files, or folders of them; later files fill what
+    earlier ones lack.
 
     Raises:
         InputError: no such file, not a table of ADNI, or a damaged XML.
@@ -49,7 +51,9 @@ def read_tables(paths: Iterable[Path]) -> dict[str, Row]:
 
 def merged(first: Row, second: Row) -> Row:
     """`first`, with what it lacks taken from `second`."""
-    lacking = {name: value for name, value in vars(second).items() if getattr(first, name) in ("", None)}
+    lacking = {
+        name: value for name, value in vars(second).items() if getattr(first, name) in ("", None)
+    }
     return replace(first, **lacking)
 
 
@@ -66,17 +70,24 @@ def _read_csv(path: Path) -> list[tuple[str, Row]]:
     (line, header), *rows = read_rows(path, _EXPECTED)
     names = [re.sub("[^a-z]", "", cell.lower()) for cell in header]
     at = {
-        field: next((names.index(name) for name in known if name in names), None) for field, known in _COLUMNS.items()
+        field: next((names.index(name) for name in known if name in names), None)
+        for field, known in _COLUMNS.items()
     }
     if at["image"] is None:
         raise InputError(path, f"line {line}: no column with image ids", _EXPECTED)
     found = []
     for line, cells in rows:
-        cell = {field: cells[i] if i is not None and i < len(cells) else "" for field, i in at.items()}
+        cell = {
+            field: cells[i] if i is not None and i < len(cells) else "" for field, i in at.items()
+        }
         image = image_id(cell["image"])
         if image is None:
-            raise InputError(path, f"line {line}: {cell['image']!r} is no image id", "ids are I123456 or 123456")
-        row = Row(cell["subject"].upper(), cell["modality"], cell["description"], _read_date(cell["date"]))
+            raise InputError(
+                path, f"line {line}: {cell['image']!r} is no image id", "ids are I123456 or 123456"
+            )
+        row = Row(
+            cell["subject"].upper(), cell["modality"], cell["description"], _read_date(cell["date"])
+        )
         found.append((image, row))
     return found
 
@@ -101,7 +112,9 @@ def read_xml(path: Path) -> tuple[str, Row]:
     except ElementTree.ParseError as error:
         raise InputError(path, f"damaged XML ({error})", "download it again") from error
     except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror or error})", "check the path") from error
+        raise InputError(
+            path, f"cannot be read ({error.strerror or error})", "check the path"
+        ) from error
     texts: dict[str, str] = {}
     matrix_z = None
     for element in root.iter():
@@ -112,9 +125,14 @@ def read_xml(path: Path) -> tuple[str, Row]:
     in_name = XML_NAME.fullmatch(path.name)
     image = image_id(in_name["image"] if in_name else texts.get("imageUID", ""))
     if image is None:
-        raise InputError(path, "no image id in its name or text", "keep the name it was downloaded with")
+        raise InputError(
+            path, "no image id in its name or text", "keep the name it was downloaded with"
+        )
     description = texts.get("processedDataLabel") or texts.get("description", "")
-    subject, day = texts.get("subjectIdentifier", "").upper(), _read_date(texts.get("dateAcquired", ""))
+    subject, day = (
+        texts.get("subjectIdentifier", "").upper(),
+        _read_date(texts.get("dateAcquired", "")),
+    )
     return image, Row(subject, texts.get("modality", ""), description, day, matrix_z)
 
 
@@ -131,7 +149,8 @@ def image_id(text: str) -> str | None:
 
 
 def read_image_ids(path: Path) -> tuple[str, ...]:
-    """The image ids of a list, each once: one row, one column (with or without a header), or a table of ADNI.
+    """The image ids of a list, each once: one row, one column (with or without a header), or a
+    table of ADNI.
 
     Raises:
         InputError: no such file, not text, empty, or a cell that is no image id.
@@ -139,7 +158,9 @@ def read_image_ids(path: Path) -> tuple[str, ...]:
     (line, first), *others = rows = read_rows(path, "write image ids such as I123456")
     if not any(image_id(cell) for cell in first if cell):
         if not others:
-            raise InputError(path, f"line {line}: {first[0]!r} is no image id", "ids are I123456 or 123456")
+            raise InputError(
+                path, f"line {line}: {first[0]!r} is no image id", "ids are I123456 or 123456"
+            )
         return tuple(dict.fromkeys(image for image, _ in _read_csv(path)))
     return tuple(dict.fromkeys(_listed_ids(path, rows)))
 
@@ -149,5 +170,7 @@ def _listed_ids(path: Path, rows: Sequence[tuple[int, list[str]]]) -> Iterable[s
         for cell in filter(None, cells):
             image = image_id(cell)
             if image is None:
-                raise InputError(path, f"line {line}: {cell!r} is no image id", "ids are I123456 or 123456")
+                raise InputError(
+                    path, f"line {line}: {cell!r} is no image id", "ids are I123456 or 123456"
+                )
             yield image

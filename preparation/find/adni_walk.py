@@ -12,7 +12,9 @@ from utils.errors import InputError
 from utils.text import natural_key
 
 ECAT = "ECAT/Interfile not supported, download the 'Co-registered, Averaged' DICOM of this scan instead"
-ANALYZE = "Analyze pairs do not say where left and right are, download the DICOM of this scan instead"
+ANALYZE = (
+    "Analyze pairs do not say where left and right are, download the DICOM of this scan instead"
+)
 ARCHIVE = "an archive: unpack it first"
 _ENDINGS = (
     (re.compile(r"\.(v|i|i\.hdr)$", re.IGNORECASE), ECAT),
@@ -22,7 +24,9 @@ _ENDINGS = (
 _NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 # DICOM without ADNI's names: .dcm, .ima, no suffix, or numbers after the dot (names made of UIDs)
 _DICOM = re.compile(r"(\.(dcm|ima|dicom)|\.\d+|^[^.]+)$", re.IGNORECASE)
-_PAPERS = re.compile(r"\.(csv|tsv|txt|pdf|json|html?|log|md|jpe?g|png|gif|docx?|xlsx?)$", re.IGNORECASE)
+_PAPERS = re.compile(
+    r"\.(csv|tsv|txt|pdf|json|html?|log|md|jpe?g|png|gif|docx?|xlsx?)$", re.IGNORECASE
+)
 _IGNORED = ("thumbs.db", "desktop.ini", "license", "readme", "changes", "dicomdir")
 
 
@@ -67,14 +71,20 @@ class Download:
         """The remarks, and one line for all strangers."""
         if not self.strangers:
             return self.remarks
-        return [*self.remarks, f"{len(self.strangers)} files are no images by their names, as {self.strangers[0]}"]
+        return [
+            *self.remarks,
+            f"{len(self.strangers)} files are no images by their names, as {self.strangers[0]}",
+        ]
 
     def leave_out(self, path: Path, reason: str, is_fault: bool = True) -> None:
-        self.left_out.append(LeftOutScan(read_place(path).subject or "", path, reason, is_fault=is_fault))
+        self.left_out.append(
+            LeftOutScan(read_place(path).subject or "", path, reason, is_fault=is_fault)
+        )
 
 
 def walk_download(root: Path) -> Download:
-    """Every series below `root`, from the names of folders and files; links to folders are not followed.
+    """Every series below `root`, from the names of folders and files; links to folders are not
+    followed.
 
     Raises:
         InputError: no such folder.
@@ -89,11 +99,15 @@ def walk_download(root: Path) -> Download:
 
     for folder, folders, files in os.walk(os.path.abspath(root), onerror=refused):
         at = Path(folder)
-        folders[:] = sorted((name for name in folders if not name.startswith((".", "__MACOSX"))), key=natural_key)
+        folders[:] = sorted(
+            (name for name in folders if not name.startswith((".", "__MACOSX"))), key=natural_key
+        )
         found.subjects.update(name.upper() for name in folders if SUBJECT.fullmatch(name))
         for name in folders:
             if os.path.islink(at / name):
-                found.leave_out(at / name, "a link to a folder, which is not followed", is_fault=False)
+                found.leave_out(
+                    at / name, "a link to a folder, which is not followed", is_fault=False
+                )
         if not folders and not files:
             found.leave_out(at, "the folder is empty")
         if files:
@@ -113,7 +127,9 @@ def _sort_files(found: Download, folder: Path, files: list[str]) -> None:
         else:
             loose[format_by_name(file)].append(file)
     if not named and not loose and any(file.lower() == "dicomdir" for file in files):
-        found.leave_out(folder / "DICOMDIR", "an index without images: copy the folders that it lists too")
+        found.leave_out(
+            folder / "DICOMDIR", "an index without images: copy the folders that it lists too"
+        )
     for (subject, modality, description, image, _, kind), members in named.items():
         found.subjects.add(subject)
         if kind in (ECAT, ANALYZE):
@@ -125,12 +141,21 @@ def _sort_files(found: Download, folder: Path, files: list[str]) -> None:
 
 
 def _key(match: re.Match) -> tuple:
-    """(subject, modality, description, image id, series, format or reason): the same for all files of one image."""
+    """(subject, modality, description, image id, series, format or reason): the same for all files
+    of one image.
+    """
     modality = "MRI" if match["modality"].upper() == "MR" else "PET"
     image = f"I{match['image']}" if match["image"] else None
     suffix = match["suffix"].lower()
     kind = {"dcm": "dicom", "nii": "nifti", "nii.gz": "nifti", "v": ECAT}.get(suffix, ANALYZE)
-    return match["subject"].upper(), modality, match["description"], image, image or match["series"], kind
+    return (
+        match["subject"].upper(),
+        modality,
+        match["description"],
+        image,
+        image or match["series"],
+        kind,
+    )
 
 
 def format_by_name(file: str) -> str:
@@ -154,7 +179,9 @@ def _sort_loose(found: Download, folder: Path, loose: dict[str, list[str]], name
                 found.leave_out(folder / file, kind)
         elif kind == "xml":
             matches = ((XML_NAME.fullmatch(file), file) for file in files)
-            found.xml.update({f"I{match['image']}": folder / file for match, file in matches if match})
+            found.xml.update(
+                {f"I{match['image']}": folder / file for match, file in matches if match}
+            )
         elif kind == "dicom" and not named:
             found.series.append(Series(folder, tuple(files), kind))
         elif kind == "nifti":

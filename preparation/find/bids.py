@@ -1,9 +1,9 @@
 """Find the T1w MRIs and FDG-PETs of a BIDS data set and pair them, one pair for each subject.
 
-Taken are `sub-*/[ses-*/]anat/*_T1w.nii[.gz]` and `sub-*/[ses-*/]pet/*_pet.nii[.gz]`, nothing below `derivatives`,
-`sourcedata` or `code`. Two scans of one session belong together; without such two the nearest dates of `*_scans.tsv`
-decide, and without dates the nearest session numbers. The PETs of a data set all have one `rec-` label, that with
-which most subjects have a pair.
+Taken are `sub-*/[ses-*/]anat/*_T1w.nii[.gz]` and `sub-*/[ses-*/]pet/*_pet.nii[.gz]`, nothing below
+`derivatives`, `sourcedata` or `code`. Two scans of one session belong together; without such two
+the nearest dates of `*_scans.tsv` decide, and without dates the nearest session numbers. The PETs
+of a data set all have one `rec-` label, that with which most subjects have a pair.
 """
 
 import csv
@@ -19,7 +19,15 @@ from pathlib import Path
 
 from data.subjects import entities, stem
 from preparation.descriptions import plausible_date
-from preparation.pairing import Candidate, Person, choose_version, days_between, drop_shared, left, pair_up
+from preparation.pairing import (
+    Candidate,
+    Person,
+    choose_version,
+    days_between,
+    drop_shared,
+    left,
+    pair_up,
+)
 from preparation.scans import PLAIN_NAME, Findings, LeftOutScan, Scan, ScanPair
 from utils.errors import InputError
 from utils.text import natural_key, read_text
@@ -38,23 +46,28 @@ _FILTERS = "t1w", "pet"
 
 
 def find_bids(
-    root: str | os.PathLike, max_days: int = 365, bids_filter: str | os.PathLike | Mapping | None = None
+    root: str | os.PathLike,
+    max_days: int = 365,
+    bids_filter: str | os.PathLike | Mapping | None = None,
 ) -> Findings:
-    """Pair what lies in a BIDS data set; the pairs are called `sub-01`, or `sub-01_ses-M00` after the MRI's session.
+    """Pair what lies in a BIDS data set; the pairs are called `sub-01`, or `sub-01_ses-M00` after
+    the MRI's session.
 
     Args:
         root: folder with the `sub-*` folders.
         max_days: between the acquisitions of a pair, where `*_scans.tsv` has dates.
-        bids_filter: entities that the files must have, as fMRIPrep's filter file has them, or the JSON file with them:
-            `{"t1w": {"acquisition": "mprage"}, "pet": {"reconstruction": "coregavg"}}`; null asks for a file
-            without the entity.
+        bids_filter: entities that the files must have, as fMRIPrep's filter file has them, or the
+            JSON file with them: `{"t1w": {"acquisition": "mprage"}, "pet": {"reconstruction":
+            "coregavg"}}`; null asks for a file without the entity.
 
     Raises:
         InputError: no such folder, no subject in it, or a bad filter.
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(root, "is a file" if root.is_file() else "no such folder", "give the data set's folder")
+        raise InputError(
+            root, "is a file" if root.is_file() else "no such folder", "give the data set's folder"
+        )
     filters = _read_filter(bids_filter)
     _pet_jsons.cache_clear()
     left_out: list[LeftOutScan] = []
@@ -86,16 +99,24 @@ def _listed(folder: Path, left_out: list[LeftOutScan]) -> list[Path]:
         names = [name for name in os.listdir(folder) if not name.startswith(".")]
     except OSError as error:
         subject = next((part for part in folder.parts if part.startswith("sub-")), "")
-        left_out.append(LeftOutScan(subject, folder, (error.strerror or str(error)).lower(), is_fault=True))
+        left_out.append(
+            LeftOutScan(subject, folder, (error.strerror or str(error)).lower(), is_fault=True)
+        )
         return []
     return [folder / name for name in sorted(names, key=natural_key)]
 
 
 def _without_twins(folders: list[Path], left_out: list[LeftOutScan]) -> list[Path]:
-    """The subjects' folders, without those that some disks would take for one, and without odd names."""
+    """The subjects' folders, without those that some disks would take for one, and without odd
+    names.
+    """
     kept = []
     for folder in folders:
-        twins = [other.name for other in folders if other.name.casefold() == folder.name.casefold() and other != folder]
+        twins = [
+            other.name
+            for other in folders
+            if other.name.casefold() == folder.name.casefold() and other != folder
+        ]
         if not folder.is_dir():
             continue
         if not PLAIN_NAME.fullmatch(folder.name):
@@ -108,7 +129,9 @@ def _without_twins(folders: list[Path], left_out: list[LeftOutScan]) -> list[Pat
     return kept
 
 
-def _person(root: Path, folder: Path, filters: dict[str, dict], left_out: list[LeftOutScan]) -> Person:
+def _person(
+    root: Path, folder: Path, filters: dict[str, dict], left_out: list[LeftOutScan]
+) -> Person:
     """The candidates of one participant, from all sessions."""
     entries = _listed(folder, left_out)
     sessions = [entry for entry in entries if entry.name.startswith("ses-") and entry.is_dir()]
@@ -119,7 +142,9 @@ def _person(root: Path, folder: Path, filters: dict[str, dict], left_out: list[L
         for kind, ending in (("anat", "_T1w"), ("pet", "_pet")):
             if not (place / kind).is_dir():
                 continue
-            files = [file for file in _listed(place / kind, left_out) if stem(file).endswith(ending)]
+            files = [
+                file for file in _listed(place / kind, left_out) if stem(file).endswith(ending)
+            ]
             for file in files:
                 item = _candidate(root, file, folder.name, session, dates, filters)
                 if isinstance(item, LeftOutScan):
@@ -160,7 +185,12 @@ def _entities(file: Path) -> dict[str, str]:
 
 
 def _candidate(
-    root: Path, file: Path, subject: str, session: str | None, dates: dict[str, datetime.date], filters: dict[str, dict]
+    root: Path,
+    file: Path,
+    subject: str,
+    session: str | None,
+    dates: dict[str, datetime.date],
+    filters: dict[str, dict],
 ) -> Candidate | LeftOutScan:
     """One file as a candidate, or why it is none."""
     labels = _entities(file)
@@ -170,8 +200,12 @@ def _candidate(
     wanted = filters["t1w" if modality == "MRI" else "pet"]
     if any(labels.get(entity) != value for entity, value in wanted.items()):
         return LeftOutScan(subject, file, "does not match --bids-filter")
-    description = "_".join(f"{key}-{value}" for key, value in labels.items() if key not in ("sub", "ses"))
-    scan = Scan(subject, modality, (file,), "nifti", description, dates.get(file.name), session=session)
+    description = "_".join(
+        f"{key}-{value}" for key, value in labels.items() if key not in ("sub", "ses")
+    )
+    scan = Scan(
+        subject, modality, (file,), "nifti", description, dates.get(file.name), session=session
+    )
     run = int(labels["run"]) if labels.get("run", "").isdecimal() else 0
     if modality == "MRI":
         return Candidate(scan, rank=run + 1000 * ("rec" in labels))
@@ -189,7 +223,9 @@ def _candidate(
 
 
 def frame_durations(sidecar: Mapping) -> tuple[float, ...] | None:
-    """Seconds for each frame, None when the sidecar does not say. Raises ValueError or TypeError for no durations."""
+    """Seconds for each frame, None when the sidecar does not say. Raises ValueError or TypeError
+    for no durations.
+    """
     value = sidecar.get("FrameDuration")
     if value is None:
         return None
@@ -213,7 +249,11 @@ def _sidecar(root: Path, file: Path) -> dict:
 @lru_cache(maxsize=4096)
 def _pet_jsons(folder: Path) -> tuple[Path, ...]:
     """The PET sidecars of one folder, those with fewer entities first."""
-    found = [file for file in folder.iterdir() if file.name == "pet.json" or file.name.endswith("_pet.json")]
+    found = [
+        file
+        for file in folder.iterdir()
+        if file.name == "pet.json" or file.name.endswith("_pet.json")
+    ]
     return tuple(sorted(found, key=lambda file: (len(_entities(file)), file.name)))
 
 
@@ -244,7 +284,9 @@ def _read_filter(bids_filter: str | os.PathLike | Mapping | None) -> dict[str, d
                 continue  # fMRIPrep's files have them, and they follow from the kind
             if value is not None and not isinstance(value, str | int):
                 raise InputError(source, f"{entity} of {kind} is neither a text nor null", remedy)
-            filters[kind.lower()][_ENTITIES.get(entity, entity)] = None if value is None else str(value)
+            filters[kind.lower()][_ENTITIES.get(entity, entity)] = (
+                None if value is None else str(value)
+            )
     return filters
 
 
@@ -252,13 +294,26 @@ def _read_filter(bids_filter: str | os.PathLike | Mapping | None) -> dict[str, d
 
 
 def _by_session(mri: Scan, pet: Scan) -> tuple:
-    """One session before two, then known gaps before unknown ones, then the nearest session numbers."""
+    """One session before two, then known gaps before unknown ones, then the nearest session
+    numbers.
+    """
     days = days_between(mri, pet)
-    numbers = [int(found[0]) if (found := re.search(r"\d+", scan.session or "")) else 0 for scan in (mri, pet)]
-    return mri.session != pet.session, days is None, days or 0, abs(numbers[0] - numbers[1]), min(numbers)
+    numbers = [
+        int(found[0]) if (found := re.search(r"\d+", scan.session or "")) else 0
+        for scan in (mri, pet)
+    ]
+    return (
+        mri.session != pet.session,
+        days is None,
+        days or 0,
+        abs(numbers[0] - numbers[1]),
+        min(numbers),
+    )
 
 
-def _keep_one_recording(people: dict[str, Person], max_days: int, left_out: list[LeftOutScan]) -> list[str]:
+def _keep_one_recording(
+    people: dict[str, Person], max_days: int, left_out: list[LeftOutScan]
+) -> list[str]:
     """Leave the PETs with other `rec-` labels out; the note that says which one is taken."""
     labels = sorted({pet.version for person in people.values() for pet in person.pets})
     if len(labels) < 2:

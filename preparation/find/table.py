@@ -1,6 +1,7 @@
 """Tables of scans: read the user's list of pairs, write down what was found.
 
-`find_bids` is here too for whoever looks for all ways to find scans but ADNI's (`preparation.find.adni`).
+`find_bids` is here too for whoever looks for all ways to find scans but ADNI's
+(`preparation.find.adni`).
 """
 
 import os
@@ -14,7 +15,15 @@ from preparation.find.adni_walk import ANALYZE, ARCHIVE, ECAT, format_by_name
 from preparation.find.bids import find_bids, frame_durations, read_json
 from preparation.pairing import days_between, drop_shared, too_far_apart
 from preparation.read.dicom_header import SeriesHeader, read_header
-from preparation.scans import PLAIN_NAME, SCAN_COLUMNS, Findings, LeftOutScan, Scan, ScanPair, scan_cells
+from preparation.scans import (
+    PLAIN_NAME,
+    SCAN_COLUMNS,
+    Findings,
+    LeftOutScan,
+    Scan,
+    ScanPair,
+    scan_cells,
+)
 from utils.errors import InputError
 from utils.files import write_tsv
 from utils.text import natural_key, read_table
@@ -36,21 +45,25 @@ _COLUMNS = (
 def read_scan_pairs(path: str | os.PathLike, max_days: int = 365) -> Findings:
     """Read a table `subject,mri,pet` of NIfTI files, DICOM files or folders of DICOM files.
 
-    Separated by commas, semicolons or tabs; relative paths start at the table's folder. The JSON beside a NIfTI PET
-    may tell its `FrameDuration`. A line that cannot be used is left out with its number, which is a fault: every line
-    was asked for. A subject in two lines is left out, because nobody knows which line is meant.
+    Separated by commas, semicolons or tabs; relative paths start at the table's folder. The JSON
+    beside a NIfTI PET may tell its `FrameDuration`. A line that cannot be used is left out with its
+    number, which is a fault: every line was asked for. A subject in two lines is left out, because
+    nobody knows which line is meant.
 
     Args:
         path: the table.
         max_days: between the acquisitions of a pair, where names tell both dates.
 
     Raises:
-        InputError: no such file, not UTF-8 text, empty, columns missing, or no lines below the header.
+        InputError: no such file, not UTF-8 text, empty, columns missing, or no lines below the
+            header.
     """
     path = Path(path)
     rows = read_table(path, _PAIR_COLUMNS)
     if not rows:
-        raise InputError(path, "no subjects in it", "write one line `subject,mri,pet` for each pair")
+        raise InputError(
+            path, "no subjects in it", "write one line `subject,mri,pet` for each pair"
+        )
     lines: dict[str, list[int]] = defaultdict(list)
     for line, row in rows:
         lines[row.get("subject", "").casefold()].append(line)
@@ -60,14 +73,18 @@ def read_scan_pairs(path: str | os.PathLike, max_days: int = 365) -> Findings:
         others = [str(other) for other in lines[name.casefold()] if other != line]
         item = _listed_pair(path, line, row, max_days)
         if name and others:
-            reason = f"line {line}: the subject is also in line {', '.join(others)}; keep one of them"
+            reason = (
+                f"line {line}: the subject is also in line {', '.join(others)}; keep one of them"
+            )
             item = LeftOutScan(name, path, reason, is_fault=True)
         (pairs if isinstance(item, ScanPair) else left_out).append(item)
     pairs, shared = drop_shared(sorted(pairs, key=lambda pair: natural_key(pair.name)))
     return Findings(tuple(pairs), (*left_out, *shared))
 
 
-def _listed_pair(path: Path, line: int, row: dict[str, str], max_days: int) -> ScanPair | LeftOutScan:
+def _listed_pair(
+    path: Path, line: int, row: dict[str, str], max_days: int
+) -> ScanPair | LeftOutScan:
     """One line of the table as a pair, or what is wrong with it."""
     name = row.get("subject", "")
 
@@ -100,11 +117,15 @@ def _scan_at(path: Path, subject: str, modality: str) -> Scan | str:
         else:
             return f"no such file for the {modality}"
     except (OSError, ValueError) as error:
-        return f"the {modality} cannot be read ({getattr(error, 'strerror', None) or error})".lower()
+        return (
+            f"the {modality} cannot be read ({getattr(error, 'strerror', None) or error})".lower()
+        )
     if not files:
         return f"no files in the {modality}'s folder"
     kinds = [format_by_name(file.name) for file in files]
-    kind = next((kind for kind in ("dicom", "nifti", ECAT, ANALYZE, ARCHIVE) if kind in kinds), None)
+    kind = next(
+        (kind for kind in ("dicom", "nifti", ECAT, ANALYZE, ARCHIVE) if kind in kinds), None
+    )
     if kind is None:
         return f"neither NIfTI nor DICOM: {files[0].name}"
     if kind not in ("dicom", "nifti"):
@@ -133,7 +154,9 @@ def _tracer_problem(scan: Scan, header: SeriesHeader | None) -> str | None:
 
 
 def _first_header(files: tuple[Path, ...]) -> SeriesHeader | None:
-    """The first header that can be read; without one, reading the images will say what is wrong with them."""
+    """The first header that can be read; without one, reading the images will say what is wrong
+    with them.
+    """
     headers = (read_header(file) for file in files)
     return next((header for header in headers if isinstance(header, SeriesHeader)), None)
 
@@ -201,16 +224,29 @@ def write_pairs_tsv(path: str | os.PathLike, findings: Findings) -> None:
     """
     rows = [*map(_pair_row, findings.pairs), *map(_left_out_row, findings.left_out)]
     rows += [
-        {"status": "left out", "reason": f"image {image} is not in the download"} for image in findings.missing_ids
+        {"status": "left out", "reason": f"image {image} is not in the download"}
+        for image in findings.missing_ids
     ]
     write_tsv(path, _COLUMNS, rows, "give a folder that can be written to")
 
 
 def _pair_row(pair: ScanPair) -> dict[str, object]:
     cells = scan_cells(pair.mri) | scan_cells(pair.pet)
-    return {"subject": pair.name, "status": "paired", **cells, "days": pair.days, "reason": "; ".join(pair.warnings)}
+    return {
+        "subject": pair.name,
+        "status": "paired",
+        **cells,
+        "days": pair.days,
+        "reason": "; ".join(pair.warnings),
+    }
 
 
 def _left_out_row(item: LeftOutScan) -> dict[str, object]:
     cells = scan_cells(item.scan) if item.scan else {}
-    return {"subject": item.subject, "status": "left out", **cells, "path": item.path, "reason": item.reason}
+    return {
+        "subject": item.subject,
+        "status": "left out",
+        **cells,
+        "path": item.path,
+        "reason": item.reason,
+    }

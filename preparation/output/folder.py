@@ -2,11 +2,14 @@
 
     <root>/<subject>/...             plausible subjects
     <root>/flagged/<subject>/...     implausible ones
-    <root>/.prepare/working/...      being written, on its way out, or of the libraries; deleted when a run starts
-    <root>/.prepare/unjudged/...     done, waiting until the whole cohort can be judged; what a run continues from
+    <root>/.prepare/working/...      being written, on its way out, or of the libraries; deleted
+                                     when a run starts
+    <root>/.prepare/unjudged/...     done, waiting until the whole cohort can be judged; what a run
+                                     continues from
     <root>/.prepare/lock, workers    locks, which the system takes back from a killed process
 
-A subject's record (JSON, the last file to be written into its folder) is the mark that it is complete.
+A subject's record (JSON, the last file to be written into its folder) is the mark that it is
+complete.
 """
 
 import contextlib
@@ -76,7 +79,9 @@ class PreparedFolder:
             if owner is None:
                 problem = "another prepare.py is at work in this folder"
                 raise InputError(self.root, problem, "wait for it, or choose another --out")
-            with _lock(self.root / HIDDEN / "workers", exclusive=True, patience_s=ORPHANS_S) as free:
+            with _lock(
+                self.root / HIDDEN / "workers", exclusive=True, patience_s=ORPHANS_S
+            ) as free:
                 if free is None:
                     problem = "processes of a run that was killed are still at work"
                     raise InputError(self.root, problem, "wait a few minutes, or end them")
@@ -90,7 +95,8 @@ class PreparedFolder:
     def working_on(self, name: str) -> Iterator[Path]:
         """An empty folder for a subject's new files, while no new run may start in this folder.
 
-        What the libraries write meanwhile is in this folder, too, where the next run finds it after a kill.
+        What the libraries write meanwhile is in this folder, too, where the next run finds it after
+        a kill.
         """
         with _lock(self.root / HIDDEN / "workers", exclusive=False, patience_s=ORPHANS_S):
             folder = self.working / name
@@ -100,7 +106,9 @@ class PreparedFolder:
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[None]:
-        """Have temporary files of this process in `working`, where its path is one that ANTs can be given."""
+        """Have temporary files of this process in `working`, where its path is one that ANTs can be
+        given.
+        """
         folder, before = self.working.absolute() / f".scratch-{os.getpid()}", tempfile.tempdir
         if not _PLAIN_PATH.fullmatch(str(folder)):
             yield
@@ -128,7 +136,9 @@ class PreparedFolder:
         return self.unjudged / name, self.root / place.folder, self.root / FLAGGED / place.folder
 
     def complete_record(self, name: str, place: Place, fingerprint: str) -> dict | None:
-        """The record of a subject that was made before from the same, with its images and picture whole; else None."""
+        """The record of a subject that was made before from the same, with its images and picture
+        whole; else None.
+        """
         if not self.picture(name).is_file():
             return None
         for folder in self.places(name, place):
@@ -144,10 +154,13 @@ class PreparedFolder:
     def is_foreign(self, place: Place) -> bool:
         """Whether something lies in the subject's place that this program has not made."""
         folders = self.root / place.folder, self.root / FLAGGED / place.folder
-        return any(folder.exists() and read_record(folder / place.record) is None for folder in folders)
+        return any(
+            folder.exists() and read_record(folder / place.record) is None for folder in folders
+        )
 
     def settle(self, name: str, place: Place, flagged: bool, fingerprint: str) -> Path:
-        """Bring a complete subject to where its judgement puts it, and clear older results of it away.
+        """Bring a complete subject to where its judgement puts it, and clear older results of it
+        away.
 
         Returns:
             its folder.
@@ -166,7 +179,9 @@ class PreparedFolder:
         self._discard(unjudged, other)
         record = read_record(target / place.record)
         if not record or record["fingerprint"] != fingerprint or not _is_whole(target, record):
-            raise InputError(target, "is not complete after all", "check the disk and run the command again")
+            raise InputError(
+                target, "is not complete after all", "check the disk and run the command again"
+            )
         return target
 
     def remove(self, name: str, place: Place) -> None:
@@ -178,14 +193,24 @@ class PreparedFolder:
         for folder in folders:
             discard(folder, self.trash)
             for parent in folder.parents:  # of BIDS sessions, and flagged/
-                if parent == self.root or HIDDEN in parent.parts or not parent.is_dir() or any(parent.iterdir()):
+                if (
+                    parent == self.root
+                    or HIDDEN in parent.parts
+                    or not parent.is_dir()
+                    or any(parent.iterdir())
+                ):
                     break
                 parent.rmdir()
 
     def subjects(self) -> dict[Path, tuple[str, dict]]:
-        """The plausible subjects of earlier runs: {folder relative to the data set: (layout, record)}."""
+        """The plausible subjects of earlier runs: {folder relative to the data set: (layout,
+        record)}.
+        """
         found = {}
-        for layout, files in (("pairs", self.root.glob("*/*.json")), ("bids", self._bids_records())):
+        for layout, files in (
+            ("pairs", self.root.glob("*/*.json")),
+            ("bids", self._bids_records()),
+        ):
             for file in sorted(files):
                 folder, record = file.parent.relative_to(self.root), read_record(file)
                 if record is not None and (layout == "bids" or file.stem == folder.name):
@@ -198,12 +223,20 @@ class PreparedFolder:
 
     def _bids_records(self) -> list[Path]:
         """The records of the plausible subjects of a BIDS data set."""
-        return [*self.root.glob("sub-*/*_prepare.json"), *self.root.glob("sub-*/ses-*/*_prepare.json")]
+        return [
+            *self.root.glob("sub-*/*_prepare.json"),
+            *self.root.glob("sub-*/ses-*/*_prepare.json"),
+        ]
 
     def participants(self) -> dict[str, str]:
         """BIDS: every plausible subject's label, and its name in the source."""
-        records = {file.name.split("_")[0].removeprefix("sub-"): read_record(file) for file in self._bids_records()}
-        return {label: record["inputs"]["mri"]["subject"] for label, record in records.items() if record}
+        records = {
+            file.name.split("_")[0].removeprefix("sub-"): read_record(file)
+            for file in self._bids_records()
+        }
+        return {
+            label: record["inputs"]["mri"]["subject"] for label, record in records.items() if record
+        }
 
     def tidy(self) -> None:
         """Remove the folders of unfinished work when nothing is in them."""
@@ -218,15 +251,22 @@ def read_record(path: Path) -> dict | None:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) and {"fingerprint", "outputs"} <= record.keys() else None
+    return (
+        record if isinstance(record, dict) and {"fingerprint", "outputs"} <= record.keys() else None
+    )
 
 
 def _is_whole(folder: Path, record: dict) -> bool:
-    """Whether both images are there as recorded: they open, with the same shape and number of bytes."""
+    """Whether both images are there as recorded: they open, with the same shape and number of
+    bytes.
+    """
     try:
         for output in record["outputs"].values():
             path = folder / output["file"]
-            if path.stat().st_size != output["bytes"] or list(nib.load(path).shape) != output["shape"]:
+            if (
+                path.stat().st_size != output["bytes"]
+                or list(nib.load(path).shape) != output["shape"]
+            ):
                 return False
     except (OSError, KeyError, TypeError, AttributeError, nib.filebasedimages.ImageFileError):
         return False

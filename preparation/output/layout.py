@@ -1,10 +1,12 @@
-"""Where a prepared data set has its files, and how they are written: the published layout, or a BIDS derivative.
+"""Where a prepared data set has its files, and how they are written: the published layout, or a
+BIDS derivative.
 
     pairs   <subject>/<subject>_mri_MNI152.nii.gz, <subject>_FDG_MNI152.nii.gz, <subject>.json
     bids    sub-<label>/[ses-<label>/]anat/..._T1w.nii.gz, pet/..._pet.nii.gz, each with its sidecar
 
-Everything of a subject is in one folder, which is made elsewhere and renamed into its place. Subjects whose
-alignment is implausible have theirs below `flagged/`, where nothing takes them for subjects.
+Everything of a subject is in one folder, which is made elsewhere and renamed into its place.
+Subjects whose alignment is implausible have theirs below `flagged/`, where nothing takes them for
+subjects.
 """
 
 import gzip
@@ -64,13 +66,16 @@ def place_of(name: str, layout: str, space: str, template: Path | None) -> Place
 
     Args:
         layout: "pairs" or "bids".
-        space, template: as in `preparation.align.pair.AlignOptions`; BIDS has them in the files' names.
+        space, template: as in `preparation.align.pair.AlignOptions`; BIDS has them in the files'
+            names.
     """
     if layout == "pairs":
         mri, pet = (Path(f"{name}{ending}.nii.gz") for ending in (PUBLISHED_MRI, PUBLISHED_PET))
         return Place(Path(name), mri, pet, Path(f"{name}.json"))
     known = _BIDS_NAME.fullmatch(name)
-    participant, session = known.groups(default="") if known else (re.sub("[^A-Za-z0-9]", "", name), "")
+    participant, session = (
+        known.groups(default="") if known else (re.sub("[^A-Za-z0-9]", "", name), "")
+    )
     folder, stem = Path(f"sub-{participant}"), f"sub-{participant}"
     if session:
         folder, stem = folder / f"ses-{session}", f"{stem}_ses-{session}"
@@ -81,14 +86,22 @@ def place_of(name: str, layout: str, space: str, template: Path | None) -> Place
 
 
 def space_label(template: Path | None) -> str:
-    """The BIDS name of a template's space: that of TemplateFlow where the file has one, else from the file's name."""
+    """The BIDS name of a template's space: that of TemplateFlow where the file has one, else from
+    the file's name.
+    """
     if template is None:
         return PACKAGED
     flow = re.match("tpl-([A-Za-z0-9]+)", template.name)
-    return flow.group(1) if flow else re.sub("[^A-Za-z0-9]", "", template.name.split(".")[0]) or "template"
+    return (
+        flow.group(1)
+        if flow
+        else re.sub("[^A-Za-z0-9]", "", template.name.split(".")[0]) or "template"
+    )
 
 
-def name_problems(pairs: Sequence[ScanPair], layout: str, there: Iterable[Path] = ()) -> dict[str, str]:
+def name_problems(
+    pairs: Sequence[ScanPair], layout: str, there: Iterable[Path] = ()
+) -> dict[str, str]:
     """The subjects that cannot have a place of their own: {name: one line}.
 
     Args:
@@ -97,13 +110,18 @@ def name_problems(pairs: Sequence[ScanPair], layout: str, there: Iterable[Path] 
     problems: dict[str, str] = {}
     taken: dict[Path, str] = {}
     for pair in pairs:
-        # `ScanPair.name` is unique, but BIDS labels have letters and digits only, and some disks ignore case.
+        # `ScanPair.name` is unique, but BIDS labels have letters and digits only, and some disks
+        # ignore case.
         key = Path(str(place_of(pair.name, layout, "mri", None).folder).lower())
         other = taken.setdefault(key, pair.name)
         if not PLAIN_NAME.fullmatch(pair.name) or pair.name.lower() in NOT_SUBJECTS:
-            problems[pair.name] = f"not a subject name: {pair.name!r}; use letters, digits and . _ -"
+            problems[pair.name] = (
+                f"not a subject name: {pair.name!r}; use letters, digits and . _ -"
+            )
         elif other != pair.name:
-            problems[pair.name] = f"its results would lie where those of {other} do ({key}); rename one of them"
+            problems[pair.name] = (
+                f"its results would lie where those of {other} do ({key}); rename one of them"
+            )
     # A folder is moved as one, with all that is in it.
     taken = {Path(str(folder).lower()): folder.as_posix() for folder in there} | taken
     names = {pair.name for pair in pairs}
@@ -191,7 +209,9 @@ def _sidecar(image: Path) -> Path:
     return image.with_name(image.name.removesuffix(".nii.gz") + ".json")
 
 
-def write_bids_dataset(root: Path, version: str, participants: Mapping[str, str], source: Path) -> None:
+def write_bids_dataset(
+    root: Path, version: str, participants: Mapping[str, str], source: Path
+) -> None:
     """The files that make a folder of subjects a BIDS derivative data set.
 
     Args:

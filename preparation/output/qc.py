@@ -1,4 +1,5 @@
-"""What a person looks at to judge an alignment: a picture for each subject, and a page with all of them.
+"""What a person looks at to judge an alignment: a picture for each subject, and a page with all of
+them.
 
 Pillow only: the pictures are made in many processes, which matplotlib would slow down.
 """
@@ -28,12 +29,16 @@ figure{display:inline-block;margin:0 1.5em 2em 0;max-width:100%}img{max-width:10
 figcaption{max-width:70em}.bad{color:#ff9d80}"""
 
 
-def qc_picture(mri: np.ndarray, pet: np.ndarray, voxel_mm: Sequence[float], title: str, caption: str) -> Image.Image:
+def qc_picture(
+    mri: np.ndarray, pet: np.ndarray, voxel_mm: Sequence[float], title: str, caption: str
+) -> Image.Image:
     """Three planes (rows) of MRI, PET, PET on MRI and the MRI's outline on the PET (columns).
 
-    Radiological convention: axial and coronal have the patient's right at the image's left; sagittal has
-    anterior at the left; anterior (axial) and superior are up. One scale in mm for all. The planes go through
-    the middle of the brain as the PET shows it. Both are shown from 0 to the 99.5th percentile of what is above 0.
+    Radiological convention: axial and coronal have the patient's right at the image's left;
+        sagittal has
+    anterior at the left; anterior (axial) and superior are up. One scale in mm for all. The planes
+    go through the middle of the brain as the PET shows it. Both are shown from 0 to the 99.5th
+    percentile of what is above 0.
 
     Args:
         mri, pet: (X, Y, Z) in RAS+ order on one grid, at least 0.
@@ -51,7 +56,9 @@ def qc_picture(mri: np.ndarray, pet: np.ndarray, voxel_mm: Sequence[float], titl
         rows.append([_lettered(panel, letters) for panel in _panels(*planes)])
     cell = max(panel.width for row in rows for panel in row)
     heights = [row[0].height for row in rows]
-    picture = Image.new("RGB", (len(COLUMNS) * (cell + GAP) + GAP, HEADER + sum(heights) + 3 * GAP + FOOTER))
+    picture = Image.new(
+        "RGB", (len(COLUMNS) * (cell + GAP) + GAP, HEADER + sum(heights) + 3 * GAP + FOOTER)
+    )
     draw = ImageDraw.Draw(picture)
     draw.text((GAP, 4), title, "white", ImageFont.load_default(15))
     top = HEADER
@@ -60,13 +67,21 @@ def qc_picture(mri: np.ndarray, pet: np.ndarray, voxel_mm: Sequence[float], titl
             left = GAP + column * (cell + GAP)
             picture.paste(panel, (left + (cell - panel.width) // 2, top))
             if top == HEADER:
-                draw.text((left + cell // 2, HEADER - 4), COLUMNS[column], "white", ImageFont.load_default(13), "mb")
+                draw.text(
+                    (left + cell // 2, HEADER - 4),
+                    COLUMNS[column],
+                    "white",
+                    ImageFont.load_default(13),
+                    "mb",
+                )
         top += height + GAP
     draw.text((GAP, top), caption, (190, 190, 190), ImageFont.load_default(12))
     return picture
 
 
-def save_qc_picture(path: Path, mri: np.ndarray, pet: np.ndarray, voxel_mm, title: str, caption: str) -> None:
+def save_qc_picture(
+    path: Path, mri: np.ndarray, pet: np.ndarray, voxel_mm, title: str, caption: str
+) -> None:
     """Write `qc_picture` as a PNG, beside its place first and then renamed into it.
 
     Raises:
@@ -78,7 +93,9 @@ def save_qc_picture(path: Path, mri: np.ndarray, pet: np.ndarray, voxel_mm, titl
 
 
 def _brain_centre(pet: np.ndarray, mri: np.ndarray) -> tuple[int, ...]:
-    """Centre of mass of the higher half of the uptake; of the MRI's head, or the grid, where there is none."""
+    """Centre of mass of the higher half of the uptake; of the MRI's head, or the grid, where there
+    is none.
+    """
     for volume, share in ((pet, 0.5), (mri, 0.1)):
         bright = volume > share * _high(volume)
         if bright.any():
@@ -99,7 +116,9 @@ def _window(volume: np.ndarray) -> np.ndarray:
 
 def _resized(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(rows, columns) in [0, 1] at another size."""
-    return np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize(size, Image.Resampling.BILINEAR))
+    return np.asarray(
+        Image.fromarray(np.ascontiguousarray(plane)).resize(size, Image.Resampling.BILINEAR)
+    )
 
 
 def _panels(grey: np.ndarray, uptake: np.ndarray) -> list[Image.Image]:
@@ -108,7 +127,10 @@ def _panels(grey: np.ndarray, uptake: np.ndarray) -> list[Image.Image]:
     weight = OPACITY * np.clip(uptake * 1.5, 0, 1)[..., None]
     overlay = (1 - weight) * mri + weight * _hot(uptake)
     outlined = np.where(_outline(grey)[..., None], np.divide(OUTLINE, 255), 1 - pet)
-    return [Image.fromarray(np.rint(panel * 255).astype(np.uint8)) for panel in (mri, pet, overlay, outlined)]
+    return [
+        Image.fromarray(np.rint(panel * 255).astype(np.uint8))
+        for panel in (mri, pet, overlay, outlined)
+    ]
 
 
 def _hot(values: np.ndarray) -> np.ndarray:
@@ -135,9 +157,16 @@ def _lettered(panel: Image.Image, letters: str) -> Image.Image:
     """The panel with the sides of the patient at its left, right, top and bottom."""
     draw, font = ImageDraw.Draw(panel), ImageFont.load_default(13)
     across, down = panel.width // 2, panel.height // 2
-    places = ((3, down, "lm"), (panel.width - 3, down, "rm"), (across, 2, "mt"), (across, panel.height - 2, "mb"))
+    places = (
+        (3, down, "lm"),
+        (panel.width - 3, down, "rm"),
+        (across, 2, "mt"),
+        (across, panel.height - 2, "mb"),
+    )
     for letter, (x, y, anchor) in zip(letters, places, strict=True):
-        draw.text((x, y), letter, (255, 255, 120), font, anchor, stroke_width=1, stroke_fill="black")
+        draw.text(
+            (x, y), letter, (255, 255, 120), font, anchor, stroke_width=1, stroke_fill="black"
+        )
     return panel
 
 
@@ -150,7 +179,8 @@ class Entry:
 
     Attributes:
         subject, status: as in the report; the sections of the page are statuses.
-        lines: what is said under the picture, the first one in the colour of a warning where there is something wrong.
+        lines: what is said under the picture, the first one in the colour of a warning where there
+            is something wrong.
         picture: relative to the page, None without one.
         nmi: NMI in the brain, by which a section is sorted, worst first.
     """
@@ -166,7 +196,8 @@ def save_page(path: Path, entries: Iterable[Entry], sections: dict[str, str], su
     """Write the page: the sections in their order, those without entries left out.
 
     Args:
-        path: the HTML file; pictures are linked relative to its folder, so both can be copied elsewhere together.
+        path: the HTML file; pictures are linked relative to its folder, so both can be copied
+            elsewhere together.
         sections: {status: heading}.
         summary: one line for the top.
 

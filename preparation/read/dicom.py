@@ -1,7 +1,8 @@
-"""One DICOM image as an array in RAS+ order with its affine: frames in order of time, values in real units.
+"""One DICOM image as an array in RAS+ order with its affine: frames in order of time, values in
+real units.
 
-What lies where is decided by headers alone (`dicom_planes`, `dicom_geometry`); everything that cannot be
-done right is refused with one line. pydicom is imported only when a series is read.
+What lies where is decided by headers alone (`dicom_planes`, `dicom_geometry`); everything that
+cannot be done right is refused with one line. pydicom is imported only when a series is read.
 """
 
 import math
@@ -37,8 +38,8 @@ class Series:
     """One image read from DICOM.
 
     Attributes:
-        array: (X, Y, Z), or (X, Y, Z, T) in order of time when there are several frames; float32, RAS+ order, in
-            `units`, not clipped.
+        array: (X, Y, Z), or (X, Y, Z, T) in order of time when there are several frames; float32,
+            RAS+ order, in `units`, not clipped.
         affine: (4, 4) float64, voxel index of `array` -> RAS+ millimetres.
         frame_durations: seconds of each frame, None when the headers do not say.
         units: (0054,1001) such as BQML; "" when the headers name none.
@@ -69,20 +70,25 @@ def read_series(
     """Read the one image that lies in these files.
 
     Args:
-        files: of the series in any order; folders among them are walked; what is no DICOM is passed over.
+        files: of the series in any order; folders among them are walked; what is no DICOM is passed
+            over.
         modality: "MRI" or "PET"; None for any modality, by the rules of MRI.
         image_id: ADNI's id, decides when file names carry several.
         description: what the download calls the image, besides its own SeriesDescription.
 
     Returns:
-        the image. Several volumes at one place are frames when their times (in MRI also instance numbers) differ.
+        the image. Several volumes at one place are frames when their times (in MRI also instance
+        numbers) differ.
 
     Raises:
-        InputError: no image, several, or one that cannot be converted right (see the functions called here).
+        InputError: no image, several, or one that cannot be converted right (see the functions
+            called here).
     """
     where = folder_of(files)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's remarks on single values; what matters is checked here
+        warnings.simplefilter(
+            "ignore"
+        )  # pydicom's remarks on single values; what matters is checked here
         planes, notes = find_planes(files)
         planes = choose_image(planes, modality, image_id, where)
         planes, copies = drop_copies(planes)
@@ -144,7 +150,9 @@ def _check_promises(places: list[list[Plane]], averaged: bool, where: Path) -> l
     if slices is not None and slices != len(places):
         counted = f"{len(places)} of {slices:g} slices"
         raise InputError(
-            where, counted if len(places) < slices else f"{len(places)} slices, not {slices:g}", DOWNLOAD_AGAIN
+            where,
+            counted if len(places) < slices else f"{len(places)} slices, not {slices:g}",
+            DOWNLOAD_AGAIN,
         )
     if slices is None and not first.items:
         notes.append("the headers name no number of slices: missing end slices cannot be seen")
@@ -153,17 +161,21 @@ def _check_promises(places: list[list[Plane]], averaged: bool, where: Path) -> l
     found = len(places[0])
     if frames is not None and frames != found:
         if found > 1 or not averaged:
-            problem = f"planes at each position: {found}, time frames promised by the headers: {frames:g}"
+            problem = (
+                f"planes at each position: {found}, time frames promised by the headers: {frames:g}"
+            )
             raise InputError(where, problem, DOWNLOAD_AGAIN)
-        notes.append(f"the headers speak of {frames:g} time frames; taken as their average, as described")
+        notes.append(
+            f"the headers speak of {frames:g} time frames; taken as their average, as described"
+        )
     return notes
 
 
 def _sort_by_time(places: list[list[Plane]], pet: bool, where: Path) -> list[list[Plane]]:
     """Sort by the first of the possible frame keys that tells the planes at every position apart.
 
-    A PET's frames must have the same times at all positions. In MRI, where slices are acquired one by one, the order
-    counts, and the instance number does in the end.
+    A PET's frames must have the same times at all positions. In MRI, where slices are acquired one
+    by one, the order counts, and the instance number does in the end.
     """
     for key in (_reference_time, _acquired, _temporal_position, _image_index if pet else _instance):
         times = [[key(plane) for plane in place] for place in places]
@@ -184,7 +196,9 @@ def _reference_time(plane: Plane) -> float | str | None:
 
 def _acquired(plane: Plane) -> str | None:
     time = plane.text("AcquisitionTime")
-    return plane.text("FrameAcquisitionDateTime") or (plane.text("AcquisitionDate") + time if time else None)
+    return plane.text("FrameAcquisitionDateTime") or (
+        plane.text("AcquisitionDate") + time if time else None
+    )
 
 
 def _temporal_position(plane: Plane) -> float | None:
@@ -206,7 +220,10 @@ def _durations(places: list[list[Plane]], where: Path) -> tuple[float, ...] | No
     """Seconds of each frame; None where a plane does not say."""
     durations = []
     for frame in zip(*places, strict=True):
-        lengths = {plane.number("ActualFrameDuration") or plane.number("FrameAcquisitionDuration") for plane in frame}
+        lengths = {
+            plane.number("ActualFrameDuration") or plane.number("FrameAcquisitionDuration")
+            for plane in frame
+        }
         if len(lengths) > 1 and len(places[0]) > 1:
             problem = f"the durations of the planes of frame {len(durations) + 1} differ"
             raise InputError(where, problem, "choose the averaged image of this scan")
@@ -219,16 +236,21 @@ def _durations(places: list[list[Plane]], where: Path) -> tuple[float, ...] | No
 # Values ------------------------------------------------------------------------------------------
 
 
-def _read_slopes(places: list[list[Plane]], pet: bool, where: Path) -> dict[Plane, tuple[float, float]]:
+def _read_slopes(
+    places: list[list[Plane]], pet: bool, where: Path
+) -> dict[Plane, tuple[float, float]]:
     """Each plane's slope and intercept, after checks of all planes.
 
-    In PET every plane needs a slope above 0. MRI usually has none (1 and 0 are taken), but then nowhere.
+    In PET every plane needs a slope above 0. MRI usually has none (1 and 0 are taken), but then
+    nowhere.
     """
     planes = [plane for place in places for plane in place]
     found = {}
     for keyword, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)):
         found[keyword] = [plane.number(keyword) for plane in planes]
-        missing = [plane for plane, value in zip(planes, found[keyword], strict=True) if value is None]
+        missing = [
+            plane for plane, value in zip(planes, found[keyword], strict=True) if value is None
+        ]
         if missing and (len(missing) < len(planes) or (pet and keyword == "RescaleSlope")):
             problem = f"{keyword} missing in {len(missing)} of {len(planes)} slices ({missing[0].file.name})"
             raise InputError(where, problem, DOWNLOAD_AGAIN)
@@ -241,7 +263,9 @@ def _read_slopes(places: list[list[Plane]], pet: bool, where: Path) -> dict[Plan
 
 
 def _read_values(places: list[list[Plane]], slopes: dict[Plane, tuple[float, float]]) -> np.ndarray:
-    """(columns, rows, positions, frames) float32: stored values by each plane's own slope and intercept."""
+    """(columns, rows, positions, frames) float32: stored values by each plane's own slope and
+    intercept.
+    """
     rows, columns = places[0][0].size
     shape = (columns, rows, len(places), len(places[0]))
     if math.prod(shape) > MOST_VOXELS:
@@ -256,7 +280,9 @@ def _read_values(places: list[list[Plane]], slopes: dict[Plane, tuple[float, flo
         stored = _read_pixels(file).reshape(-1, rows, columns)
         for position, frame, plane in entries:
             slope, intercept = slopes[plane]
-            values[:, :, position, frame] = (stored[plane.frame].astype(np.float64) * slope + intercept).T
+            values[:, :, position, frame] = (
+                stored[plane.frame].astype(np.float64) * slope + intercept
+            ).T
     return values
 
 
@@ -264,7 +290,8 @@ def _read_pixels(file: Path) -> np.ndarray:
     """The stored values of one file, ([frames,] rows, columns).
 
     Raises:
-        InputError: no pixel data, fewer than promised, or no decoder for the way they are compressed.
+        InputError: no pixel data, fewer than promised, or no decoder for the way they are
+            compressed.
     """
     pydicom = import_pydicom()
     try:
@@ -293,7 +320,9 @@ def _transfer_syntax(file: Path, content):
     try:
         if not content.file_meta.get("TransferSyntaxUID"):
             implicit = content.original_encoding[0]
-            content.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+            content.file_meta.TransferSyntaxUID = (
+                ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+            )
         syntax = content.file_meta.TransferSyntaxUID
         known = syntax.is_transfer_syntax
     except Exception as error:  # whatever a damaged file provokes
@@ -311,17 +340,23 @@ def _check_decoder(file: Path, syntax) -> None:
     except NotImplementedError:
         available = False
     if not available:
-        raise InputError(file, f"{syntax.name} pixel data and no decoder", 'pip install "pydicom[pixeldata]"')
+        raise InputError(
+            file, f"{syntax.name} pixel data and no decoder", 'pip install "pydicom[pixeldata]"'
+        )
 
 
 def _check_length(file: Path, content, keyword: str) -> None:
     """Uncompressed pixel data must be as long as the header says."""
     try:
         frames = int(content.get("NumberOfFrames") or 1)
-        bits = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}.get(keyword) or content.BitsAllocated
+        bits = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}.get(
+            keyword
+        ) or content.BitsAllocated
         needed = content.Rows * content.Columns * frames * -(-bits // 8)
     except Exception as error:  # whatever a damaged file provokes
-        raise InputError(file, "the header does not say how pixels are stored", DOWNLOAD_AGAIN) from error
+        raise InputError(
+            file, "the header does not say how pixels are stored", DOWNLOAD_AGAIN
+        ) from error
     if len(content[keyword].value) < needed:
         problem = f"pixel data cut short ({len(content[keyword].value)} of {needed} bytes)"
         raise InputError(file, problem, DOWNLOAD_AGAIN)

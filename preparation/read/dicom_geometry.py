@@ -1,7 +1,8 @@
-"""Where the planes of a DICOM image lie: sort them into positions, check every one, make the affine.
+"""Where the planes of a DICOM image lie: sort them into positions, check every one, make the
+affine.
 
-Only ImagePositionPatient, ImageOrientationPatient and PixelSpacing count. SliceThickness, SpacingBetweenSlices,
-InstanceNumber and file names are missing or wrong too often.
+Only ImagePositionPatient, ImageOrientationPatient and PixelSpacing count. SliceThickness,
+SpacingBetweenSlices, InstanceNumber and file names are missing or wrong too often.
 """
 
 from collections import Counter
@@ -32,12 +33,14 @@ def stack(planes: list[Plane], where: Path) -> tuple[list[list[Plane]], np.ndarr
         where: the series for messages.
 
     Returns:
-        for each position, along the normal of the planes (the cross product of the row's and the column's
-        direction), the planes that lie there; and the (4, 4) float64 affine from (column, row, position) to RAS+ mm.
+        for each position, along the normal of the planes (the cross product of the row's and the
+        column's direction), the planes that lie there; and the (4, 4) float64 affine from (column,
+        row, position) to RAS+ mm.
 
     Raises:
-        InputError: a plane without position, planes that differ in orientation or spacing, unequal numbers of
-            planes at the positions, uneven gaps, a plane off the line, a tilted stack, or fewer than 3 positions.
+        InputError: a plane without position, planes that differ in orientation or spacing, unequal
+            numbers of planes at the positions, uneven gaps, a plane off the line, a tilted stack,
+            or fewer than 3 positions.
     """
     along_row, along_column, spacing = _shared_grid(planes)
     normal = np.cross(along_row, along_column)
@@ -57,7 +60,9 @@ def stack(planes: list[Plane], where: Path) -> tuple[list[list[Plane]], np.ndarr
     step = (centres[-1] - centres[0]) / (len(centres) - 1)
     _check_tilt(step, normal, where)
     affine = np.eye(4)
-    affine[:3] = np.stack([along_row * spacing[1], along_column * spacing[0], step, centres[0]], axis=1)
+    affine[:3] = np.stack(
+        [along_row * spacing[1], along_column * spacing[0], step, centres[0]], axis=1
+    )
     return places, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
@@ -70,31 +75,50 @@ def _required(plane: Plane, keyword: str, count: int) -> np.ndarray:
 
 
 def _shared_grid(planes: list[Plane]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Direction of a row and of a column (unit length), and the distance between rows and between columns in mm."""
+    """Direction of a row and of a column (unit length), and the distance between rows and between
+    columns in mm.
+    """
     directions = np.stack([_required(plane, "ImageOrientationPatient", 6) for plane in planes])
     spacings = np.stack([_required(plane, "PixelSpacing", 2) for plane in planes])
     row, column = directions[:, :3], directions[:, 3:]
-    faults = np.abs([(row**2).sum(axis=1) ** 0.5 - 1, (column**2).sum(axis=1) ** 0.5 - 1, (row * column).sum(axis=1)])
+    faults = np.abs(
+        [
+            (row**2).sum(axis=1) ** 0.5 - 1,
+            (column**2).sum(axis=1) ** 0.5 - 1,
+            (row * column).sum(axis=1),
+        ]
+    )
     if faults.max() > UNIT_TOLERANCE:
         plane = planes[int(faults.max(axis=0).argmax())]
         shown = ", ".join(f"{number:g}" for number in plane.numbers("ImageOrientationPatient", 6))
-        raise InputError(plane.file, f"its directions are not at right angles ({shown})", DOWNLOAD_AGAIN)
+        raise InputError(
+            plane.file, f"its directions are not at right angles ({shown})", DOWNLOAD_AGAIN
+        )
     if (spacings <= 0).any():
         worst = int(spacings.min(axis=1).argmin())
-        raise InputError(planes[worst].file, f"PixelSpacing is {_sides(spacings[worst])}", DOWNLOAD_AGAIN)
+        raise InputError(
+            planes[worst].file, f"PixelSpacing is {_sides(spacings[worst])}", DOWNLOAD_AGAIN
+        )
     usual = np.median(directions, axis=0)
     apart = np.abs(directions - usual).max(axis=1)
     if apart.max() > SAME_DIRECTION:
         plane = planes[int(apart.argmax())]
-        problem = f"its plane is not parallel to the others (directions differ by {apart.max():.3g})"
+        problem = (
+            f"its plane is not parallel to the others (directions differ by {apart.max():.3g})"
+        )
         raise InputError(plane.file, problem, "choose a series of parallel slices")
     usual_spacing = np.median(spacings, axis=0)
     apart = np.abs(spacings / usual_spacing - 1).max(axis=1)
     if apart.max() > SAME_SPACING:
         worst = int(apart.argmax())
-        problem = f"PixelSpacing is {_sides(spacings[worst])} and {_sides(usual_spacing)} in the others"
+        problem = (
+            f"PixelSpacing is {_sides(spacings[worst])} and {_sides(usual_spacing)} in the others"
+        )
         raise InputError(planes[worst].file, problem, DOWNLOAD_AGAIN)
-    return (*(direction / np.linalg.norm(direction) for direction in np.split(directions[0], 2)), spacings[0])
+    return (
+        *(direction / np.linalg.norm(direction) for direction in np.split(directions[0], 2)),
+        spacings[0],
+    )
 
 
 def _sides(pair: Sequence[float]) -> str:
@@ -121,7 +145,9 @@ def _check_gaps(heights: np.ndarray, places: list[list[Plane]], where: Path) -> 
     off = np.abs(gaps - usual)
     if off.max() <= max(GAP_TOLERANCE * usual, GAP_TOLERANCE_MM):
         return
-    worst = int(np.argmax(off > 0.99 * off.max()))  # the first of equals, as on both sides of a moved slice
+    worst = int(
+        np.argmax(off > 0.99 * off.max())
+    )  # the first of equals, as on both sides of a moved slice
     factor = gaps[worst] / usual
     missing = factor > 1.5 and abs(factor - round(factor)) < 0.05
     why = "a slice is missing" if missing else "a slice is out of place or missing"
@@ -132,11 +158,14 @@ def _check_gaps(heights: np.ndarray, places: list[list[Plane]], where: Path) -> 
     raise InputError(where, problem, DOWNLOAD_AGAIN)
 
 
-def _check_line(points: np.ndarray, indices: list[np.ndarray], planes: list[Plane], where: Path) -> None:
+def _check_line(
+    points: np.ndarray, indices: list[np.ndarray], planes: list[Plane], where: Path
+) -> None:
     """Every plane lies where an even stack has it, in all three components.
 
-    The line is made of medians, so that the plane that is named is the one at fault, also at an end. The step is the
-    median over slices half a stack apart: between neighbours the rounding of the headers would weigh too much.
+    The line is made of medians, so that the plane that is named is the one at fault, also at an
+    end. The step is the median over slices half a stack apart: between neighbours the rounding of
+    the headers would weigh too much.
     """
     number = np.repeat(np.arange(len(indices)), [len(place) for place in indices])
     planes = [planes[index] for place in indices for index in place]
@@ -161,4 +190,6 @@ def _check_tilt(step: np.ndarray, normal: np.ndarray, where: Path) -> None:
     sideways = np.sqrt(max(0.0, 1 - along**2))
     if sideways > MOST_TILT:
         degrees = np.degrees(np.arcsin(min(1.0, sideways)))
-        raise InputError(where, f"the slices are sheared by {degrees:.2g} degrees (gantry tilt?)", _OTHER_SERIES)
+        raise InputError(
+            where, f"the slices are sheared by {degrees:.2g} degrees (gantry tilt?)", _OTHER_SERIES
+        )

@@ -1,4 +1,6 @@
-"""One DICOM header, read to see what a series is where names do not tell, and which tracer a PET has."""
+"""One DICOM header, read to see what a series is where names do not tell, and which tracer a PET
+has.
+"""
 
 import warnings
 from dataclasses import dataclass
@@ -43,7 +45,8 @@ def read_header(path: Path) -> SeriesHeader | str:
         return problem
     pydicom = import_pydicom()
     try:
-        # force: files without the preamble exist; what is no image then lacks the two fields asked for below.
+        # force: files without the preamble exist; what is no image then lacks the two fields asked
+        # for below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's remarks on single values
             header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
@@ -73,11 +76,16 @@ def _other_format(start: bytes) -> str | None:
 
 
 def _tracer_problem(header) -> str | None:
-    """Another tracer by RadiopharmaceuticalInformationSequence; texts such as "Solution" say nothing."""
+    """Another tracer by RadiopharmaceuticalInformationSequence; texts such as "Solution" say
+    nothing.
+    """
     items = header.get("RadiopharmaceuticalInformationSequence") or []
     for item in items:
         codes = item.get("RadiopharmaceuticalCodeSequence") or []
-        texts = [str(item.get("Radiopharmaceutical", "")), *(str(code.get("CodeMeaning", "")) for code in codes)]
+        texts = [
+            str(item.get("Radiopharmaceutical", "")),
+            *(str(code.get("CodeMeaning", "")) for code in codes),
+        ]
         said = " ".join(texts).lower()
         if "fdg" in said or "deoxyglucose" in said or "deoxy-glucose" in said:
             continue

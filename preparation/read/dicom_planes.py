@@ -1,6 +1,7 @@
 """From DICOM files to the planes of one image: find, read headers, group, choose.
 
-A plane is one picture of one slice: a classic file, or one frame of an enhanced multi-frame file. Nothing is
+A plane is one picture of one slice: a classic file, or one frame of an enhanced multi-frame file.
+    Nothing is
 concluded from names or from the order of files, except an ADNI image id (`..._I123.dcm`).
 """
 
@@ -26,7 +27,8 @@ _OTHER_SCAN = "download the 'Co-registered, Averaged' DICOM of this scan instead
 _MODALITIES = {"MRI": "MR", "PET": "PT"}
 # Suffixes that promise an image: such a file is never passed over in silence.
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
-# Where an enhanced file keeps what a classic one has at the top (DICOM PS3.3, C.7.6.16 and C.8.13, C.8.22).
+# Where an enhanced file keeps what a classic one has at the top (DICOM PS3.3, C.7.6.16 and C.8.13,
+# C.8.22).
 _GROUPS = {
     "ImagePositionPatient": ("PlanePositionSequence",),
     "ImageOrientationPatient": ("PlaneOrientationSequence",),
@@ -41,7 +43,10 @@ _GROUPS = {
     "FrameAcquisitionDuration": ("FrameContentSequence",),
     "TemporalPositionIndex": ("FrameContentSequence",),
 }
-_CONVERTED = {0: "UnassignedPerFrameConvertedAttributesSequence", 1: "UnassignedSharedConvertedAttributesSequence"}
+_CONVERTED = {
+    0: "UnassignedPerFrameConvertedAttributesSequence",
+    1: "UnassignedSharedConvertedAttributesSequence",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +57,8 @@ class Plane:
         file: where it lies.
         header: the file's data set without pixel data.
         frame: its index in the file, 0 in a classic one.
-        items: functional groups of an enhanced file, the frame's own and the shared ones; empty in a classic one.
+        items: functional groups of an enhanced file, the frame's own and the shared ones; empty in
+            a classic one.
     """
 
     file: Path
@@ -61,7 +67,8 @@ class Plane:
     items: tuple["Dataset | None", ...] = ()
 
     def get(self, keyword: str) -> object | None:
-        """The value of a DICOM keyword: the frame's own, else the shared, else the file's; None if empty.
+        """The value of a DICOM keyword: the frame's own, else the shared, else the file's; None if
+        empty.
 
         Raises:
             InputError: the value is malformed.
@@ -74,7 +81,9 @@ class Plane:
                         return inner[0].get(keyword)
             value = self.header.get(keyword)
             return None if _empty(value) else value
-        except Exception as error:  # pydicom converts values late and raises whatever a damaged one provokes
+        except (
+            Exception
+        ) as error:  # pydicom converts values late and raises whatever a damaged one provokes
             raise InputError(self.file, f"{keyword} cannot be read", DOWNLOAD_AGAIN) from error
 
     def numbers(self, keyword: str, count: int) -> np.ndarray | None:
@@ -92,7 +101,9 @@ class Plane:
         except (TypeError, ValueError) as error:
             raise InputError(self.file, f"{keyword} is no number", DOWNLOAD_AGAIN) from error
         if len(numbers) != count or not np.isfinite(numbers).all():
-            shown = ", ".join(f"{number:g}" for number in numbers[:6]) + ", ..." * (len(numbers) > 6)
+            shown = ", ".join(f"{number:g}" for number in numbers[:6]) + ", ..." * (
+                len(numbers) > 6
+            )
             expected = "a finite number" if count == 1 else f"{count} finite numbers"
             raise InputError(self.file, f"{keyword} is {shown}, not {expected}", DOWNLOAD_AGAIN)
         return numbers
@@ -117,7 +128,10 @@ class Plane:
     @property
     def kind(self) -> tuple[str, ...]:
         """ImageType from the third value on (M or P, ND or DIS2D, ...)."""
-        return (*_texts(self.get("FrameType") or self.get("ImageType"))[2:], self.text("ComplexImageComponent"))
+        return (
+            *_texts(self.get("FrameType") or self.get("ImageType"))[2:],
+            self.text("ComplexImageComponent"),
+        )
 
     @property
     def echo(self) -> float | None:
@@ -127,7 +141,9 @@ class Plane:
     @property
     def image_id(self) -> str | None:
         """ADNI's image id at the end of the file's name, such as I123."""
-        found = re.search(r"_(I\d+)(?:[ (-][^_]*)?\.[^.]+$", self.file.name)  # also of "..._I123 (1).dcm"
+        found = re.search(
+            r"_(I\d+)(?:[ (-][^_]*)?\.[^.]+$", self.file.name
+        )  # also of "..._I123 (1).dcm"
         return found and found[1]
 
     @property
@@ -148,21 +164,24 @@ def import_pydicom():
 
 
 def folder_of(files: Sequence[Path]) -> Path:
-    """What to call a series in messages: the file if it is one, else the folder that holds all of them."""
+    """What to call a series in messages: the file if it is one, else the folder that holds all of
+    them.
+    """
     if len(files) == 1:
         return Path(files[0])
     return Path(os.path.commonpath([Path(file).parent for file in files]))
 
 
 def find_planes(files: Sequence[Path]) -> tuple[list[Plane], list[str]]:
-    """All planes in these files (folders are walked), in the order of the files' names, with remarks.
+    """All planes in these files (folders are walked), in the order of the files' names, with
+    remarks.
 
-    A DICOM file is known by its content. DICOMDIR, XML and text are passed over; without a preamble a file counts
-    when it has an SOP class and rows.
+    A DICOM file is known by its content. DICOMDIR, XML and text are passed over; without a preamble
+    a file counts when it has an SOP class and rows.
 
     Raises:
-        InputError: nothing found, with what lies there instead; or a file that should be an image and is empty,
-            unreadable or damaged.
+        InputError: nothing found, with what lies there instead; or a file that should be an image
+            and is empty, unreadable or damaged.
     """
     planes, others = [], []
     for file in sorted(set(_walk(files))):
@@ -178,10 +197,13 @@ def find_planes(files: Sequence[Path]) -> tuple[list[Plane], list[str]]:
     return planes, [f"files passed over that hold no DICOM image: {passed}"] if passed else []
 
 
-def choose_image(planes: list[Plane], modality: str | None, image_id: str | None, where: Path) -> list[Plane]:
+def choose_image(
+    planes: list[Plane], modality: str | None, image_id: str | None, where: Path
+) -> list[Plane]:
     """The planes of the one image that is wanted.
 
-    An image is what agrees in series, image id of the name, rows and columns, image type and echo time.
+    An image is what agrees in series, image id of the name, rows and columns, image type and echo
+    time.
 
     Args:
         modality: "MRI" or "PET", None for any.
@@ -189,7 +211,8 @@ def choose_image(planes: list[Plane], modality: str | None, image_id: str | None
         where: the series for messages.
 
     Raises:
-        InputError: no or more than one such image, or one that is colour, a mosaic or multi-frame of the old kind.
+        InputError: no or more than one such image, or one that is colour, a mosaic or multi-frame
+            of the old kind.
     """
     if image_id is not None:
         planes = _with_id(planes, image_id, where)
@@ -207,11 +230,17 @@ def choose_image(planes: list[Plane], modality: str | None, image_id: str | None
 
 
 def drop_copies(planes: list[Plane]) -> tuple[list[Plane], list[str]]:
-    """Leave out copies: the same SOPInstanceUID, position and bytes. A careless anonymizer's equal UIDs are kept."""
+    """Leave out copies: the same SOPInstanceUID, position and bytes. A careless anonymizer's equal
+    UIDs are kept.
+    """
     kept, seen = [], defaultdict(list)
     for plane in planes:
         same = seen[plane.text("SOPInstanceUID"), plane.frame, plane.text("ImagePositionPatient")]
-        if not any(filecmp.cmp(plane.file, other.file, shallow=False) for other in same if other.file != plane.file):
+        if not any(
+            filecmp.cmp(plane.file, other.file, shallow=False)
+            for other in same
+            if other.file != plane.file
+        ):
             same.append(plane)
             kept.append(plane)
     copies = len(planes) - len(kept)
@@ -232,7 +261,9 @@ def _walk(files: Sequence[Path]) -> Iterator[Path]:
 
 
 def _refuse_folder(error: OSError) -> None:
-    raise InputError(error.filename, f"cannot be read ({error.strerror})", "make it readable") from error
+    raise InputError(
+        error.filename, f"cannot be read ({error.strerror})", "make it readable"
+    ) from error
 
 
 def _read_header(file: Path) -> "Dataset | None":
@@ -242,7 +273,8 @@ def _read_header(file: Path) -> "Dataset | None":
         with open(file, "rb") as stream:
             start = stream.read(132)
         marked = start[128:] == b"DICM"
-        # Without a preamble the first element is of group 2 or 8; asking first keeps pydicom off JPEGs and the like.
+        # Without a preamble the first element is of group 2 or 8; asking first keeps pydicom off
+        # JPEGs and the like.
         if not marked and start[:2] not in (b"\x02\0", b"\x08\0"):
             return None
         header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
@@ -250,15 +282,21 @@ def _read_header(file: Path) -> "Dataset | None":
     except FileNotFoundError as error:
         raise InputError(file, "no such file", "check the path") from error
     except OSError as error:
-        raise InputError(file, f"cannot be read ({error.strerror or 'cut short'})", DOWNLOAD_AGAIN) from error
+        raise InputError(
+            file, f"cannot be read ({error.strerror or 'cut short'})", DOWNLOAD_AGAIN
+        ) from error
     except Exception as error:  # whatever a damaged file provokes
         if marked:
-            raise InputError(file, "the DICOM header is damaged or cut short", DOWNLOAD_AGAIN) from error
+            raise InputError(
+                file, "the DICOM header is damaged or cut short", DOWNLOAD_AGAIN
+            ) from error
         return None
 
 
 def _refuse_broken(file: Path, header: "Dataset | None") -> None:
-    """A file that holds no image and should: missing it could cost the last slice without leaving a gap."""
+    """A file that holds no image and should: missing it could cost the last slice without leaving a
+    gap.
+    """
     image = file.suffix.lower() in _DICOM_SUFFIXES
     if file.stat().st_size == 0 and (image or not file.suffix):
         raise InputError(file, "the file is empty", DOWNLOAD_AGAIN)
@@ -291,12 +329,18 @@ def _refuse_nothing(where: Path, others: list[tuple[Path, "Dataset | None"]]) ->
     for file, header in others:
         if header is None:
             refuse_foreign(file)
-    reports = {_class_name(header) for file, header in others if header is not None and not _is_directory(file, header)}
+    reports = {
+        _class_name(header)
+        for file, header in others
+        if header is not None and not _is_directory(file, header)
+    }
     if reports:
         problem = f"no slice position: not an image series ({', '.join(sorted(reports))})"
         raise InputError(where, problem, "choose another series")
     if any(_is_directory(file, header) for file, header in others):
-        raise InputError(where, "there is a DICOMDIR and no image", "copy the folders that it names as well")
+        raise InputError(
+            where, "there is a DICOMDIR and no image", "copy the folders that it names as well"
+        )
     raise InputError(where, "no DICOM file", "check the download")
 
 
@@ -324,14 +368,19 @@ def _class_name(header: "Dataset") -> str:
 def _planes_in(file: Path, header: "Dataset") -> list[Plane]:
     """The planes of one file."""
     whole = Plane(file, header)
-    own, shared = whole.get("PerFrameFunctionalGroupsSequence"), whole.get("SharedFunctionalGroupsSequence")
+    own, shared = (
+        whole.get("PerFrameFunctionalGroupsSequence"),
+        whole.get("SharedFunctionalGroupsSequence"),
+    )
     if own is None:
         return [whole]
     promised = whole.number("NumberOfFrames")
     if promised != len(own):
         problem = f"it promises {promised or 0:g} frames and describes {len(own)}"
         raise InputError(file, problem, DOWNLOAD_AGAIN)
-    return [Plane(file, header, index, (item, shared and shared[0])) for index, item in enumerate(own)]
+    return [
+        Plane(file, header, index, (item, shared and shared[0])) for index, item in enumerate(own)
+    ]
 
 
 def _empty(value: object) -> bool:
@@ -354,7 +403,11 @@ def _with_id(planes: list[Plane], image_id: str, where: Path) -> list[Plane]:
     wanted = [plane for plane in planes if plane.image_id == image_id]
     named = sorted({plane.image_id for plane in planes} - {None})
     if not wanted and named:
-        raise InputError(where, f"no file of image {image_id} (there is {', '.join(named)})", "check the image id")
+        raise InputError(
+            where,
+            f"no file of image {image_id} (there is {', '.join(named)})",
+            "check the image id",
+        )
     return wanted or planes
 
 
@@ -364,7 +417,9 @@ def _with_modality(planes: list[Plane], modality: str, where: Path) -> list[Plan
     wanted = [plane for plane in planes if plane.text("Modality") in (expected, "")]
     if not wanted:
         found = ", ".join(sorted({plane.text("Modality") for plane in planes}))
-        raise InputError(where, f"its modality is {found}, not {expected}", f"choose the {modality} series")
+        raise InputError(
+            where, f"its modality is {found}, not {expected}", f"choose the {modality} series"
+        )
     return wanted
 
 
@@ -391,11 +446,17 @@ def _refuse_kind(plane: Plane) -> None:
     photometric = plane.text("PhotometricInterpretation")
     samples = plane.number("SamplesPerPixel")
     if samples not in (None, 1) or (photometric and not photometric.startswith("MONOCHROME")):
-        raise InputError(plane.file, f"its pixels are colour ({photometric})", "choose the original series")
+        raise InputError(
+            plane.file, f"its pixels are colour ({photometric})", "choose the original series"
+        )
     if photometric == "MONOCHROME1":
-        raise InputError(plane.file, "its grey values are inverted (MONOCHROME1)", "choose the original series")
+        raise InputError(
+            plane.file, "its grey values are inverted (MONOCHROME1)", "choose the original series"
+        )
     if "MOSAIC" in itertools.chain(plane.kind, _texts(plane.get("ImageType"))):
-        raise InputError(plane.file, "fMRI or diffusion mosaic, not a T1 volume", "choose the T1 series")
+        raise InputError(
+            plane.file, "fMRI or diffusion mosaic, not a T1 volume", "choose the T1 series"
+        )
     if not plane.items and (plane.number("NumberOfFrames") or 1) > 1:
         frames = plane.number("NumberOfFrames")
         problem = f"{frames:g} frames without a description of each (old nuclear medicine style)"

@@ -1,7 +1,9 @@
-"""From one scan of a download to one 3-D volume: DICOM or NIfTI, static or dynamic, with strict checks.
+"""From one scan of a download to one 3-D volume: DICOM or NIfTI, static or dynamic, with strict
+checks.
 
-`data.volume.read_volume` takes what a careful user hands over and says in a notice what it assumed. Preparation works
-through thousands of files that nobody has looked at, so here an assumption is an error with the option that allows it.
+`data.volume.read_volume` takes what a careful user hands over and says in a notice what it assumed.
+Preparation works through thousands of files that nobody has looked at, so here an assumption is an
+error with the option that allows it.
 """
 
 import math
@@ -25,7 +27,9 @@ LEAST_VIEW_MM, MOST_VIEW_MM = 100.0, 500.0
 LEAST_VOXEL_MM, MOST_VOXEL_MM = 0.3, 8.0
 MOST_NEGATIVE = 0.01  # of an MRI's maximum
 SPIKE = 50  # times the 99.9 percentile
-FULL_END = 0.6  # an MRI's end slice with this part of the fullest slice's tissue may not be the true end
+FULL_END = (
+    0.6  # an MRI's end slice with this part of the fullest slice's tissue may not be the true end
+)
 
 _FILL = "repair these voxels or pass --fill-nonfinite"
 _COREGISTERED = re.compile(r"co-?reg", re.IGNORECASE)
@@ -38,7 +42,8 @@ class Loaded:
     """A scan as one volume.
 
     Attributes:
-        volume: (X, Y, Z) float32, RAS+; finite; a PET may hold values below 0, which belong at 0 in the result.
+        volume: (X, Y, Z) float32, RAS+; finite; a PET may hold values below 0, which belong at 0 in
+            the result.
         frames: how many it was made of.
         units: of a PET, as its DICOM headers name them; "" when unknown.
         notes: what the user should know, one line each.
@@ -69,7 +74,9 @@ class Allowed:
 
 @dataclass(frozen=True, eq=False)
 class _Frames:
-    """All frames of a scan on one grid: RAS+ arrays (X, Y, Z), with the first one's volume to put the result in."""
+    """All frames of a scan on one grid: RAS+ arrays (X, Y, Z), with the first one's volume to put
+    the result in.
+    """
 
     arrays: list[np.ndarray]
     grid: Volume
@@ -78,20 +85,22 @@ class _Frames:
     notes: list[str]
 
 
-def load_scan(scan: Scan, align_frames: AlignFrames | None = None, allowed: Allowed | None = None) -> Loaded:
+def load_scan(
+    scan: Scan, align_frames: AlignFrames | None = None, allowed: Allowed | None = None
+) -> Loaded:
     """Read a scan, average its frames, and check that it is a volume of a head.
 
     The frames of a dynamic PET are averaged, weighted by their duration.
 
     Args:
         scan: its files; several NIfTI files are frames.
-        align_frames: (frames, affine) -> frames, brings the frames of a raw dynamic PET together before they are
-            averaged; not called for images that are described as co-registered.
+        align_frames: (frames, affine) -> frames, brings the frames of a raw dynamic PET together
+            before they are averaged; not called for images that are described as co-registered.
         allowed: what is not to be an error.
 
     Raises:
-        InputError: the scan cannot be read or converted right, is no volume of a head, or holds values that cannot
-            be used; one line that names the file or the series.
+        InputError: the scan cannot be read or converted right, is no volume of a head, or holds
+            values that cannot be used; one line that names the file or the series.
     """
     allowed = allowed or Allowed()
     frames = _from_dicom(scan) if scan.format == "dicom" else _from_nifti(scan, allowed)
@@ -115,8 +124,8 @@ def check_head(source: object, shape: Sequence[int], affine: np.ndarray, modalit
         modality: "MRI" or "PET"; a PET scanner's ring is wider than any head.
 
     Raises:
-        InputError: fewer than 16 slices, voxels outside 0.3 to 8 mm, or a field of view below 100 mm or above 500 mm
-            (PET 1000).
+        InputError: fewer than 16 slices, voxels outside 0.3 to 8 mm, or a field of view below 100
+            mm or above 500 mm (PET 1000).
     """
     if len(shape) != 3 or min(shape) < LEAST_SLICES:
         sides = " x ".join(str(side) for side in shape)
@@ -127,11 +136,15 @@ def check_head(source: object, shape: Sequence[int], affine: np.ndarray, modalit
     if views.min() < LEAST_VIEW_MM or views.max() > most:
         worst = views.max() if views.max() > most else views.min()
         problem = f"field of view {worst:.4g} mm (a head needs {LEAST_VIEW_MM:g} to {most:g})"
-        raise InputError(source, problem, "are the units wrong? choose another image or correct the header")
+        raise InputError(
+            source, problem, "are the units wrong? choose another image or correct the header"
+        )
     if sides.min() < LEAST_VOXEL_MM or sides.max() > MOST_VOXEL_MM:
         shown = " x ".join(f"{side:.4g}" for side in sides)
         problem = f"voxels of {shown} mm ({LEAST_VOXEL_MM:g} to {MOST_VOXEL_MM:g} are usual)"
-        raise InputError(source, problem, "are the units wrong? choose another image or correct the header")
+        raise InputError(
+            source, problem, "are the units wrong? choose another image or correct the header"
+        )
 
 
 # DICOM -------------------------------------------------------------------------------------------
@@ -142,7 +155,9 @@ def _from_dicom(scan: Scan) -> _Frames:
     series = read_series(scan.files, scan.modality, scan.image_id, scan.description)
     if scan.modality == "MRI":
         if series.frames > 1:
-            raise InputError(scan.where, f"{series.frames} volumes, not one", "choose the T1 series")
+            raise InputError(
+                scan.where, f"{series.frames} volumes, not one", "choose the T1 series"
+            )
         if scan.matrix_z is not None and scan.matrix_z != series.slices:
             problem = f"{series.slices} of {scan.matrix_z} slices (Matrix Z of its XML)"
             raise InputError(scan.where, problem, "download the series again")
@@ -150,11 +165,15 @@ def _from_dicom(scan: Scan) -> _Frames:
     notes = [*series.notes, *_full_ends(scan, series)]
     arrays = [series.array] if series.frames == 1 else list(np.moveaxis(series.array, 3, 0))
     grid = _in_memory(arrays[0], series.affine, scan.where)
-    return _Frames(arrays, grid, series.frame_durations or scan.frame_durations, series.units, notes)
+    return _Frames(
+        arrays, grid, series.frame_durations or scan.frame_durations, series.units, notes
+    )
 
 
 def _full_ends(scan: Scan, series: Series) -> list[str]:
-    """Remark on an MRI whose end slice is full of tissue where nothing says how many slices there should be."""
+    """Remark on an MRI whose end slice is full of tissue where nothing says how many slices there
+    should be.
+    """
     if scan.modality != "MRI" or scan.matrix_z is not None:
         return []
     slices = np.moveaxis(series.array, series.slice_axis, 0)
@@ -162,7 +181,9 @@ def _full_ends(scan: Scan, series: Series) -> list[str]:
     full = tissue[[0, -1]].max() / tissue.max() if tissue.max() else 0
     if full <= FULL_END:
         return []
-    return [f"an end slice holds {full:.0%} of the tissue of the fullest: end slices may be missing"]
+    return [
+        f"an end slice holds {full:.0%} of the tissue of the fullest: end slices may be missing"
+    ]
 
 
 def _in_memory(array: np.ndarray, affine: np.ndarray, path: Path) -> Volume:
@@ -195,7 +216,10 @@ def _from_nifti(scan: Scan, allowed: Allowed) -> _Frames:
         volumes = _read_nifti(file, scan.modality, allowed, notes)
         grid = grid or volumes[0]
         shape = grid.array.shape
-        if volumes[0].array.shape != shape or corner_distance(shape, volumes[0].affine, grid.affine) > 0.1:
+        if (
+            volumes[0].array.shape != shape
+            or corner_distance(shape, volumes[0].affine, grid.affine) > 0.1
+        ):
             problem = f"not on the grid of the first frame, {scan.files[0].name}"
             raise InputError(file, problem, "keep the frames of one scan in the folder")
         arrays += [volume.array for volume in volumes]
@@ -212,7 +236,12 @@ def _read_nifti(file: Path, modality: str, allowed: Allowed, notes: list[str]) -
     check_head(file, shape[:3], affine, modality)
     notes += remarks(header, shape)
     oriented = max(int(header["sform_code"]), int(header["qform_code"])) > 0
-    if math.prod(shape[3:]) == 1 and oriented and allowed.prefer is None and not allowed.fill_nonfinite:
+    if (
+        math.prod(shape[3:]) == 1
+        and oriented
+        and allowed.prefer is None
+        and not allowed.fill_nonfinite
+    ):
         try:
             return [read_volume(file)]
         except InputError as error:
@@ -222,22 +251,29 @@ def _read_nifti(file: Path, modality: str, allowed: Allowed, notes: list[str]) -
     return _read_frames(file, header, shape, affine)
 
 
-def _holds_nonfinite(file: Path, header: nib.Nifti1Header, shape: tuple[int, ...], affine: np.ndarray) -> bool:
+def _holds_nonfinite(
+    file: Path, header: nib.Nifti1Header, shape: tuple[int, ...], affine: np.ndarray
+) -> bool:
     """Whether NaN or infinity is what keeps a file from being used; asked only when it was refused."""
     try:
-        return not all(np.isfinite(frame.array).all() for frame in _read_frames(file, header, shape, affine))
+        return not all(
+            np.isfinite(frame.array).all() for frame in _read_frames(file, header, shape, affine)
+        )
     except InputError:
         return False
 
 
-def _read_frames(file: Path, header: nib.Nifti1Header, shape: tuple[int, ...], affine: np.ndarray) -> list[Volume]:
+def _read_frames(
+    file: Path, header: nib.Nifti1Header, shape: tuple[int, ...], affine: np.ndarray
+) -> list[Volume]:
     """Each frame of a file as an RAS+ volume under `affine`; values are not looked at."""
     stored = read_stored(file, header, shape).reshape(*shape[:3], -1)
     orientation = io_orientation(affine)
     in_order = affine @ inv_ornt_aff(orientation, shape[:3])
     frames = np.moveaxis(apply_orientation(stored, orientation), 3, 0)
     return [
-        Volume(np.ascontiguousarray(frame), in_order, header, affine, shape[:3], orientation, file) for frame in frames
+        Volume(np.ascontiguousarray(frame), in_order, header, affine, shape[:3], orientation, file)
+        for frame in frames
     ]
 
 
@@ -245,7 +281,9 @@ def _read_frames(file: Path, header: nib.Nifti1Header, shape: tuple[int, ...], a
 
 
 def _usable(scan: Scan, array: np.ndarray, allowed: Allowed, notes: list[str]) -> np.ndarray:
-    """A frame with NaN and infinity at 0, if that is allowed; else they are refused, and so are blank frames."""
+    """A frame with NaN and infinity at 0, if that is allowed; else they are refused, and so are
+    blank frames.
+    """
     wrong = int((~np.isfinite(array)).sum())
     if wrong and allowed.fill_nonfinite:
         notes.append(f"{wrong} voxels that were NaN or infinite set to 0")
@@ -254,15 +292,21 @@ def _usable(scan: Scan, array: np.ndarray, allowed: Allowed, notes: list[str]) -
     return array
 
 
-def _average(scan: Scan, frames: _Frames, align_frames: AlignFrames | None, allowed: Allowed) -> np.ndarray:
+def _average(
+    scan: Scan, frames: _Frames, align_frames: AlignFrames | None, allowed: Allowed
+) -> np.ndarray:
     """The mean of the frames in float32, weighted by duration; aligned first when they are raw."""
     count, durations = len(frames.arrays), frames.durations
     if durations is None and not allowed.average_frames:
         problem = f"{count} frames of unknown duration"
         raise InputError(scan.where, problem, "average them as equally long with --average-frames")
-    if durations is not None and (len(durations) != count or not all(0 < length < math.inf for length in durations)):
+    if durations is not None and (
+        len(durations) != count or not all(0 < length < math.inf for length in durations)
+    ):
         shown = ", ".join(f"{length:g}" for length in durations)
-        raise InputError(scan.where, f"{count} frames with durations of {shown} s", "correct FrameDuration")
+        raise InputError(
+            scan.where, f"{count} frames with durations of {shown} s", "correct FrameDuration"
+        )
     arrays = frames.arrays
     align = align_frames is not None and not _COREGISTERED.search(scan.description)
     if align:
@@ -281,7 +325,9 @@ def _check_range(scan: Scan, array: np.ndarray, notes: list[str]) -> None:
     lowest, highest = float(array.min()), float(array.max())
     usual = float(np.percentile(array, 99.9))
     if usual > 0 and highest > SPIKE * usual:
-        notes.append(f"the maximum is {highest / usual:.0f} times the 99.9 percentile: clipped for registration")
+        notes.append(
+            f"the maximum is {highest / usual:.0f} times the 99.9 percentile: clipped for registration"
+        )
     if lowest >= 0:
         return
     if scan.modality == "MRI" and lowest < -MOST_NEGATIVE * max(highest, 0):

@@ -7,7 +7,14 @@ from benchmarks import alignment
 from preparation.align.pose import Pose
 from preparation.align.template import BrainFit
 
-GOOD = {"start": "com", "rotation_deg": 3.0, "nmi_brain": 1.07, "nmi_mirrored": 1.06, "contrast": 3.5, "fov_cover": 1.0}
+GOOD = {
+    "start": "com",
+    "rotation_deg": 3.0,
+    "nmi_brain": 1.07,
+    "nmi_mirrored": 1.06,
+    "contrast": 3.5,
+    "fov_cover": 1.0,
+}
 
 
 @pytest.fixture
@@ -22,7 +29,9 @@ def replaced(monkeypatch):
 
         monkeypatch.setattr(alignment, "load_template", lambda path: None)
         monkeypatch.setattr(alignment, "find_brain", brain)
-        monkeypatch.setattr(alignment, "find_pose", lambda *args, **options: Pose(np.eye(4), "com", 3.0))
+        monkeypatch.setattr(
+            alignment, "find_pose", lambda *args, **options: Pose(np.eye(4), "com", 3.0)
+        )
         monkeypatch.setattr(alignment, "measure", lambda *args: dict(figures))
 
     return replace
@@ -35,10 +44,14 @@ def cells(out: str, name: str) -> list[str]:
 
 def test_errors_are_those_of_the_misalignment(replaced, capsys):
     replaced(GOOD)
-    assert alignment.main(["--synthetic", "1", "--voxel-mm", "8", "--count", "3", "--hard", "0"]) == 0
+    assert (
+        alignment.main(["--synthetic", "1", "--voxel-mm", "8", "--count", "3", "--hard", "0"]) == 0
+    )
     out = capsys.readouterr().out
     for how in ("moved", "resampled"):
-        count, before, mean, worst_mean, worst, flagged, _ = map(float, cells(out, f"synthetic 1, {how}"))
+        count, before, mean, worst_mean, worst, flagged, _ = map(
+            float, cells(out, f"synthetic 1, {how}")
+        )
         # Nothing was undone, so the error is what it was before: 5 to 15 mm, and as many degrees.
         assert (count, flagged) == (3, 0)
         assert mean == pytest.approx(before, abs=0.06) and 5 < mean < worst_mean < worst < 40
@@ -59,7 +72,9 @@ def test_what_passes_silently_is_said(replaced, capsys):
 
 def test_flags_are_enough(replaced, capsys):
     replaced(GOOD | {"contrast": 1.0})
-    assert alignment.main(["--synthetic", "1", "--voxel-mm", "8", "--count", "0", "--hard", "1"]) == 0
+    assert (
+        alignment.main(["--synthetic", "1", "--voxel-mm", "8", "--count", "0", "--hard", "1"]) == 0
+    )
     out = capsys.readouterr().out
     assert cells(out, "synthetic 1: pure noise")[0] == "flagged"
     assert out.splitlines()[-1] == "0 passed silently"

@@ -6,7 +6,18 @@ import sys
 import pytest
 import torch
 
-from benchmarks import ablation, blend_conv, counting, epoch, gpu, measure, methods, operations, scaling, step
+from benchmarks import (
+    ablation,
+    blend_conv,
+    counting,
+    epoch,
+    gpu,
+    measure,
+    methods,
+    operations,
+    scaling,
+    step,
+)
 from models import dc2fusion
 
 
@@ -44,13 +55,17 @@ def here(monkeypatch):
 def test_step(monkeypatch, capsys, here):
     monkeypatch.setattr(step, "matrix_rate", lambda *_: 1e11)
     monkeypatch.setattr(step, "copy_bandwidth", lambda *_: 1e10)
-    lines = run(monkeypatch, capsys, step, "--size", 34, "--embed-dim", 24, "--operations", "--steps", 2)
+    lines = run(
+        monkeypatch, capsys, step, "--size", 34, "--embed-dim", 24, "--operations", "--steps", 2
+    )
     for row in ("forward seconds", "forward GiB", "step seconds", "step GiB"):
         plain, fast, ratio = cells(lines, row)
         assert ratio == pytest.approx(plain / fast, rel=0.02)
     for row in ("plain forward", "fast step"):
         line = next(line for line in lines if line.startswith(f"| {row} |")).split("|")
-        seconds_line = next(line for line in lines if line.startswith(f"| {row.split()[1]} seconds |")).split("|")
+        seconds_line = next(
+            line for line in lines if line.startswith(f"| {row.split()[1]} seconds |")
+        ).split("|")
         elapsed = float(seconds_line[2 if row.startswith("plain") else 3])
         assert float(line[3]) == pytest.approx(float(line[2]) / elapsed, rel=0.02)
         assert line[4].strip().endswith("%") and line[7].strip().endswith("%")
@@ -75,12 +90,16 @@ def test_powers_of_cost():
 def test_epoch(monkeypatch, capsys, here):
     flags = ("--size", 34, "--subjects", 2, "--workers", 0, "--epochs", 1)
     lines = run(monkeypatch, capsys, epoch, *flags)
-    (loading,), (repeated,), (ratio,) = (cells(lines, row) for row in ("with loading", "one repeated batch", "ratio"))
+    (loading,), (repeated,), (ratio,) = (
+        cells(lines, row) for row in ("with loading", "one repeated batch", "ratio")
+    )
     assert ratio == pytest.approx(loading / repeated, rel=0.02)
 
 
 def test_a_repeated_batch_is_augmented_once(monkeypatch, capsys, here):
-    """Where the training's device augments, as a GPU does: an epoch without data has to be without that."""
+    """Where the training's device augments, as a GPU does: an epoch without data has to be without
+    that.
+    """
     build, finished = epoch.build_trainer, []
 
     def build_deferred(*arguments):
@@ -97,7 +116,13 @@ def test_a_repeated_batch_is_augmented_once(monkeypatch, capsys, here):
 
     monkeypatch.setattr(epoch, "build_trainer", build_deferred)
     run(monkeypatch, capsys, epoch, "--size", 34, "--subjects", 2, "--workers", 1, "--epochs", 1)
-    assert finished == [0, 0, 0, 1, 1]  # the one to repeat, the epoch that starts the workers, the one with loading
+    assert finished == [
+        0,
+        0,
+        0,
+        1,
+        1,
+    ]  # the one to repeat, the epoch that starts the workers, the one with loading
 
 
 def test_losses_are_those_of_a_head(monkeypatch, here):
@@ -122,10 +147,14 @@ def test_losses_are_those_of_a_head(monkeypatch, here):
 
 
 def test_failed_process_is_explained_by_its_exception(capfd):
-    with pytest.raises(RuntimeError, match="^timeit ended with status 1: ZeroDivisionError: division by zero$"):
+    with pytest.raises(
+        RuntimeError, match="^timeit ended with status 1: ZeroDivisionError: division by zero$"
+    ):
         measure.run_module("timeit", "1 / 0")
     assert "Traceback" in capfd.readouterr().err
-    with pytest.raises(RuntimeError, match="^json.tool ended with status 2: .*unrecognized arguments: --nonsense$"):
+    with pytest.raises(
+        RuntimeError, match="^json.tool ended with status 2: .*unrecognized arguments: --nonsense$"
+    ):
         measure.run_module("json.tool", "--nonsense")
     assert measure.run_module("timeit", "--number", "1", "pass").startswith("1 loop")
 
@@ -135,7 +164,9 @@ def figures(monkeypatch):
     """What benchmarks.gpu measures, given out at once; the ceilings fail for bfloat16."""
 
     def measured(arguments, path):
-        seconds = {"forward": 4.0, "step": 12.0} if path == "plain" else {"forward": 0.5, "step": 1.0}
+        seconds = (
+            {"forward": 4.0, "step": 12.0} if path == "plain" else {"forward": 0.5, "step": 1.0}
+        )
         by_kind = {name: {"GELU": value} for name, value in seconds.items()}
         return {
             "seconds": seconds,
@@ -148,7 +179,11 @@ def figures(monkeypatch):
     def ceilings(args):
         if args.dtype == "bfloat16":
             raise ValueError("no kernel image\nlong story")
-        return {"flops": 1e12, "matrix rate": {"float32": 4e12, "tf32": 8e12}[args.dtype], "bandwidth": 1e12}
+        return {
+            "flops": 1e12,
+            "matrix rate": {"float32": 4e12, "tf32": 8e12}[args.dtype],
+            "bandwidth": 1e12,
+        }
 
     monkeypatch.setattr(gpu, "agreement", lambda *_: {"forward": 1e-6})
     monkeypatch.setattr(step, "measure_apart", measured)
@@ -168,7 +203,11 @@ def test_gpu_script_names_what_failed_and_goes_on(monkeypatch, capsys, here, fig
     assert lines[-1] == "failed: ceilings, bfloat16: no kernel image"
     report = (tmp_path / "report.md").read_text()
     assert "## step, by kind of operation" in report and "text of benchmarks.epoch" in report
-    assert (tmp_path / "losses.csv").read_text().splitlines() == ["step,float32,bfloat16", "1,3,3", "2,2,2"]
+    assert (tmp_path / "losses.csv").read_text().splitlines() == [
+        "step,float32,bfloat16",
+        "1,3,3",
+        "2,2,2",
+    ]
 
 
 def test_gpu_script_measures_each_configuration_by_the_ceiling_of_its_type(
@@ -184,7 +223,9 @@ def test_gpu_script_measures_each_configuration_by_the_ceiling_of_its_type(
     assert not any("bfloat16" in name for name in fractions)
 
 
-def test_gpu_script_keeps_what_it_measured_when_it_is_stopped(monkeypatch, capsys, here, figures, tmp_path):
+def test_gpu_script_keeps_what_it_measured_when_it_is_stopped(
+    monkeypatch, capsys, here, figures, tmp_path
+):
     def stopped(_):
         raise KeyboardInterrupt
 
@@ -192,11 +233,16 @@ def test_gpu_script_keeps_what_it_measured_when_it_is_stopped(monkeypatch, capsy
     with pytest.raises(KeyboardInterrupt):
         run(monkeypatch, capsys, gpu, "--device", "cpu", "--out", tmp_path)
     assert "fast bfloat16" in (tmp_path / "report.md").read_text()
-    assert json.loads((tmp_path / "figures.json").read_text())["curves"] == {"float32": [3, 2], "bfloat16": [3, 2]}
+    assert json.loads((tmp_path / "figures.json").read_text())["curves"] == {
+        "float32": [3, 2],
+        "bfloat16": [3, 2],
+    }
 
 
 def test_flops_are_those_of_the_products():
-    """Of the 1x1x1 layers and convolutions of a network whose every other side is known: doubling E."""
+    """Of the 1x1x1 layers and convolutions of a network whose every other side is known: doubling
+    E.
+    """
     small, large = (counting.network_flops(embed_dim, 32) for embed_dim in (24, 48))
     assert 2 < large / small < 4  # convolutions by channel grow with E, products with its square
     assert counting.network_flops(24, 64) / small == pytest.approx(8, rel=0.05)
@@ -209,8 +255,14 @@ def test_traffic_counts_what_is_read_and_written():
 
 
 def test_kinds_of_operations():
-    assert operations.kind("aten::mkldnn_convolution", [[1, 96, 9, 9, 9], [96, 1, 7, 7, 7]]) == "depthwise convolutions"
-    assert operations.kind("aten::mkldnn_convolution", [[1, 1, 9, 9, 9], [96, 1, 4, 4, 4]]) != "matrix products"
+    assert (
+        operations.kind("aten::mkldnn_convolution", [[1, 96, 9, 9, 9], [96, 1, 7, 7, 7]])
+        == "depthwise convolutions"
+    )
+    assert (
+        operations.kind("aten::mkldnn_convolution", [[1, 1, 9, 9, 9], [96, 1, 4, 4, 4]])
+        != "matrix products"
+    )
     assert operations.kind("aten::addmm", []) == "matrix products"
     assert operations.kind("aten::gelu_backward", []) == "GELU"
 
@@ -218,8 +270,14 @@ def test_kinds_of_operations():
 def test_ablation_row(tmp_path):
     (tmp_path / "losses.csv").write_text("epoch,loss/total\n1,3\n2,2\n")
     (tmp_path / "done").write_text("0")
-    rows = [f"2,dc2fusion,{m}_{s},{v},0,1" for m, v in (("psnr", 20), ("ssim", 0.5)) for s in ("mri", "pet")]
-    (tmp_path / "scores.csv").write_text("\n".join(["epoch,method,score,mean,sd,n", "2,average,psnr_mri,9,0,1", *rows]))
+    rows = [
+        f"2,dc2fusion,{m}_{s},{v},0,1"
+        for m, v in (("psnr", 20), ("ssim", 0.5))
+        for s in ("mri", "pet")
+    ]
+    (tmp_path / "scores.csv").write_text(
+        "\n".join(["epoch,method,score,mean,sd,n", "2,average,psnr_mri,9,0,1", *rows])
+    )
     assert ablation.row("paper", tmp_path, 3) == "| paper | 3 | 2.5 | 20 | 20 | 0.5 | 0.5 | yes |"
 
 

@@ -59,7 +59,9 @@ def test_finishing_later_gives_the_same_pair(cohort):
         assert raw["name"] == expected["name"] and raw["index"] == 1
         for key in ("mri", "pet"):
             assert torch.equal(finished[key], expected[key])
-        changed += not torch.equal(finished["mri"], now.rescale({"mri": raw["mri"], "pet": raw["pet"]})["mri"])
+        changed += not torch.equal(
+            finished["mri"], now.rescale({"mri": raw["mri"], "pet": raw["pet"]})["mri"]
+        )
     assert changed, "nothing was augmented in six epochs"
 
 
@@ -119,7 +121,9 @@ def test_a_damaged_cache_file_is_made_again(cohort, tmp_path):
 
 
 def test_augmentation_does_not_depend_on_the_place_in_the_list(cohort):
-    forwards, backwards = (PairDataset(order, size=36, augment=True) for order in (cohort, cohort[::-1]))
+    forwards, backwards = (
+        PairDataset(order, size=36, augment=True) for order in (cohort, cohort[::-1])
+    )
     for epoch in range(3):
         assert torch.equal(forwards[epoch, 0]["mri"], backwards[epoch, len(cohort) - 1]["mri"])
 
@@ -127,11 +131,15 @@ def test_augmentation_does_not_depend_on_the_place_in_the_list(cohort):
 def loaded(cohort, workers: int, epochs: int = 2) -> dict:
     dataset = PairDataset(cohort, size=36, augment=True, seed=7)
     sampler = EpochSampler(len(dataset), seed=7, shuffle=True)
-    loader = DataLoader(dataset, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
+    loader = DataLoader(
+        dataset, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
+    )
     batches = {}
     for epoch in range(epochs):
         sampler.epoch = epoch
-        batches |= {(epoch, place, b["name"][0]): b["mri"].sum().item() for place, b in enumerate(loader)}
+        batches |= {
+            (epoch, place, b["name"][0]): b["mri"].sum().item() for place, b in enumerate(loader)
+        }
     return batches
 
 

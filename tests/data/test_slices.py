@@ -1,4 +1,6 @@
-"""Slices for the 2-D methods: the same slices that fusing a volume shows them, drawn without reading volumes."""
+"""Slices for the 2-D methods: the same slices that fusing a volume shows them, drawn without
+reading volumes.
+"""
 
 import numpy as np
 import pytest
@@ -23,7 +25,9 @@ def slices(cohort):
     """Function (**options) -> data set of the slices of two subjects."""
 
     def build(**options) -> SliceDataset:
-        dataset = SliceDataset(cohort, **{"view": slices_of, "size": SIZE, "cache": "memory", "seed": 7} | options)
+        dataset = SliceDataset(
+            cohort, **{"view": slices_of, "size": SIZE, "cache": "memory", "seed": 7} | options
+        )
         dataset.prepare("slices", show=False)
         return dataset
 
@@ -31,7 +35,9 @@ def slices(cohort):
 
 
 def shown(cohort, plane: str) -> list[torch.Tensor]:
-    """(S, 2, H, W) of each subject, from the volumes that the validation fuses; empty slices left out."""
+    """(S, 2, H, W) of each subject, from the volumes that the validation fuses; empty slices left
+    out.
+    """
     stacks = []
     for index in range(len(cohort)):
         item = PairDataset(cohort, size=SIZE)[0, index]
@@ -67,7 +73,10 @@ def test_patches_are_cut_from_both_sources_at_one_place_and_never_empty(slices):
     whole, patches = slices(), slices(patch=8)
     for epoch in range(3):
         for index in range(len(whole)):
-            pair, patch = (torch.cat([item["mri"], item["pet"]]) for item in (whole[0, index], patches[epoch, index]))
+            pair, patch = (
+                torch.cat([item["mri"], item["pet"]])
+                for item in (whole[0, index], patches[epoch, index])
+            )
             assert patch.shape == (2, 8, 8) and patch.any()
             places = pair.unfold(1, 8, 1).unfold(2, 8, 1).permute(1, 2, 0, 3, 4)
             assert (places == patch).flatten(2).all(dim=-1).any()
@@ -92,7 +101,10 @@ def test_workers_do_not_change_the_batches(slices):
     def loaded(workers: int) -> list[torch.Tensor]:
         dataset = slices(patch=8)
         sampler = EpochSampler(len(dataset), seed=7, shuffle=True)
-        return [batch["pet"] for batch in DataLoader(dataset, batch_size=5, sampler=sampler, num_workers=workers)]
+        return [
+            batch["pet"]
+            for batch in DataLoader(dataset, batch_size=5, sampler=sampler, num_workers=workers)
+        ]
 
     assert all(map(torch.equal, loaded(0), loaded(2)))
 

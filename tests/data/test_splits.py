@@ -80,7 +80,9 @@ class TestLists:
 
 
 class TestSelection:
-    cohort = Cohort(tuple(subject(f"s{n}") for n in range(4)), (LeftOut("half", "no PET"),), "published")
+    cohort = Cohort(
+        tuple(subject(f"s{n}") for n in range(4)), (LeftOut("half", "no PET"),), "published"
+    )
 
     def test_order_of_the_list(self):
         assert names(select(self.cohort, ["s3", "s0"], "list.txt")) == ["s3", "s0"]
@@ -134,7 +136,9 @@ class TestDisjoint:
     def test_shared(self):
         train = [subject("a"), subject("b_1", "b")]
         check_disjoint(train, [subject("c")], "val.txt")
-        refused(lambda: check_disjoint(train, [subject("a")], "val.txt"), "val.txt", "in training", "a")
+        refused(
+            lambda: check_disjoint(train, [subject("a")], "val.txt"), "val.txt", "in training", "a"
+        )
         refused(lambda: check_disjoint(train, [subject("b_2", "b")], "val.txt"), "val.txt", "b_2")
 
 
@@ -154,11 +158,15 @@ class TestWriting:
 
         monkeypatch.setattr(os, "replace", disk_full)
         path = tmp_path / "train.txt"
-        refused(lambda: write_split(tmp_path, [subject("b")], [subject("a")]), path, "No space left")
+        refused(
+            lambda: write_split(tmp_path, [subject("b")], [subject("a")]), path, "No space left"
+        )
         assert sorted(os.listdir(tmp_path)) == ["train.txt", "validation.txt"]
         assert read_list(path) == ["a"]
 
     def test_folder_is_a_file(self, tmp_path):
         (tmp_path / "run").write_text("x")
         path = tmp_path / "run" / "train.txt"
-        refused(lambda: write_split(tmp_path / "run", [subject("a")], []), path, "cannot be written")
+        refused(
+            lambda: write_split(tmp_path / "run", [subject("a")], []), path, "cannot be written"
+        )

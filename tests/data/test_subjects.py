@@ -138,7 +138,9 @@ class TestBids:
         assert "1 file not taken" in said and "sub-3_trc-PIB_pet.nii.gz: the tracer is PIB" in said
 
     def test_candidates_are_listed_or_chosen(self, touch):
-        root = touch(*bids("sub-0"), *bids("sub-1", "rec-acdyn_pet"), *bids("sub-1", "rec-acstat_pet"))
+        root = touch(
+            *bids("sub-0"), *bids("sub-1", "rec-acdyn_pet"), *bids("sub-1", "rec-acstat_pet")
+        )
         cohort = find_subjects(root)
         assert names(cohort.subjects) == ["sub-0"]
         listed = "sub-1_rec-acdyn_pet.nii.gz, sub-1_rec-acstat_pet.nii.gz"
@@ -155,7 +157,10 @@ class TestBids:
         touch("sub-1/anat/sub-1_run-1_T1w.nii.gz", "sub-1/anat/sub-1_run-2_T1w.nii.gz")
         (root / "sub-1/anat/sub-1_T1w.nii.gz").unlink()
         touch(*bids("sub-2", "run-2_pet"), *bids("sub-3", "run-1_pet"))
-        (subject, second), left = find_subjects(root, run=run).subjects, find_subjects(root, run=run)
+        (subject, second), left = (
+            find_subjects(root, run=run).subjects,
+            find_subjects(root, run=run),
+        )
         assert "run-2" in subject.mri.name and "run-02" in subject.pet.name
         assert second.name == "sub-2" and reason(left, "sub-3") == f"no FDG-PET with run-{run}"
         touch("sub-4/anat/sub-4_run-1_T1w.nii.gz", "sub-4/pet/sub-4_run-2_pet.nii.gz")
@@ -250,7 +255,9 @@ class TestTables:
         refused(lambda: read_pairs(path), path, *words)
 
     def test_columns_in_any_order(self, table):
-        path = table("subject,output,pet,mri\nanna,out/f.nii.gz,p.nii,m.nii\n\nben,,x/p.nii,x/m.nii\n")
+        path = table(
+            "subject,output,pet,mri\nanna,out/f.nii.gz,p.nii,m.nii\n\nben,,x/p.nii,x/m.nii\n"
+        )
         first, second = read_pairs(path)
         root = path.parent
         assert (first.mri, first.pet) == (root / "m.nii", root / "p.nii")
@@ -298,12 +305,16 @@ class TestTables:
         self.refused(table("mri,pet,subject\nm.nii,p.nii,../a\n"), "line 2", "'../a' has a path")
 
     def test_missing_files_all_at_once(self, table):
-        self.refused(table("mri,pet\nm.nii,q.nii\nn.nii,p.nii\n"), "line 2", "q.nii", "line 3", "n.nii")
+        self.refused(
+            table("mri,pet\nm.nii,q.nii\nn.nii,p.nii\n"), "line 2", "q.nii", "line 3", "n.nii"
+        )
         many = "".join(f"m{n}.nii,p{n}.nii\n" for n in range(4))
         self.refused(table("mri,pet\n" + many), "and 3 more")
 
     def test_twice(self, table):
-        self.refused(table("mri,pet\nm.nii,p.nii\nx/m.nii,p.nii\n"), "line 3: the subject m", "line 2")
+        self.refused(
+            table("mri,pet\nm.nii,p.nii\nx/m.nii,p.nii\n"), "line 3: the subject m", "line 2"
+        )
         text = "mri,pet,output,subject\nm.nii,p.nii,f.nii,a\nm.nii,p.nii,f.nii,b\n"
         self.refused(table(text), "line 3: the output", "line 2", "own output")
 

@@ -5,7 +5,16 @@ import pytest
 import torch
 from scipy import ndimage
 
-from data.transforms import KEYS, RECIPES, augmentation, deterministic, foreground, rescale, to_item, to_native
+from data.transforms import (
+    KEYS,
+    RECIPES,
+    augmentation,
+    deterministic,
+    foreground,
+    rescale,
+    to_item,
+    to_native,
+)
 from data.volume import read_volume
 
 
@@ -96,13 +105,19 @@ def draws(recipe: str, seeds: range) -> list[dict]:
 
 def test_augmentation_repeats_with_its_seed_and_changes_with_it():
     first, again = draws("paper", range(12)), draws("paper", range(12))
-    assert all(torch.equal(a[key], b[key]) for a, b in zip(first, again, strict=True) for key in KEYS)
+    assert all(
+        torch.equal(a[key], b[key]) for a, b in zip(first, again, strict=True) for key in KEYS
+    )
     assert len({float(item["mri"].sum()) for item in first}) > 6
 
 
 def test_pet_is_only_rotated_and_together_with_the_mri():
     original = ndimage.gaussian_filter(block_head(), 1).astype(np.float32)
-    unrotated = [item for item in draws("paper", range(40)) if np.array_equal(item["pet"][0].numpy(), original)]
+    unrotated = [
+        item
+        for item in draws("paper", range(40))
+        if np.array_equal(item["pet"][0].numpy(), original)
+    ]
     assert 20 <= len(unrotated) <= 36  # p = 0.9^3 = 0.73
     assert any(not np.array_equal(item["mri"][0].numpy(), original) for item in unrotated)
 

@@ -59,7 +59,9 @@ def plain(write_nifti, head, head_affine):
 class TestReading:
     @pytest.mark.parametrize("axcodes", ORIENTATIONS)
     @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-    def test_every_storage_order_gives_the_same_ras_volume(self, write_nifti, head, head_affine, axcodes, suffix):
+    def test_every_storage_order_gives_the_same_ras_volume(
+        self, write_nifti, head, head_affine, axcodes, suffix
+    ):
         read = read_volume(write_nifti("head" + suffix, head, head_affine, axcodes))
         assert read.array.dtype == np.float32 and read.array.flags.c_contiguous
         np.testing.assert_array_equal(read.array, head)
@@ -201,7 +203,9 @@ class TestRefusedFiles:
 
     def test_gzip_named_nii(self, write_nifti, head, head_affine):
         path = write_nifti("head.nii.gz", head, head_affine)
-        self.refused(path.rename(path.with_name("a.nii")), "gzip-compressed", "rename it to a.nii.gz")
+        self.refused(
+            path.rename(path.with_name("a.nii")), "gzip-compressed", "rename it to a.nii.gz"
+        )
 
     def test_plain_named_gz(self, plain):
         renamed = plain.rename(plain.with_name("a.nii.gz"))
@@ -340,7 +344,9 @@ class TestResampling:
         fine = oblique(np.diag([1.4, 1.2, 1.6, 1.0]), 10)
         fine[:3, 3] = -3, -2, -4
         reference = read_volume(write_nifti("r.nii", head[:8, :9, :7], fine, "LAS", codes=(2, 0)))
-        moving = read_volume(write_nifti("m.nii", self.linear(head_affine, head.shape), head_affine, "PSR"))
+        moving = read_volume(
+            write_nifti("m.nii", self.linear(head_affine, head.shape), head_affine, "PSR")
+        )
         result = resample_to(moving, reference)
         expected = self.linear(reference.affine, reference.array.shape)
         np.testing.assert_allclose(result.array, expected, atol=1e-4)
@@ -348,7 +354,9 @@ class TestResampling:
         assert result.affine is reference.affine and result.header is reference.header
 
     @pytest.mark.parametrize("order", [0, 1, 3])
-    def test_like_nibabel_inside_and_0_outside(self, write_nifti, head, head_affine, oblique, order):
+    def test_like_nibabel_inside_and_0_outside(
+        self, write_nifti, head, head_affine, oblique, order
+    ):
         head = np.pad(head, 8)  # far from the border both treat as outside
         target = oblique(head_affine, 12)
         target[:3, 3] += 5, -3, 2
@@ -356,7 +364,9 @@ class TestResampling:
         reference = read_volume(write_nifti("r.nii", head, target))
         result = resample_to(moving, reference, order).array
         image = nib.Nifti1Image(head, head_affine)
-        expected = nibabel.processing.resample_from_to(image, (head.shape, reference.affine), order=order).get_fdata()
+        expected = nibabel.processing.resample_from_to(
+            image, (head.shape, reference.affine), order=order
+        ).get_fdata()
         np.testing.assert_allclose(result, expected, atol=2e-3)
         assert expected.max() > 100
 
@@ -391,7 +401,9 @@ class TestPairs:
             assert word in str(caught.value)
 
     @pytest.mark.parametrize("axcodes", ORIENTATIONS)
-    def test_one_grid_in_any_order_is_left_alone(self, mri, write_nifti, head, head_affine, axcodes, capsys):
+    def test_one_grid_in_any_order_is_left_alone(
+        self, mri, write_nifti, head, head_affine, axcodes, capsys
+    ):
         noisy = head_affine + np.random.default_rng(1).normal(0, 1e-5, (4, 4))
         noisy[3] = 0, 0, 0, 1
         pet_path = write_nifti("pet.nii", head[::-1] * 2, noisy, axcodes, codes=(1, 0))
@@ -422,7 +434,9 @@ class TestPairs:
         away = head_affine.copy()
         away[:3, 3] += shift
         path = write_nifti("pet.nii", head + 1, away)
-        self.refused(mri, path, path, "the PET covers 0", "x -14..13", "register the PET", "mri.nii")
+        self.refused(
+            mri, path, path, "the PET covers 0", "x -14..13", "register the PET", "mri.nii"
+        )
 
     def test_pet_without_signal_in_the_field_of_view(self, mri, write_nifti, head, head_affine):
         away = head_affine.copy()
@@ -450,7 +464,9 @@ class TestPairs:
         np.testing.assert_array_equal(mri.array, head)
         np.testing.assert_array_equal(pet.array, np.maximum(head, 0))
         said = capsys.readouterr().err
-        assert "5 voxels below 0 count as background" in said and "5 voxels below 0 set to 0" in said
+        assert (
+            "5 voxels below 0 count as background" in said and "5 voxels below 0 set to 0" in said
+        )
 
     def test_the_same_file_twice_is_said(self, mri, capsys):
         read_pair(mri, mri)
@@ -475,7 +491,9 @@ class TestWriting:
 
     def test_scaled_int16_source_becomes_float32(self, write_nifti, tmp_path, head, head_affine):
         path = write_nifti("mri.nii", head.astype(np.int16), head_affine, "PSR", (1, 4))
-        change_header(path, scl_slope=0.1, scl_inter=-1, cal_max=900, aux_file=b"lookup", intent_code=3)
+        change_header(
+            path, scl_slope=0.1, scl_inter=-1, cal_max=900, aux_file=b"lookup", intent_code=3
+        )
         mri = read_volume(path)
         values = np.random.default_rng(2).random(head.shape, dtype=np.float32)
         write_like(tmp_path / "fused.nii", values, mri)
@@ -499,7 +517,9 @@ class TestWriting:
         image = nib.Nifti2Image(head, head_affine)
         image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"patient name"))
         nib.save(image, tmp_path / "mri.nii")
-        write_like(tmp_path / "new" / "deep" / "FUSED.NII.GZ", head, read_volume(tmp_path / "mri.nii"))
+        write_like(
+            tmp_path / "new" / "deep" / "FUSED.NII.GZ", head, read_volume(tmp_path / "mri.nii")
+        )
         written = tmp_path / "new" / "deep" / "FUSED.NII.GZ"
         content = gzip.decompress(written.read_bytes())
         assert content[4:8] == b"n+2\0" and b"patient name" not in content
@@ -522,7 +542,9 @@ class TestWriting:
         with pytest.raises(ValueError, match="NaN"):
             write_like(tmp_path / "a.nii", head * np.nan, read_volume(plain))
 
-    def test_a_failing_write_leaves_the_old_file_and_nothing_else(self, plain, tmp_path, head, monkeypatch):
+    def test_a_failing_write_leaves_the_old_file_and_nothing_else(
+        self, plain, tmp_path, head, monkeypatch
+    ):
         mri = read_volume(plain)
         write_like(tmp_path / "fused.nii", head, mri)
         before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}

@@ -37,7 +37,10 @@ def test_scipy_agrees_on_p_and_statistic(scores):
 
 
 def test_zero_differences_follow_pratt():
-    a, b = np.array([3.0, 1.0, 2.0, 5.0, 4.0, 6.5, 8.0]), np.array([3.0, 1.5, 2.2, 4.0, 4.0, 5.0, 6.0])
+    a, b = (
+        np.array([3.0, 1.0, 2.0, 5.0, 4.0, 6.5, 8.0]),
+        np.array([3.0, 1.5, 2.2, 4.0, 4.0, 5.0, 6.0]),
+    )
     got = compare(a, b)
     assert got.n == 7
     reference = stats.wilcoxon(a, b, zero_method="pratt")

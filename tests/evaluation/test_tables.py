@@ -29,17 +29,26 @@ ROWS += [Row("average", "average", True), Row("copy-mri", "copy of the MRI", Tru
 
 def parts(name, mri, pet):
     mri, pet = np.asarray(mri, float), np.asarray(pet, float)
-    return {name: (mri + pet) / 2, f"{name}_mri": mri, f"{name}_pet": pet, f"{name}_min": np.minimum(mri, pet)}
+    return {
+        name: (mri + pet) / 2,
+        f"{name}_mri": mri,
+        f"{name}_pet": pet,
+        f"{name}_min": np.minimum(mri, pet),
+    }
 
 
 @pytest.fixture
 def values():
     """Three participants; the copy has the largest mean in every score."""
     return {
-        "net_1": parts("psnr", [20, 21, 22], [18, 18, 18]) | parts("ssim", [0.8, 0.7, 0.6], [0.5, 0.5, 0.5]),
-        "other": parts("psnr", [25, 25, 25], [12, 12, 12]) | parts("ssim", [0.9, 0.9, 0.9], [0.3, 0.3, 0.3]),
-        "average": parts("psnr", [19, 19, 19], [19, 19, 19]) | parts("ssim", [0.6, 0.6, 0.6], [0.6, 0.6, 0.6]),
-        "copy-mri": parts("psnr", [np.inf] * 3, [11, 11, 11]) | parts("ssim", [1, 1, 1], [0.45, 0.45, 0.45]),
+        "net_1": parts("psnr", [20, 21, 22], [18, 18, 18])
+        | parts("ssim", [0.8, 0.7, 0.6], [0.5, 0.5, 0.5]),
+        "other": parts("psnr", [25, 25, 25], [12, 12, 12])
+        | parts("ssim", [0.9, 0.9, 0.9], [0.3, 0.3, 0.3]),
+        "average": parts("psnr", [19, 19, 19], [19, 19, 19])
+        | parts("ssim", [0.6, 0.6, 0.6], [0.6, 0.6, 0.6]),
+        "copy-mri": parts("psnr", [np.inf] * 3, [11, 11, 11])
+        | parts("ssim", [1, 1, 1], [0.45, 0.45, 0.45]),
     }
 
 
@@ -71,12 +80,16 @@ def test_best_and_second_are_ranked_and_a_copy_never_is(values):
         "average": 1,
         "copy-mri": None,
     }
-    ranks = {label: cell.rank for label, cell in by_method(column(results(values), "psnr_min")).items()}
+    ranks = {
+        label: cell.rank for label, cell in by_method(column(results(values), "psnr_min")).items()
+    }
     assert ranks == {"net_1": 2, "other": None, "average": 1, "copy-mri": None}
 
 
 def test_a_copy_is_told_by_its_psnr_whatever_its_name(values):
-    values["other"] = parts("psnr", [80, 75, 90], [11, 11, 11]) | parts("ssim", [1, 1, 1], [0.45, 0.45, 0.45])
+    values["other"] = parts("psnr", [80, 75, 90], [11, 11, 11]) | parts(
+        "ssim", [1, 1, 1], [0.45, 0.45, 0.45]
+    )
     shown = results(values)
     assert shown.copies == {"copy-mri", "other"}
     assert by_method(column(shown, "psnr"))["other"].rank is None
@@ -103,7 +116,10 @@ def test_missing_scores_are_counted_and_not_ranked(values):
 
 
 def test_metrics_without_a_reference_are_not_ranked():
-    scores = {"net_1": {"sd": [30.0, 31.0], "psnr": [1.0, 2.0]}, "other": {"sd": [50.0, 50.0], "psnr": [2.0, 2.0]}}
+    scores = {
+        "net_1": {"sd": [30.0, 31.0], "psnr": [1.0, 2.0]},
+        "other": {"sd": [50.0, 50.0], "psnr": [2.0, 2.0]},
+    }
     shown = results(scores, rows=ROWS[:2])
     assert [cell.rank for cell in column(shown, "sd")] == [None, None]
 
@@ -140,8 +156,15 @@ def test_latex_tables_are_whole(values):
     text = latex([results(values, "published"), results(values)])
     assert r"net\_1" in text and "net_1" not in text
     assert not set("±∞↑↓‡–³") & set(text)
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\bottomrule") == 3
-    for spec, body in re.findall(r"\\begin\{tabular\}\{(l?c+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+    assert (
+        text.count(r"\begin{tabular}")
+        == text.count(r"\end{tabular}")
+        == text.count(r"\bottomrule")
+        == 3
+    )
+    for spec, body in re.findall(
+        r"\\begin\{tabular\}\{(l?c+)\}(.*?)\\end\{tabular\}", text, re.DOTALL
+    ):
         lines = [line for line in body.splitlines() if line.endswith(r"\\")]
         assert len(lines) >= 4
         assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in lines} == {len(spec)}
@@ -171,16 +194,26 @@ def test_statistics_compare_methods_with_all_rows_but_not_trivial_ones_among_the
     text = statistics_csv({"volume": found})
     rows = list(csv.DictReader(text.splitlines()))
     assert len(rows) == len(found) == 5 * 4
-    row = next(r for r in rows if (r["metric"], r["source"], r["method_b"]) == ("ssim", "min", "average"))
+    row = next(
+        r for r in rows if (r["metric"], r["source"], r["method_b"]) == ("ssim", "min", "average")
+    )
     assert float(row["mean_difference"]) == pytest.approx(-0.1)
-    infinite = next(r for r in rows if (r["metric"], r["source"], r["method_b"]) == ("psnr", "mean", "copy-mri"))
+    infinite = next(
+        r for r in rows if (r["metric"], r["source"], r["method_b"]) == ("psnr", "mean", "copy-mri")
+    )
     assert infinite["n"] == "0" and infinite["p"] == "nan"
     assert all(float(r["p_holm"]) >= float(r["p"]) for r in rows if r["p"] != "nan")
 
 
 def test_few_participants_are_said_to_prove_nothing(values):
     shown = results(values)
-    assert "nothing here can be significant" in statistics_markdown([shown], {"volume": pairings(shown)})
-    many = {m: {k: np.tile(v, 2) + np.arange(6) / 100 for k, v in s.items()} for m, s in values.items()}
+    assert "nothing here can be significant" in statistics_markdown(
+        [shown], {"volume": pairings(shown)}
+    )
+    many = {
+        m: {k: np.tile(v, 2) + np.arange(6) / 100 for k, v in s.items()} for m, s in values.items()
+    }
     shown = results(many)
-    assert "nothing here can be significant" not in statistics_markdown([shown], {"volume": pairings(shown)})
+    assert "nothing here can be significant" not in statistics_markdown(
+        [shown], {"volume": pairings(shown)}
+    )

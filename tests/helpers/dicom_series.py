@@ -1,4 +1,5 @@
-"""Small DICOM series for tests: a head-like phantom as PET or MR, to be spoiled in memory and then written.
+"""Small DICOM series for tests: a head-like phantom as PET or MR, to be spoiled in memory and then
+written.
 
 series = pet_series()
 series.planes[5].RescaleSlope = 0
@@ -48,7 +49,9 @@ def write_plane(plane, file: Path) -> None:
     plane.save_as(file, enforce_file_format=True)
 
 
-def pet_series(durations: tuple[float, ...] = (1200.0,), degrees: float = 8.0, uid: str = "1") -> DicomSeries:
+def pet_series(
+    durations: tuple[float, ...] = (1200.0,), degrees: float = 8.0, uid: str = "1"
+) -> DicomSeries:
     """A PET in BQML with another slope in each slice; frame t is 1 + t/10 times as bright.
 
     Args:
@@ -87,25 +90,35 @@ def mr_series(uid: str = "2") -> DicomSeries:
 
 
 def phantom(affine: np.ndarray) -> np.ndarray:
-    """(columns, rows, slices) in [0, 2.5]: an ellipsoid that differs in all directions, one-sided spot."""
+    """(columns, rows, slices) in [0, 2.5]: an ellipsoid that differs in all directions, one-sided
+    spot.
+    """
     index = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), axis=-1)
     x, y, z = np.moveaxis(index @ affine[:3, :3].T + affine[:3, 3], -1, 0)
     head = (x / 45) ** 2 + ((y + 4) / 46) ** 2 + ((z - 2) / 44) ** 2
     values = np.where(head < 1, 1 + 0.004 * x + 0.002 * y - 0.003 * z, 0.0)
-    return np.where(((x + 20) / 11) ** 2 + ((y - 15) / 11) ** 2 + ((z - 8) / 11) ** 2 < 1, 2.2, values)
+    return np.where(
+        ((x + 20) / 11) ** 2 + ((y - 15) / 11) ** 2 + ((z - 8) / 11) ** 2 < 1, 2.2, values
+    )
 
 
 def _affine(degrees: float) -> np.ndarray:
-    """(4, 4) from (column, row, slice) to RAS+ mm: axial slices from bottom to top, turned about (1, 2, 3)."""
+    """(4, 4) from (column, row, slice) to RAS+ mm: axial slices from bottom to top, turned about
+    (1, 2, 3).
+    """
     affine = np.diag([-VOXEL_MM[0], -VOXEL_MM[1], VOXEL_MM[2], 1.0])
     affine[:3, 3] = 62, 55, -57
     turn = np.eye(4)
-    turn[:3, :3] = Rotation.from_rotvec(np.deg2rad(degrees) * np.array([1, 2, 3]) / np.sqrt(14)).as_matrix()
+    turn[:3, :3] = Rotation.from_rotvec(
+        np.deg2rad(degrees) * np.array([1, 2, 3]) / np.sqrt(14)
+    ).as_matrix()
     return turn @ affine
 
 
 def _plane(values: np.ndarray, affine: np.ndarray, k: int, sop_class: str, uid: str, number: int):
-    """One slice as a data set; PET with a slope of its own and signed values, MR as unsigned values without slope."""
+    """One slice as a data set; PET with a slope of its own and signed values, MR as unsigned values
+    without slope.
+    """
     from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian
     from pydicom.valuerep import DSfloat
@@ -116,8 +129,16 @@ def _plane(values: np.ndarray, affine: np.ndarray, k: int, sop_class: str, uid: 
     pet = sop_class == PET_CLASS
     plane.SOPClassUID, plane.SOPInstanceUID = sop_class, f"{ROOT}.{uid}.{number}"
     plane.SeriesInstanceUID, plane.StudyInstanceUID = f"{ROOT}.{uid}", f"{ROOT}.0"
-    plane.FrameOfReferenceUID, plane.PatientID, plane.PatientName = f"{ROOT}.{uid}.0", "941_S_0001", "941_S_0001"
-    plane.Modality, plane.Manufacturer, plane.PatientPosition = "PT" if pet else "MR", "Synthetic", "HFS"
+    plane.FrameOfReferenceUID, plane.PatientID, plane.PatientName = (
+        f"{ROOT}.{uid}.0",
+        "941_S_0001",
+        "941_S_0001",
+    )
+    plane.Modality, plane.Manufacturer, plane.PatientPosition = (
+        "PT" if pet else "MR",
+        "Synthetic",
+        "HFS",
+    )
     plane.SeriesDescription, plane.SeriesNumber, plane.InstanceNumber = "Head", 1, number
     plane.ImageType = ["ORIGINAL", "PRIMARY"]
     plane.StudyDate = plane.SeriesDate = plane.AcquisitionDate = "20120301"
@@ -126,11 +147,18 @@ def _plane(values: np.ndarray, affine: np.ndarray, k: int, sop_class: str, uid: 
     sides = np.linalg.norm(lps[:3, :3], axis=0)
     directions = (lps[:3, :2] / sides[:2]).T.ravel()
     plane.ImageOrientationPatient = [DSfloat(number, auto_format=True) for number in directions]
-    plane.ImagePositionPatient = [DSfloat(number, auto_format=True) for number in (lps @ [0, 0, k, 1])[:3]]
+    plane.ImagePositionPatient = [
+        DSfloat(number, auto_format=True) for number in (lps @ [0, 0, k, 1])[:3]
+    ]
     plane.PixelSpacing, plane.SliceThickness = [f"{sides[1]:g}", f"{sides[0]:g}"], f"{sides[2]:g}"
     plane.Rows, plane.Columns = values.shape[1], values.shape[0]
     plane.SamplesPerPixel, plane.PhotometricInterpretation = 1, "MONOCHROME2"
-    plane.BitsAllocated, plane.BitsStored, plane.HighBit, plane.PixelRepresentation = 16, 16, 15, int(pet)
+    plane.BitsAllocated, plane.BitsStored, plane.HighBit, plane.PixelRepresentation = (
+        16,
+        16,
+        15,
+        int(pet),
+    )
     slope = 1.0
     if pet:
         slope = float(DSfloat(max(values.max(), 1.0) / 32000, auto_format=True))
@@ -152,7 +180,9 @@ def enhanced(series: DicomSeries, sop_class: str) -> DicomSeries:
         item = Dataset()
         item.PlanePositionSequence = [_item(plane, "ImagePositionPatient")]
         if "RescaleSlope" in plane:
-            item.PixelValueTransformationSequence = [_item(plane, "RescaleSlope", "RescaleIntercept")]
+            item.PixelValueTransformationSequence = [
+                _item(plane, "RescaleSlope", "RescaleIntercept")
+            ]
         content = Dataset()
         content.FrameAcquisitionDuration = float(plane.get("ActualFrameDuration", 0))
         content.FrameReferenceDateTime = f"20120301{plane.AcquisitionTime}"

@@ -1,4 +1,6 @@
-"""Deterministic weights of the golden files of the 2-D baselines: rule A (smooth) and rule B (pseudo-random)."""
+"""Deterministic weights of the golden files of the 2-D baselines: rule A (smooth) and rule B
+(pseudo-random).
+"""
 
 from collections.abc import Iterable
 
@@ -12,12 +14,14 @@ def fill(named_tensors: Iterable[tuple[str, torch.Size]], rule: str) -> dict[str
     """Values for every named tensor, by its place k in the list and the index i inside the tensor.
 
     Args:
-        named_tensors: names and shapes in the order of the published state dict, tensors that the network
-            never uses included, since they take a k. Integer buffers and attention masks may be among
-            them; they take none and get no values.
+        named_tensors: names and shapes in the order of the published state dict, tensors that the
+            network never uses included, since they take a k. Integer buffers and attention masks
+            may be among them; they take none and get no values.
         rule: "A" or "B".
     """
-    counted = ((name, shape) for name, shape in named_tensors if name.split(".")[-1] not in _NOT_COUNTED)
+    counted = (
+        (name, shape) for name, shape in named_tensors if name.split(".")[-1] not in _NOT_COUNTED
+    )
     values = {"A": _rule_a, "B": _rule_b}[rule]
     return {
         name: torch.from_numpy(values(k, name, tuple(shape)).astype(np.float32)).reshape(shape)

@@ -37,8 +37,8 @@ def golden_tensors(name: str) -> dict[str, torch.Tensor]:
 def rule_filled_released_state() -> dict[str, torch.Tensor]:
     """A checkpoint of the released code at E=24 whose values follow the rule of the golden files.
 
-    For element i of the k-th floating tensor: t = 43758.5453 sin(12.9898 (i+1) + 78.233 (k+1)), and u is
-    the fraction of t brought to [-1, 1), scaled by the kind of tensor.
+    For element i of the k-th floating tensor: t = 43758.5453 sin(12.9898 (i+1) + 78.233 (k+1)), and
+    u is the fraction of t brought to [-1, 1), scaled by the kind of tensor.
     """
     keys = json.loads(shared_file("spec", "released_keys_E24.json").read_text())
     state = {}

@@ -1,4 +1,5 @@
-"""prepare.py with the headers' affines in ANTs' place, for tests of everything around the alignment.
+"""prepare.py with the headers' affines in ANTs' place, for tests of everything around the
+alignment.
 
 python -m tests.helpers.unaligned --pairs pairs.csv --out DATASET
 """

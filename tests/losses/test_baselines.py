@@ -40,7 +40,8 @@ class TestGolden:
     def test_msssim(self, expected, pictures):
         pet, mri, _ = pictures
         ssim, contrast = msssim_scales(2 * pet - 1, 2 * mri - 1)
-        # The reference's float32 variances leave 1.3e-5 at the second scale; ours are 4e-6 from float64 throughout.
+        # The reference's float32 variances leave 1.3e-5 at the second scale; ours are 4e-6 from
+        # float64 throughout.
         matches(ssim, expected["swinfuse_msssim_ssim_per_scale"], 2e-5)
         matches(contrast, expected["swinfuse_msssim_cs_per_scale"], 2e-5)
         matches(msssim(2 * pet - 1, 2 * mri - 1), expected["swinfuse_msssim_norm"])
@@ -48,7 +49,9 @@ class TestGolden:
 
     def test_swinfuse(self, expected, pictures):
         pet, mri = (2 * picture - 1 for picture in pictures[:2])
-        outputs = torch.cat([v[..., part, part] for part in (slice(0, 224), slice(32, 256)) for v in (pet, mri)])
+        outputs = torch.cat(
+            [v[..., part, part] for part in (slice(0, 224), slice(32, 256)) for v in (pet, mri)]
+        )
         total, terms = swinfuse_loss(outputs, outputs[[1, 0, 3, 2]])
         matches(terms["l1"], expected["swinfuse_train_pixel"])
         matches(terms["msssim"], expected["swinfuse_train_ssim"])
@@ -61,7 +64,9 @@ class TestGolden:
             matches(terms[f"ssim/{source}"], expected[f"matr_ssim_f_{source}"])
             matches(terms[f"rmi/{source}"], expected[f"matr_rmi_f_{source}"])
         matches(region_information(torch.sigmoid(fused), pet), expected["matr_rmi_part_f_pet"])
-        matches(2 * terms["rmi/pet"] - expected["matr_rmi_part_f_pet"], expected["matr_bce_part_f_pet"])
+        matches(
+            2 * terms["rmi/pet"] - expected["matr_rmi_part_f_pet"], expected["matr_bce_part_f_pet"]
+        )
         matches(total, expected["matr_total"])
 
     def test_dilran(self, expected, pictures):
@@ -78,7 +83,9 @@ class TestGolden:
         for source in ("mri", "pet"):
             matches(1 - terms[f"ssim/{source}"], expected[f"u2_ssim_f_{source}"])
             matches(terms[f"mse/{source}"], expected[f"u2_fro_f_{source}"])
-        parts = [1 - expected[f"u2_ssim_f_{s}"] + 20 * expected[f"u2_fro_f_{s}"] for s in ("mri", "pet")]
+        parts = [
+            1 - expected[f"u2_ssim_f_{s}"] + 20 * expected[f"u2_fro_f_{s}"] for s in ("mri", "pet")
+        ]
         matches(total, sum(parts) / 2)
 
     def test_feature_gradient(self, expected):
@@ -171,7 +178,12 @@ def test_u2fusion_swaps_the_sources_of_half_of_the_batches_when_training():
             return super().forward(mri, pet)
 
     torch.manual_seed(0)
-    objective, method, mri, pet = build_slice_objective("u2fusion"), Recorder(), slices(1, 16, 16), slices(1, 16, 16)
+    objective, method, mri, pet = (
+        build_slice_objective("u2fusion"),
+        Recorder(),
+        slices(1, 16, 16),
+        slices(1, 16, 16),
+    )
     swapped = 0
     for _ in range(40):
         objective(method, mri, pet)
@@ -198,7 +210,9 @@ def test_sobel_equals_scipy():
     output, target = slices(1, 20, 17), slices(1, 20, 17, seed=6)
     expected = 0
     for axis in (0, 1):
-        edges = [abs(ndimage.sobel(v[0, 0].double().numpy(), axis)[1:-1, 1:-1]) for v in (output, target)]
+        edges = [
+            abs(ndimage.sobel(v[0, 0].double().numpy(), axis)[1:-1, 1:-1]) for v in (output, target)
+        ]
         expected += ((edges[0] - edges[1]) ** 2).mean()
     assert sobel_loss(output, target).item() == pytest.approx(expected, rel=1e-5)
 
@@ -215,7 +229,10 @@ def vgg_state(request) -> tuple[bool, dict[str, torch.Tensor]]:
     state, number, channels = {"classifier.0.weight": torch.zeros(2, 2)}, 0, 3
     for block in CONVOLUTIONS:
         for width in block:
-            values = torch.randn(width, channels, 3, 3, generator=generator) * (2 / (9 * channels)) ** 0.5
+            values = (
+                torch.randn(width, channels, 3, 3, generator=generator)
+                * (2 / (9 * channels)) ** 0.5
+            )
             state |= {f"features.{number}.weight": values}
             state |= {f"features.{number}.bias": 0.1 * torch.randn(width, generator=generator)}
             if request.param:
@@ -228,12 +245,19 @@ def vgg_state(request) -> tuple[bool, dict[str, torch.Tensor]]:
     return request.param, state
 
 
-def plain_features(state: dict[str, torch.Tensor], images: torch.Tensor, blocks: int) -> list[tuple]:
+def plain_features(
+    state: dict[str, torch.Tensor], images: torch.Tensor, blocks: int
+) -> list[tuple]:
     """(before, after) the last ReLU of each block, without any module of torch."""
     number, results = 0, []
     for block in CONVOLUTIONS[:blocks]:
         for _ in block:
-            before = F.conv2d(images, state[f"features.{number}.weight"], state[f"features.{number}.bias"], padding=1)
+            before = F.conv2d(
+                images,
+                state[f"features.{number}.weight"],
+                state[f"features.{number}.bias"],
+                padding=1,
+            )
             if "features.1.running_mean" in state:
                 gain, bias, mean, variance = (
                     state[f"features.{number + 1}.{name}"][:, None, None]
@@ -260,7 +284,9 @@ def test_vgg_terms_equal_a_plain_computation(vgg_state, tmp_path):
         expected = sum(((a - b) ** 2).mean() for a, b in ((x1, y1), (x2, y2), (x3, y3)))
         assert ours.item() == pytest.approx(expected.item(), rel=1e-4)
         return
-    repeated = x.repeat_interleave(7, 2).repeat_interleave(7, 3).repeat(1, 3, 1, 1)  # 32 -> 224, nearest
+    repeated = (
+        x.repeat_interleave(7, 2).repeat_interleave(7, 3).repeat(1, 3, 1, 1)
+    )  # 32 -> 224, nearest
     repeated = 255 * repeated - torch.tensor([103.939, 116.779, 123.68])[None, :, None, None]
     expected = 0
     for _, maps in plain_features(state, repeated, 5):
@@ -296,7 +322,9 @@ def test_files_that_are_no_vgg_are_refused(tmp_path):
     with pytest.raises(ValueError, match="features.0.weight"):
         build_slice_objective("dilran", tmp_path / "linear.pth")
     state = Vgg16().state_dict()
-    torch.save({key: value for key, value in state.items() if "28" not in key}, tmp_path / "cut.pth")
+    torch.save(
+        {key: value for key, value in state.items() if "28" not in key}, tmp_path / "cut.pth"
+    )
     with pytest.raises(ValueError, match="tensors are not those"):
         build_slice_objective("u2fusion", tmp_path / "cut.pth")
     with pytest.raises(FileNotFoundError):

@@ -26,7 +26,9 @@ def test_released_terms_match_golden():
     _, terms = build_objective("lncc-ssim-l1")(0.6 * mri + 0.4 * pet, mri, pet)
     for name in ("lncc", "ssim", "l1"):
         for index, source in enumerate(("mri", "pet")):
-            assert terms[f"{name}/{source}"].item() == pytest.approx(expected[f"loss_{name}"][index].item(), rel=2e-5)
+            assert terms[f"{name}/{source}"].item() == pytest.approx(
+                expected[f"loss_{name}"][index].item(), rel=2e-5
+            )
 
 
 @pytest.mark.parametrize("size", [(16, 16, 16), (11, 20, 31)])
@@ -66,7 +68,9 @@ def test_gradient_terms_follow_the_stronger_edge():
     _, terms = build_objective("ssim-gradient-intensity")(fused, mri, pet)
     mri_mask = np.where(edge_mri > edge_pet, 1, np.where(edge_mri == edge_pet, 0.5, 0))
     assert terms["gradient/mri"].item() == pytest.approx((mri_mask * abs(edge - edge_mri)).mean())
-    assert terms["gradient/pet"].item() == pytest.approx(((1 - mri_mask) * abs(edge - edge_pet)).mean())
+    assert terms["gradient/pet"].item() == pytest.approx(
+        ((1 - mri_mask) * abs(edge - edge_pet)).mean()
+    )
 
 
 def test_equal_edges_count_half_for_each_source():
@@ -82,7 +86,9 @@ def test_intensity_terms():
     _, released = build_objective("lncc-ssim-l1")(fused, mri, pet)
     for source, volume in (("mri", mri), ("pet", pet)):
         difference = (fused - volume).double().numpy()
-        assert terms[f"intensity/{source}"].item() == pytest.approx((difference**2).mean(), rel=1e-5)
+        assert terms[f"intensity/{source}"].item() == pytest.approx(
+            (difference**2).mean(), rel=1e-5
+        )
         assert released[f"l1/{source}"].item() == pytest.approx(abs(difference).mean(), rel=1e-5)
 
 
@@ -91,8 +97,14 @@ def test_total_is_the_weighted_sum_of_the_terms(name):
     inputs = volumes(16, 17, 18)
     weights = {"alpha": (0.5, 3), "beta": (0, 2), "gamma": (7, 1.5)}
     total, terms = build_objective(name, **weights)(*inputs)
-    by_name = [pair for name in OBJECTIVES[name] for pair in [(terms[f"{name}/mri"], terms[f"{name}/pet"])]]
-    expected = sum(w * t for ws, ts in zip(weights.values(), by_name, strict=True) for w, t in zip(ws, ts, strict=True))
+    by_name = [
+        pair for name in OBJECTIVES[name] for pair in [(terms[f"{name}/mri"], terms[f"{name}/pet"])]
+    ]
+    expected = sum(
+        w * t
+        for ws, ts in zip(weights.values(), by_name, strict=True)
+        for w, t in zip(ws, ts, strict=True)
+    )
     assert total.item() == pytest.approx(expected.item(), rel=1e-6)
     assert len(terms) == 6
 

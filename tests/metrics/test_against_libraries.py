@@ -46,16 +46,22 @@ def test_ssim_is_scikit_image_with_the_gaussian_window(shape):
     mask = fused > 0.5
     inner = tuple(slice(5, size - 5) for size in shape)
     expected = full[inner][mask[inner]].mean()
-    assert float(ssim.ssim(batch(fused), batch(source), batch(mask))) == pytest.approx(expected, abs=1e-12)
+    assert float(ssim.ssim(batch(fused), batch(source), batch(mask))) == pytest.approx(
+        expected, abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ssim_and_psnr_are_monai(shape):
     fused, source = (batch(image)[None].float() for image in smooth_pair(shape))
     expected = SSIMMetric(spatial_dims=len(shape), data_range=1.0)(fused, source)
-    assert float(ssim.ssim(fused[0].double(), source[0].double())) == pytest.approx(float(expected), abs=2e-5)
+    assert float(ssim.ssim(fused[0].double(), source[0].double())) == pytest.approx(
+        float(expected), abs=2e-5
+    )
     expected = PSNRMetric(max_val=1.0)(fused, source)
-    assert float(psnr.psnr(fused[0].double(), source[0].double())) == pytest.approx(float(expected), abs=2e-5)
+    assert float(psnr.psnr(fused[0].double(), source[0].double())) == pytest.approx(
+        float(expected), abs=2e-5
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -79,7 +85,9 @@ def test_nmi_is_scikit_image_also_where_values_sit_on_bin_edges(shape, levels):
 def test_mi_is_that_of_numpys_histogram(shape):
     fused, source = smooth_pair(shape)
     joint = np.histogram2d(fused.ravel(), source.ravel(), bins=10)[0]
-    expected = scipy_entropy(joint.sum(0)) + scipy_entropy(joint.sum(1)) - scipy_entropy(joint.ravel())
+    expected = (
+        scipy_entropy(joint.sum(0)) + scipy_entropy(joint.sum(1)) - scipy_entropy(joint.ravel())
+    )
     assert float(information.mi(batch(fused), batch(source))) == pytest.approx(expected, abs=1e-9)
 
 
@@ -87,8 +95,13 @@ def test_mi_is_that_of_numpys_histogram(shape):
 def test_correlations_are_pearsons(shape):
     mri, pet = smooth_pair(shape)
     fused = np.maximum(mri, pet)
-    assert float(correlation.cc(batch(fused), batch(mri))) == pytest.approx(pearsonr(fused.ravel(), mri.ravel())[0])
-    expected = pearsonr((fused - pet).ravel(), mri.ravel())[0] + pearsonr((fused - mri).ravel(), pet.ravel())[0]
+    assert float(correlation.cc(batch(fused), batch(mri))) == pytest.approx(
+        pearsonr(fused.ravel(), mri.ravel())[0]
+    )
+    expected = (
+        pearsonr((fused - pet).ravel(), mri.ravel())[0]
+        + pearsonr((fused - mri).ravel(), pet.ravel())[0]
+    )
     assert float(correlation.scd(batch(fused), batch(mri), batch(pet))) == pytest.approx(expected)
 
 
@@ -99,7 +112,9 @@ def test_metrics_without_reference_are_numpy(shape):
     squares = [np.mean(np.diff(image, axis=axis) ** 2) for axis in axes]
     gradients = np.stack(np.gradient(image))
     assert float(reference_free.standard_deviation(batch(image))) == pytest.approx(image.std())
-    assert float(reference_free.spatial_frequency(batch(image))) == pytest.approx(np.sqrt(sum(squares)))
+    assert float(reference_free.spatial_frequency(batch(image))) == pytest.approx(
+        np.sqrt(sum(squares))
+    )
     expected = np.sqrt((gradients**2).mean(0)).mean()
     assert float(reference_free.average_gradient(batch(image))) == pytest.approx(expected)
 
@@ -107,7 +122,9 @@ def test_metrics_without_reference_are_numpy(shape):
 def test_gaussian_window_is_the_one_of_scipy():
     impulse = np.zeros(11)
     impulse[5] = 1
-    np.testing.assert_allclose(gaussian(11, 1.5), gaussian_filter(impulse, 1.5, radius=5), atol=1e-15)
+    np.testing.assert_allclose(
+        gaussian(11, 1.5), gaussian_filter(impulse, 1.5, radius=5), atol=1e-15
+    )
 
 
 def fmi_by_loops(fused, source):
@@ -129,7 +146,9 @@ def fmi_by_loops(fused, source):
     scores = []
     for row in range(fused.shape[0] - 2):
         for column in range(fused.shape[1] - 2):
-            f, s = (image[row : row + 3, column : column + 3].T.ravel() for image in (fused, source))
+            f, s = (
+                image[row : row + 3, column : column + 3].T.ravel() for image in (fused, source)
+            )
             if (f == s).all():
                 scores.append(1.0)
                 continue
@@ -159,4 +178,6 @@ def test_fmi_is_the_loop_over_full_joint_tables(feature):
         "edge": lambda image: fmi.sobel_edges(batch(image))[0].double().numpy(),
     }[feature]
     expected = fmi_by_loops(images(fused), images(mri))
-    assert float(fmi.fmi(batch(fused), batch(mri), feature=feature)) == pytest.approx(expected, abs=1e-9)
+    assert float(fmi.fmi(batch(fused), batch(mri), feature=feature)) == pytest.approx(
+        expected, abs=1e-9
+    )

@@ -8,7 +8,18 @@ import pytest
 import torch
 
 import metrics
-from metrics import correlation, edges, fmi, fsim, information, piella, psnr, reference_free, ssim, vif
+from metrics import (
+    correlation,
+    edges,
+    fmi,
+    fsim,
+    information,
+    piella,
+    psnr,
+    reference_free,
+    ssim,
+    vif,
+)
 from metrics.images import head_mask, to_255
 from tests.helpers.golden import golden_tensors
 
@@ -44,7 +55,10 @@ JOINT = {
     "piella_qw": (lambda *images: piella.piella(*images).qw, 1e-8),
     "piella_qe": (piella.piella_edges, 1e-8),
     "ncie": (information.ncie, 1e-8),
-    "qmi_hossny": (lambda *images: information.q_mi(*map(information.stretched_histogram, images)), 1e-8),
+    "qmi_hossny": (
+        lambda *images: information.q_mi(*map(information.stretched_histogram, images)),
+        1e-8,
+    ),
     "sd": (lambda f, *_: reference_free.standard_deviation(f), 1e-8),
     "sf": (lambda f, *_: reference_free.spatial_frequency(f), 1e-8),
     "ag": (lambda f, *_: reference_free.average_gradient(f), 1e-8),
@@ -96,7 +110,9 @@ def test_metrics_of_three_images_on_the_grey_scale(name, scale, key):
 @pytest.mark.parametrize("name", TRIPLES)
 def test_metrics_that_add_up_over_the_sources(name):
     values, (fused, mri, pet) = triple(name)
-    assert float(psnr.psnr_pooled(fused, mri, pet)) == pytest.approx(float(values["psnr_pooled"]), abs=1e-6)
+    assert float(psnr.psnr_pooled(fused, mri, pet)) == pytest.approx(
+        float(values["psnr_pooled"]), abs=1e-6
+    )
     assert float(information.entropy(fused)) == pytest.approx(float(values["en_u8"]), rel=1e-8)
     for scale in ("f255", "u8"):
         scd = correlation.scd(*(to_255(image, scale) for image in (fused, mri, pet)))
@@ -137,7 +153,13 @@ def test_volume_protocol_in_three_dimensions():
     values = golden_tensors("metrics/spm_volume32_avg.npz")
     names = ("psnr", "ssim", "nmi", "mi", "mi_bits", "cc", "scd", "sd", "sf", "ag", "en")
     scores = metrics.score(values["fused"], values["mri"], values["pet"], names=names)
-    keys = {"ssim": "ssim_valid", "nmi": "nmi100", "mi": "mi10_nats", "mi_bits": "mi256_bits_u8", "en": "en_u8"}
+    keys = {
+        "ssim": "ssim_valid",
+        "nmi": "nmi100",
+        "mi": "mi10_nats",
+        "mi_bits": "mi256_bits_u8",
+        "en": "en_u8",
+    }
     for name in names:
         expected = values[keys.get(name, name)]
         if expected.ndim == 0:
@@ -149,7 +171,12 @@ def test_volume_protocol_in_three_dimensions():
 
 
 DEGENERATE = {  # of the harvard25 pair: the released answers against MRI and PET
-    "copy": {"psnr": (math.inf, 10.209048), "nmi": (2, 1.110414), "mi": (1.819525, 0.329409), "fsim": (1, 0.550321)},
+    "copy": {
+        "psnr": (math.inf, 10.209048),
+        "nmi": (2, 1.110414),
+        "mi": (1.819525, 0.329409),
+        "fsim": (1, 0.550321),
+    },
     "zeros": {"psnr": (7.356765, 13.449846), "mi": (0, 0)},
     "half": {"psnr": (8.433748, 7.337152), "mi": (0, 0)},
     "doubled": {"psnr": (13.449846, 7.356765), "fsim": (0.894189, 0.678529)},

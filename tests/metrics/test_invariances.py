@@ -5,7 +5,18 @@ import math
 import pytest
 import torch
 
-from metrics import correlation, edges, fmi, fsim, information, piella, psnr, reference_free, ssim, vif
+from metrics import (
+    correlation,
+    edges,
+    fmi,
+    fsim,
+    information,
+    piella,
+    psnr,
+    reference_free,
+    ssim,
+    vif,
+)
 
 PAIRWISE = {
     "psnr": psnr.psnr,
@@ -39,7 +50,18 @@ ALONE = {
     "ag": reference_free.average_gradient,
 }
 # what three dimensions are defined for
-VOLUMETRIC = ("psnr", "ssim", "nmi", "mi", "mi_bits", "cc", "psnr_pooled", "scd", "ncie", "piella_qw")
+VOLUMETRIC = (
+    "psnr",
+    "ssim",
+    "nmi",
+    "mi",
+    "mi_bits",
+    "cc",
+    "psnr_pooled",
+    "scd",
+    "ncie",
+    "piella_qw",
+)
 
 
 def images(*shape: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
@@ -77,7 +99,10 @@ def test_batch_equals_loop(name):
 def test_mask_of_ones_equals_no_mask(name):
     stack = images(2, 96, 90)
     torch.testing.assert_close(
-        call(name, *stack, torch.ones_like(stack[0], dtype=torch.bool)), call(name, *stack), rtol=0, atol=1e-9
+        call(name, *stack, torch.ones_like(stack[0], dtype=torch.bool)),
+        call(name, *stack),
+        rtol=0,
+        atol=1e-9,
     )
 
 
@@ -85,7 +110,10 @@ def test_mask_of_ones_equals_no_mask(name):
 def test_mask_of_ones_equals_no_mask_in_volumes(name):
     stack = images(1, 14, 13, 16)
     torch.testing.assert_close(
-        call(name, *stack, torch.ones_like(stack[0], dtype=torch.bool)), call(name, *stack), rtol=0, atol=1e-9
+        call(name, *stack, torch.ones_like(stack[0], dtype=torch.bool)),
+        call(name, *stack),
+        rtol=0,
+        atol=1e-9,
     )
 
 
@@ -97,20 +125,26 @@ def test_pixels_far_from_the_mask_do_not_count(name):
     changed = [image.clone() for image in stack]
     for image in changed:
         image[:, 150:] = image[:, 150:].flip(2) * 0.5
-    torch.testing.assert_close(call(name, *changed, mask), call(name, *stack, mask), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        call(name, *changed, mask), call(name, *stack, mask), rtol=0, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("name", JOINT)
 def test_swap_of_the_sources(name):
     fused, mri, pet = images(1, 48, 52)
-    torch.testing.assert_close(call(name, fused, pet, mri), call(name, fused, mri, pet), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        call(name, fused, pet, mri), call(name, fused, mri, pet), rtol=0, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("name", ["nmi", "mi", "cc", "fmi_pixel", "fmi_gradient", "fmi_edge"])
 def test_affine_change_of_the_fused_image(name):
     fused, mri, pet = images(1, 48, 52)
     # Powers of two, so that the change itself does not round.
-    torch.testing.assert_close(call(name, 0.25 * fused + 0.5, mri, pet), call(name, fused, mri, pet), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        call(name, 0.25 * fused + 0.5, mri, pet), call(name, fused, mri, pet), rtol=0, atol=1e-6
+    )
     assert abs(float(psnr.psnr(0.25 * fused + 0.5, mri) - psnr.psnr(fused, mri))) > 0.1
 
 
@@ -148,7 +182,9 @@ def test_scd_of_identical_images_is_undefined():
 
 def test_mi_of_identical_images_is_the_entropy():
     image = images(1, 40, 40)[1].clamp(0, 1)
-    assert float(information.mi_bits(image, image)) == pytest.approx(float(information.entropy(image)))
+    assert float(information.mi_bits(image, image)) == pytest.approx(
+        float(information.entropy(image))
+    )
 
 
 @pytest.mark.parametrize("name", ["nmi", "cc", "ncie", "fsim", "fsim_standard"])

@@ -21,7 +21,12 @@ def subject(shape=(52, 50, 30), seed=0):
     grid = np.meshgrid(*(np.linspace(0, 1, n) for n in shape), indexing="ij")
     inside = np.zeros(shape)
     inside[BODY] = 1
-    mri = (0.3 + 0.4 * grid[0] + 0.2 * np.sin(9 * grid[1] + 4 * grid[2]) + 0.05 * generator.random(shape)) * inside
+    mri = (
+        0.3
+        + 0.4 * grid[0]
+        + 0.2 * np.sin(9 * grid[1] + 4 * grid[2])
+        + 0.05 * generator.random(shape)
+    ) * inside
     pet = (0.2 + 0.5 * grid[2] * grid[1] + 0.05 * generator.random(shape)) * inside
     return [volume.astype(np.float32) for volume in (0.6 * mri + 0.4 * pet, mri, pet)]
 
@@ -37,10 +42,17 @@ def test_every_metric_in_the_table_has_its_keys_and_a_direction():
     assert sorted(scores) == sorted(expected)
     assert all(isinstance(value, float) and math.isfinite(value) for value in scores.values())
     for name, metric in metrics.METRICS.items():
-        assert metric.direction in ("higher", "lower") and metric.title and metric.definition and metric.range
+        assert (
+            metric.direction in ("higher", "lower")
+            and metric.title
+            and metric.definition
+            and metric.range
+        )
         if metric.per_source:
             parts = scores[f"{name}_mri"], scores[f"{name}_pet"]
-            assert scores[name] == pytest.approx(sum(parts) / (2 if metric.combine == "mean" else 1))
+            assert scores[name] == pytest.approx(
+                sum(parts) / (2 if metric.combine == "mean" else 1)
+            )
             assert scores[f"{name}_min"] == min(parts)
 
 
@@ -58,11 +70,21 @@ def test_names_restrict_and_any_key_selects_its_family():
 def test_published_protocol_is_slice_64_of_the_last_axis_unclipped():
     fused, mri, pet = (published_volume(seed) * 1.4 - 0.2 * (seed == 0) for seed in range(3))
     scores = metrics.score(fused, mri, pet, protocol="published")
-    released = {"psnr": psnr.psnr, "ssim": ssim.ssim, "nmi": information.nmi, "mi": information.mi, "fsim": fsim.fsim}
+    released = {
+        "psnr": psnr.psnr,
+        "ssim": ssim.ssim,
+        "nmi": information.nmi,
+        "mi": information.mi,
+        "fsim": fsim.fsim,
+    }
     slices = [torch.from_numpy(volume[None, :, :, 64]).double() for volume in (fused, mri, pet)]
     for name, function in released.items():
-        assert scores[f"{name}_mri"] == pytest.approx(float(function(slices[0], slices[1])), abs=1e-9)
-        assert scores[f"{name}_pet"] == pytest.approx(float(function(slices[0], slices[2])), abs=1e-9)
+        assert scores[f"{name}_mri"] == pytest.approx(
+            float(function(slices[0], slices[1])), abs=1e-9
+        )
+        assert scores[f"{name}_pet"] == pytest.approx(
+            float(function(slices[0], slices[2])), abs=1e-9
+        )
     keys = {key for name in released for key in metrics.keys_of(name)} | {"psnr_pooled", "clipped"}
     assert set(scores) == keys
     outside = (fused[:, :, 64] < 0) | (fused[:, :, 64] > 1)
@@ -72,7 +94,9 @@ def test_published_protocol_is_slice_64_of_the_last_axis_unclipped():
     other[:, :, :64], other[:, :, 65:] = 0, 1
     assert metrics.score(other, mri, pet, protocol="published") == scores
     turned = [np.moveaxis(volume, 2, 1).copy() for volume in (fused, mri, pet)]
-    assert metrics.score(*turned, protocol="published")["psnr"] != pytest.approx(scores["psnr"], abs=1e-6)
+    assert metrics.score(*turned, protocol="published")["psnr"] != pytest.approx(
+        scores["psnr"], abs=1e-6
+    )
 
 
 def test_published_protocol_gives_other_metrics_by_name():
@@ -118,7 +142,9 @@ def test_masks():
     inside = (mri > 0.05) | (pet > 0.05)
     head = metrics.score(fused, mri, pet, mask="head", names=FAST)
     assert head == metrics.score(fused, mri, pet, mask=inside, names=FAST)
-    assert head == metrics.score(fused, mri, pet, mask=torch.from_numpy(inside.astype(np.uint8)), names=FAST)
+    assert head == metrics.score(
+        fused, mri, pet, mask=torch.from_numpy(inside.astype(np.uint8)), names=FAST
+    )
     error = (fused - mri)[inside].astype(np.float64)
     assert head["psnr_mri"] == pytest.approx(-10 * np.log10((error**2).mean()), abs=1e-5)
     assert head["sd"] == pytest.approx(255 * fused[inside].astype(np.float64).std())
@@ -165,8 +191,12 @@ def test_empty_slices_are_not_scored():
 def test_three_planes_are_the_mean_of_the_planes():
     volumes = subject()
     names = ("fsim_standard", "fmi_edge")
-    # Axial slices of the turned volume are the coronal and the sagittal ones, in the same orientation.
-    turned = [metrics.score(*(np.moveaxis(v, axis, 2) for v in volumes), names=names) for axis in (2, 1, 0)]
+    # Axial slices of the turned volume are the coronal and the sagittal ones, in the same
+    # orientation.
+    turned = [
+        metrics.score(*(np.moveaxis(v, axis, 2) for v in volumes), names=names)
+        for axis in (2, 1, 0)
+    ]
     together = metrics.score(*volumes, planes=3, names=names)
     for key, value in together.items():
         assert value == pytest.approx(np.mean([scores[key] for scores in turned])), key
@@ -290,7 +320,20 @@ def test_inputs_are_left_alone():
 
 def test_thread_count_makes_no_difference():
     volumes = subject(shape=(46, 46, 16))  # as small as torch splits between threads
-    names = ("psnr", "ssim", "nmi", "mi_bits", "cc", "ag", "ncie", "piella_qw", "vif", "qabf", "fsim", "fmi_pixel")
+    names = (
+        "psnr",
+        "ssim",
+        "nmi",
+        "mi_bits",
+        "cc",
+        "ag",
+        "ncie",
+        "piella_qw",
+        "vif",
+        "qabf",
+        "fsim",
+        "fmi_pixel",
+    )
     threads = torch.get_num_threads()
     scores = []
     try:

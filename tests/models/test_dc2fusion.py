@@ -44,7 +44,9 @@ def test_output_matches_golden(variant, name):
 
 
 def collect(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Record, while the model runs, what the golden file holds of its inside (first call of each module)."""
+    """Record, while the model runs, what the golden file holds of its inside (first call of each
+    module).
+    """
     seen = {}
 
     def keep(name, module, place=lambda output: output):
@@ -69,7 +71,11 @@ def collect(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     keep_calls(["block00_mri", "block00_pet"], block)
     keep("block00_offset_raw_mri", block.relationship.to_offset, first)
     keep("block00_blend_conv_mri", block.blend.blend_activation)
-    keep("block00_channel_gate_logits_mri", block.blend.channel_gate, lambda o: o[..., None, None, None])
+    keep(
+        "block00_channel_gate_logits_mri",
+        block.blend.channel_gate,
+        lambda o: o[..., None, None, None],
+    )
     keep("block00_spatial_gate_logits_mri", block.blend.spatial_gate, first)
     for level, stage in enumerate(model.encoder):
         keep_streams(f"enc{level}", stage)
@@ -258,7 +264,10 @@ class TestReleasedCheckpoints:
     def test_a_key_too_many_is_refused(self):
         model = build_model("dc2fusion", embed_dim=24)
         before = {k: v.clone() for k, v in model.state_dict().items()}
-        state = {**rule_filled_released_state(), "swin.layers.0.blocks.9.norm1.weight": torch.ones(24)}
+        state = {
+            **rule_filled_released_state(),
+            "swin.layers.0.blocks.9.norm1.weight": torch.ones(24),
+        }
         with pytest.raises(ValueError, match=r"swin\.layers\.0\.blocks\.9\.norm1\.weight"):
             load_released(model, state)
         assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())

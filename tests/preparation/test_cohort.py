@@ -1,4 +1,6 @@
-"""The parts of preparation that need no registration: names, bytes, states of a folder, fingerprints."""
+"""The parts of preparation that need no registration: names, bytes, states of a folder,
+fingerprints.
+"""
 
 import errno
 import importlib.metadata
@@ -20,7 +22,14 @@ import pytest
 from preparation.cohort import Item, check_packages, fingerprint
 from preparation.output import layout
 from preparation.output.folder import PreparedFolder, read_record
-from preparation.output.layout import Place, name_problems, nifti_bytes, place_of, space_label, write_durably
+from preparation.output.layout import (
+    Place,
+    name_problems,
+    nifti_bytes,
+    place_of,
+    space_label,
+    write_durably,
+)
 from preparation.read.scan import Allowed
 from preparation.report import exit_status
 from preparation.scans import LeftOutScan, Scan, ScanPair
@@ -48,7 +57,10 @@ def pair(tmp_path) -> ScanPair:
 def test_published_names():
     place = place_of("033_S_5198", "pairs", "mri", None)
     assert place.folder == Path("033_S_5198") and place.record == Path("033_S_5198.json")
-    assert [str(place.mri), str(place.pet)] == ["033_S_5198_mri_MNI152.nii.gz", "033_S_5198_FDG_MNI152.nii.gz"]
+    assert [str(place.mri), str(place.pet)] == [
+        "033_S_5198_mri_MNI152.nii.gz",
+        "033_S_5198_FDG_MNI152.nii.gz",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +85,9 @@ def test_published_names():
 def test_bids_names(name, space, template, folder, mri, pet):
     place = place_of(name, "bids", space, template)
     assert place.folder == Path(folder)
-    assert place.mri == Path("anat") / f"{mri}.nii.gz" and place.pet == Path("pet") / f"{pet}.nii.gz"
+    assert (
+        place.mri == Path("anat") / f"{mri}.nii.gz" and place.pet == Path("pet") / f"{pet}.nii.gz"
+    )
 
 
 def test_space_label_has_letters_and_digits_only():
@@ -135,7 +149,9 @@ def test_a_fingerprint_is_of_inputs_options_and_template(pair, tmp_path):
     others = [
         fingerprint(pair, replace(options, space="mri")),
         fingerprint(pair, replace(options, allowed=Allowed(fill_nonfinite=True))),
-        fingerprint(replace(pair, pet=replace(pair.pet, description="ADNI Brain PET: Raw")), options),
+        fingerprint(
+            replace(pair, pet=replace(pair.pet, description="ADNI Brain PET: Raw")), options
+        ),
         fingerprint(replace(pair, pet=replace(pair.pet, files=pair.pet.files[:1])), options),
     ]
     template.write_bytes(b"2")
@@ -147,17 +163,24 @@ def test_a_fingerprint_is_of_inputs_options_and_template(pair, tmp_path):
     assert len({first, *others}) == len(others) + 1
 
 
-@pytest.mark.parametrize("package", ("numpy", "scipy", "nibabel", "antspyx", "pydicom", "pylibjpeg-openjpeg"))
+@pytest.mark.parametrize(
+    "package", ("numpy", "scipy", "nibabel", "antspyx", "pydicom", "pylibjpeg-openjpeg")
+)
 def test_a_fingerprint_is_of_versions(pair, monkeypatch, package):
     options, version = PrepareOptions(), importlib.metadata.version
     first = fingerprint(pair, options)
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99" if name == package else version(name))
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "99" if name == package else version(name)
+    )
     assert fingerprint(pair, options) != first
 
 
 def test_a_fault_in_what_was_found_is_in_the_exit_status(pair):
     made = Item(pair, PLACE, record={"warnings": []})
-    faults = [LeftOutScan("a", None, "not chosen"), LeftOutScan("b", None, "damaged", is_fault=True)]
+    faults = [
+        LeftOutScan("a", None, "not chosen"),
+        LeftOutScan("b", None, "damaged", is_fault=True),
+    ]
     assert exit_status([made], faults[:1]) == 0 and exit_status([made], faults) == 1
     assert exit_status([Item(pair, PLACE)], []) == 2
 
@@ -170,8 +193,12 @@ def test_warnings_are_of_the_pair_as_it_is_now(pair):
 
 def test_missing_packages_are_named(monkeypatch):
     check_packages()
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ants" else object())
-    with pytest.raises(InputError, match="antspyx not installed; pip install -r requirements-prep.txt"):
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "ants" else object()
+    )
+    with pytest.raises(
+        InputError, match="antspyx not installed; pip install -r requirements-prep.txt"
+    ):
         check_packages()
 
 
@@ -220,12 +247,16 @@ def files_of(head):
 
 @pytest.fixture
 def make(files_of):
-    """Function (folder, name, fingerprint) that leaves a complete subject waiting for its judgement."""
+    """Function (folder, name, fingerprint) that leaves a complete subject waiting for its
+    judgement.
+    """
 
     def call(folder: PreparedFolder, name: str, fingerprint: str) -> None:
         with folder.working_on(name) as working:
             write_durably(working, files_of(place_of(name, "pairs", "mri", None), fingerprint))
-            write_durably(folder.picture(name).parent, {Path(folder.picture(name).name): b"picture"})
+            write_durably(
+                folder.picture(name).parent, {Path(folder.picture(name).name): b"picture"}
+            )
             folder.commit(name)
 
     return call
@@ -240,7 +271,9 @@ def test_a_subject_appears_with_its_judgement_and_moves_with_it(tmp_path, make):
     make(folder, NAME, "new")
     plausible, flagged = tmp_path / NAME, tmp_path / "flagged" / NAME
     assert not plausible.exists() and not flagged.exists()
-    assert folder.complete_record(NAME, PLACE, "new") and not folder.complete_record(NAME, PLACE, "other")
+    assert folder.complete_record(NAME, PLACE, "new") and not folder.complete_record(
+        NAME, PLACE, "other"
+    )
 
     for is_flagged, here, there in (
         (False, plausible, flagged),
@@ -262,7 +295,9 @@ def test_a_subject_appears_with_its_judgement_and_moves_with_it(tmp_path, make):
     assert not folder.picture(NAME).exists()
 
 
-def make_for_ever(root: Path, name: str, place: Place, contents: dict[Path, bytes], fingerprint: str) -> None:
+def make_for_ever(
+    root: Path, name: str, place: Place, contents: dict[Path, bytes], fingerprint: str
+) -> None:
     """Make a subject again and again, with its judgement changing each time."""
     folder, flagged = PreparedFolder(root), False
     while True:
@@ -273,7 +308,9 @@ def make_for_ever(root: Path, name: str, place: Place, contents: dict[Path, byte
         flagged = not flagged
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="kills forked processes")
+@pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="kills forked processes"
+)
 def test_killed_at_any_moment_every_subject_in_sight_is_whole(tmp_path, files_of):
     folder, choice = PreparedFolder(tmp_path), random.Random(5)
     contents = files_of(PLACE, "new")
@@ -287,7 +324,9 @@ def test_killed_at_any_moment_every_subject_in_sight_is_whole(tmp_path, files_of
         process.join()
         held = [where for where in folder.places(NAME, PLACE) if where.exists()]
         for where in held:
-            assert {path.relative_to(where): path.read_bytes() for path in where.iterdir()} == contents
+            assert {
+                path.relative_to(where): path.read_bytes() for path in where.iterdir()
+            } == contents
         seen.add(tuple(path.relative_to(tmp_path).parts[0] for path in held))
         with folder.locked():
             assert not folder.working.exists()
@@ -344,7 +383,9 @@ def test_earlier_subjects_are_told_apart_by_layout(tmp_path, make):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "notes.json").write_text("{}")
     make(folder, "waits", "new")
-    assert {path: layout for path, (layout, _) in folder.subjects().items()} == {Path(NAME): "pairs"}
+    assert {path: layout for path, (layout, _) in folder.subjects().items()} == {
+        Path(NAME): "pairs"
+    }
     assert folder.waiting() == {"waits"}
 
 
@@ -358,7 +399,10 @@ def test_one_run_at_a_time_and_remains_of_a_killed_one_are_cleared(tmp_path):
     with folder.locked():
         assert not folder.working.exists() and not any(part.exists() for part in parts)
         assert (tmp_path / ".bidsignore").exists()
-        with pytest.raises(InputError, match="another prepare.py is at work"), PreparedFolder(tmp_path).locked():
+        with (
+            pytest.raises(InputError, match="another prepare.py is at work"),
+            PreparedFolder(tmp_path).locked(),
+        ):
             pass
     with PreparedFolder(tmp_path).locked():
         pass
@@ -366,7 +410,10 @@ def test_one_run_at_a_time_and_remains_of_a_killed_one_are_cleared(tmp_path):
 
 def test_a_lock_that_cannot_be_opened_is_one_line(tmp_path):
     (tmp_path / ".prepare" / "lock").mkdir(parents=True)
-    with pytest.raises(InputError, match="lock: cannot be opened"), PreparedFolder(tmp_path).locked():
+    with (
+        pytest.raises(InputError, match="lock: cannot be opened"),
+        PreparedFolder(tmp_path).locked(),
+    ):
         pass
 
 

@@ -17,7 +17,9 @@ from utils.errors import InputError
 def saved(tmp_path):
     """An own checkpoint of an untrained network, and the network."""
     torch.manual_seed(0)
-    config = TrainConfig(embed_dim=24, size=40, variant="released", recipe="released", switched=("R4",))
+    config = TrainConfig(
+        embed_dim=24, size=40, variant="released", recipe="released", switched=("R4",)
+    )
     model = build_model("dc2fusion", **config.model_options())
     content = {
         "config": config.to_dict(),
@@ -82,7 +84,9 @@ def test_best_stays_when_last_is_replaced(saved):
     checkpoint.keep_as(path, best)
     before = best.read_bytes()
     content = checkpoint.read(path) | {"epoch": 4}
-    checkpoint.save(path, {key: content[key] for key in content if key not in ("format", "versions")})
+    checkpoint.save(
+        path, {key: content[key] for key in content if key not in ("format", "versions")}
+    )
     assert best.read_bytes() == before and checkpoint.read(path)["epoch"] == 4
 
 

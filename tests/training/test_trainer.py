@@ -18,7 +18,9 @@ CONFIG = TrainConfig(size=36, embed_dim=24, epochs=2, workers=0, cache="memory",
 
 @pytest.fixture
 def trainer(synthetic_cohort, tmp_path):
-    """Function (**changes) -> a trainer of a tiny network, always with the same weights at the start."""
+    """Function (**changes) -> a trainer of a tiny network, always with the same weights at the
+    start.
+    """
 
     def build(device: str = "cpu", **changes) -> Trainer:
         config = replace(CONFIG, out=str(tmp_path), **changes)

@@ -35,7 +35,10 @@ def test_the_status_is_what_main_returns(returned):
     [
         (["--weight", "-1"], "error: --weight: -1 is no weight"),
         (["--weight", "x"], "error: --weight: invalid loss_weight value: 'x'; see t --help"),
-        (["--weigth", "1"], "error: command line: unrecognized arguments: --weigth 1; see t --help"),
+        (
+            ["--weigth", "1"],
+            "error: command line: unrecognized arguments: --weigth 1; see t --help",
+        ),
         (["--wei", "1"], "error: command line: unrecognized arguments: --wei 1; see t --help"),
     ],
 )

@@ -32,7 +32,9 @@ def panels(figure):
 
 
 def brightest(panel):
-    """(row, column) of the centre of the bright cube as fractions, corners with the labels left out."""
+    """(row, column) of the centre of the bright cube as fractions, corners with the labels left
+    out.
+    """
     rows, columns = panel.shape[:2]
     grey = panel.mean(axis=-1)
     grey[: rows // 8, : columns // 6] = grey[: rows // 8, -columns // 6 :] = 0
@@ -180,7 +182,10 @@ def test_threads_can_draw_at_once_and_pyplot_holds_nothing(tmp_path):
     volume, _ = head()
     expected = save_fusion_picture(tmp_path / "alone.png", volume, volume, volume).read_bytes()
     paths = [tmp_path / f"{i}.png" for i in range(3)]
-    threads = [threading.Thread(target=save_fusion_picture, args=(path, volume, volume, volume)) for path in paths]
+    threads = [
+        threading.Thread(target=save_fusion_picture, args=(path, volume, volume, volume))
+        for path in paths
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

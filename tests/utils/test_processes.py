@@ -21,7 +21,9 @@ def tasks(tmp_path, *names):
 @pytest.mark.parametrize("jobs", (1, 3))
 def test_every_task_has_its_outcome_whatever_the_others_do(tmp_path, jobs):
     names = ("one", "refuse", "crash", "two", "raise", "hang", "refuse for good", "three")
-    outcomes = {o.task.name: o for o in run_tasks(behave, tasks(tmp_path, *names), jobs, limit_s=1.0)}
+    outcomes = {
+        o.task.name: o for o in run_tasks(behave, tasks(tmp_path, *names), jobs, limit_s=1.0)
+    }
     assert sorted(outcomes) == sorted(names)
     assert [name for name in names if outcomes[name].is_final] == ["refuse for good"]
     assert {name: outcomes[name].result for name in ("one", "two", "three")} == {
@@ -36,7 +38,9 @@ def test_every_task_has_its_outcome_whatever_the_others_do(tmp_path, jobs):
         and "second" not in outcomes["raise"].problem
     )
     assert "SIGSEGV" in outcomes["crash"].problem
-    assert "stopped after" in outcomes["hang"].problem and "--time-limit" in outcomes["hang"].problem
+    assert (
+        "stopped after" in outcomes["hang"].problem and "--time-limit" in outcomes["hang"].problem
+    )
     assert all("\n" not in outcome.problem for outcome in outcomes.values() if outcome.problem)
     assert outcomes["hang"].seconds == pytest.approx(1.0, abs=0.5)
 
@@ -55,7 +59,12 @@ def test_any_limit_is_taken_and_logs_are_no_programs(tmp_path):
 
 
 def test_processes_are_replaced_after_some_tasks(tmp_path):
-    pids = [o.result for o in run_tasks(os.getpgid, [Task(str(i), 0, tmp_path / str(i)) for i in range(3)], 1, 30)]
+    pids = [
+        o.result
+        for o in run_tasks(
+            os.getpgid, [Task(str(i), 0, tmp_path / str(i)) for i in range(3)], 1, 30
+        )
+    ]
     assert len(pids) == 3
     many = tasks(tmp_path, *["x"] * (TASKS_PER_PROCESS + 1))
     assert [o.result for o in run_tasks(behave, many, 1, 30)] == ["X"] * len(many)
@@ -72,7 +81,9 @@ def test_leaving_early_leaves_no_process(tmp_path):
     assert not any(is_alive(int(path.read_text())) for path in at)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process at once that its parent is gone")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells a process at once that its parent is gone"
+)
 @pytest.mark.parametrize("number", (signal.SIGKILL, signal.SIGINT))
 def test_processes_end_with_their_parent(tmp_path, number):
     at = [tmp_path / "a", tmp_path / "b"]

@@ -5,16 +5,19 @@
     attention   cross-attention inside windows, gate included
     norm_gelu   LayerNorm and GELU in one pass
 
-The functions with two implementations (`models.ops.paths`) ask `available` and take the kernel where it says yes, their
-PyTorch implementation everywhere else: on a CPU, without Triton, in float64, for a kernel switched off. The plain path
-never asks. Triton is not imported before the first CUDA tensor arrives.
+The functions with two implementations (`models.ops.paths`) ask `available` and take the kernel
+where it says yes, their PyTorch implementation everywhere else: on a CPU, without Triton, in
+float64, for a kernel switched off. The plain path never asks. Triton is not imported before the
+first CUDA tensor arrives.
 
-Every kernel reads and writes contiguous channels-last tokens (B, D, H, W, C), sums in float32, uses no atomics
-(two runs give the same bits) and is a `torch.library` operator, so that `torch.compile` passes it through whole.
-None can be differentiated twice. Triton launches on the current device, so every launch makes its tensors' device the
-current one. Tile sizes are in `models.ops.kernels.tiles`.
+Every kernel reads and writes contiguous channels-last tokens (B, D, H, W, C), sums in float32, uses
+no atomics (two runs give the same bits) and is a `torch.library` operator, so that `torch.compile`
+passes it through whole. None can be differentiated twice. Triton launches on the current device, so
+every launch makes its tensors' device the current one. Tile sizes are in
+`models.ops.kernels.tiles`.
 
-The environment variable DC2FUSION_KERNELS chooses among them, by name and commas, or "none": for measurements.
+The environment variable DC2FUSION_KERNELS chooses among them, by name and commas, or "none": for
+measurements.
 """
 
 import importlib.util
@@ -41,7 +44,9 @@ def parse_names(text: str) -> frozenset[str]:
     names = [name.strip() for name in text.split(",")]
     unknown = [name for name in names if name not in KERNELS]
     if unknown:
-        raise ValueError(f"{VARIABLE}: unknown kernel {unknown[0]!r}, choose from all, none, {', '.join(KERNELS)}")
+        raise ValueError(
+            f"{VARIABLE}: unknown kernel {unknown[0]!r}, choose from all, none, {', '.join(KERNELS)}"
+        )
     return frozenset(names)
 
 
@@ -50,7 +55,8 @@ _interpreting = False
 
 
 def available(kernel: str, *tensors: torch.Tensor) -> bool:
-    """Whether a kernel can run on these tensors: enabled, of one dtype that it takes, on a CUDA device.
+    """Whether a kernel can run on these tensors: enabled, of one dtype that it takes, on a CUDA
+    device.
 
     A CPU tensor counts inside `interpreted` only.
     """
@@ -60,7 +66,11 @@ def available(kernel: str, *tensors: torch.Tensor) -> bool:
     if first.device.type != "cuda" and not (_interpreting and first.device.type == "cpu"):
         return False
     for tensor in tensors:
-        if tensor.dtype not in _DTYPES or tensor.dtype != first.dtype or tensor.device != first.device:
+        if (
+            tensor.dtype not in _DTYPES
+            or tensor.dtype != first.dtype
+            or tensor.device != first.device
+        ):
             return False
     return True
 
@@ -80,7 +90,8 @@ def only(names: str) -> Iterator[None]:
 def interpreted() -> Iterator[None]:
     """Let CPU tensors take the kernels too, run by Triton's interpreter: slow, for tests.
 
-    Triton decides when it is imported, so this has to be entered once before anything else imports it.
+    Triton decides when it is imported, so this has to be entered once before anything else imports
+    it.
 
     Raises:
         RuntimeError: if Triton was imported before, to compile.
@@ -93,7 +104,9 @@ def interpreted() -> Iterator[None]:
         import triton.language
 
         if isinstance(triton.language.sum, triton.JITFunction):
-            raise RuntimeError("Triton is imported already and will compile; enter kernels.interpreted() earlier")
+            raise RuntimeError(
+                "Triton is imported already and will compile; enter kernels.interpreted() earlier"
+            )
         yield
     finally:
         environment, _interpreting = before

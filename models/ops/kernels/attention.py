@@ -1,9 +1,11 @@
-"""Attention inside windows of at most 2x2x2 tokens, the gate on the values included: one kernel forward, one backward.
+"""Attention inside windows of at most 2x2x2 tokens, the gate on the values included: one kernel
+forward, one backward.
 
-A program takes the tokens of whole windows of one sample, for one head. Windows are addressed where they lie in the
-channels-last grid, so nothing is permuted. With eight keys a query there is too little for the tensor cores to do and
-the kernel is limited by memory: the keys of a window are read in turn (the softmax is kept up to date with each, as in
-"flash" attention), from the cache after the first time.
+A program takes the tokens of whole windows of one sample, for one head. Windows are addressed where
+they lie in the channels-last grid, so nothing is permuted. With eight keys a query there is too
+little for the tensor cores to do and the kernel is limited by memory: the keys of a window are read
+in turn (the softmax is kept up to date with each, as in "flash" attention), from the cache after
+the first time.
 """
 
 import torch
@@ -22,7 +24,8 @@ def window_attention(
     window: tuple[int, int, int],
     linear: bool,
 ) -> torch.Tensor:
-    """softmax(q k^T / sqrt(C / heads)) (gate v) inside every window; without the softmax if `linear`.
+    """softmax(q k^T / sqrt(C / heads)) (gate v) inside every window; without the softmax if
+    `linear`.
 
     Args:
         query: (B, D, H, W, C); D, H, W multiples of the window.
@@ -82,7 +85,9 @@ def _forward(
     channels = (head * WIDTH + c)[None, :]
     own = sample * C + row[:, None] * C + channels
     q = tl.load(query + own, mask=inside, other=0).to(tl.float32) * scale
-    opened = tl.load(gate + tl.program_id(2) * C + head * WIDTH + c, mask=c < WIDTH, other=0).to(tl.float32)
+    opened = tl.load(gate + tl.program_id(2) * C + head * WIDTH + c, mask=c < WIDTH, other=0).to(
+        tl.float32
+    )
 
     attended = tl.zeros((BLOCK_T, BLOCK_C), tl.float32)
     largest = tl.full((BLOCK_T,), float("-inf"), tl.float32)
@@ -104,7 +109,11 @@ def _forward(
             largest = higher
     if not LINEAR:
         attended = attended / total[:, None]
-        tl.store(normaliser + (sample + row) * (C // WIDTH) + head, largest + tl.log(total), mask=token < N)
+        tl.store(
+            normaliser + (sample + row) * (C // WIDTH) + head,
+            largest + tl.log(total),
+            mask=token < N,
+        )
     tl.store(out + own, (attended * opened[None, :]).to(out.dtype.element_ty), mask=inside)
 
 
@@ -134,10 +143,11 @@ def _backward(
     BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """The same tokens first as queries over the keys of their window, then as keys over its queries.
+    """The same tokens first as queries over the keys of their window, then as keys over its
+    queries.
 
-    With s = q k / sqrt(width), p = softmax(s), g the upstream gradient times the gate: the gradient of s is
-    p (g v - g o), where g o sums over all keys and is read off the output.
+    With s = q k / sqrt(width), p = softmax(s), g the upstream gradient times the gate: the gradient
+    of s is p (g v - g o), where g o sums over all keys and is read off the output.
     """
     head = tl.program_id(1)
     sample = tl.program_id(2).to(tl.int64) * N
@@ -151,7 +161,9 @@ def _backward(
     inside = inside_t[:, None] & (c < WIDTH)[None, :]
     channels = (head * WIDTH + c)[None, :]
     own = sample * C + row[:, None] * C + channels
-    opened = tl.load(gate + tl.program_id(2) * C + head * WIDTH + c, mask=c < WIDTH, other=0).to(tl.float32)
+    opened = tl.load(gate + tl.program_id(2) * C + head * WIDTH + c, mask=c < WIDTH, other=0).to(
+        tl.float32
+    )
     q = tl.load(query + own, mask=inside, other=0).to(tl.float32) * scale
     k = tl.load(key + own, mask=inside, other=0).to(tl.float32)
     v = tl.load(value + own, mask=inside, other=0).to(tl.float32)
@@ -189,10 +201,21 @@ def _backward(
         for_key += slope[:, None] * other_q
         for_value += weight[:, None] * other_g
 
-    tl.store(query_gradient + own, (for_query * scale).to(query_gradient.dtype.element_ty), mask=inside)
+    tl.store(
+        query_gradient + own, (for_query * scale).to(query_gradient.dtype.element_ty), mask=inside
+    )
     tl.store(key_gradient + own, for_key.to(key_gradient.dtype.element_ty), mask=inside)
-    tl.store(value_gradient + own, (for_value * opened[None, :]).to(value_gradient.dtype.element_ty), mask=inside)
-    part = gate_partial + (tl.program_id(2) * tl.num_programs(0) + tl.program_id(0)) * C + head * WIDTH + c
+    tl.store(
+        value_gradient + own,
+        (for_value * opened[None, :]).to(value_gradient.dtype.element_ty),
+        mask=inside,
+    )
+    part = (
+        gate_partial
+        + (tl.program_id(2) * tl.num_programs(0) + tl.program_id(0)) * C
+        + head * WIDTH
+        + c
+    )
     tl.store(part, tl.sum(for_value * v, axis=0), mask=c < WIDTH)
 
 
@@ -202,7 +225,9 @@ def _launch(
     """Grid, the sizes that a kernel takes after its tensors, and its constants."""
     b, d, h, w, c = query.shape
     width = c // heads
-    block_t = max(tiles.block(d * h * w, tile.rows), window[0] * window[1] * window[2])  # whole windows
+    block_t = max(
+        tiles.block(d * h * w, tile.rows), window[0] * window[1] * window[2]
+    )  # whole windows
     constants = {"WIDTH": width, **dict(zip(("WD", "WH", "WW"), window, strict=True))}
     constants |= {"BLOCK_T": block_t, "BLOCK_C": tiles.power_of_two(width)}
     constants["num_warps"] = tile.warps
@@ -220,7 +245,9 @@ def _window_attention(
     window: list[int],
     linear: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`window_attention` of contiguous tensors; the log of each softmax's sum, (B, D, H, W, heads) float32."""
+    """`window_attention` of contiguous tensors; the log of each softmax's sum, (B, D, H, W, heads)
+    float32.
+    """
     out = torch.empty_like(query)
     normaliser = query.new_empty((*query.shape[:4], 0 if linear else heads), dtype=torch.float32)
     grid, sizes, constants = _launch(query, heads, window, tiles.ATTENTION)

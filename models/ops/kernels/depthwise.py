@@ -1,11 +1,14 @@
-"""Depthwise 3-D convolution of channels-last tokens, and the sum of two that blends the streams: forward, gradients.
+"""Depthwise 3-D convolution of channels-last tokens, and the sum of two that blends the streams:
+forward, gradients.
 
-A program computes a tile of positions along H and W, a few planes along D and a block of channels. It runs over the
-kernel's H and W taps; at each it reads the input planes once and adds every one to all output planes that it reaches,
-so that a value read serves up to `planes` multiplications. Both streams go into one sum, written once.
+A program computes a tile of positions along H and W, a few planes along D and a block of channels.
+It runs over the kernel's H and W taps; at each it reads the input planes once and adds every one to
+all output planes that it reaches, so that a value read serves up to `planes` multiplications. Both
+streams go into one sum, written once.
 
     gradient of the input     the same convolution of the upstream gradient, the kernel flipped
-    gradient of the kernel    programs march along rows of W and hold K x K taps (D and W) of one H tap in registers;
+    gradient of the kernel    programs march along rows of W and hold K x K taps (D and W) of one H
+                              tap in registers;
                               partial sums of groups of rows are stored and summed in a second pass
 """
 
@@ -17,14 +20,18 @@ from models.ops.kernels import tiles
 
 
 def depthwise_sum(
-    first: torch.Tensor, second: torch.Tensor | None, weight: torch.Tensor, bias: torch.Tensor | None
+    first: torch.Tensor,
+    second: torch.Tensor | None,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
 ) -> torch.Tensor:
     """Bias plus one or two depthwise convolutions, zero-padded to keep the size.
 
     Args:
         first: (B, D, H, W, C), any strides.
         second: the same shape and dtype, or None.
-        weight: (C, S, K, K, K), K odd, S the number of inputs. Used in float32 whatever the tokens' dtype is.
+        weight: (C, S, K, K, K), K odd, S the number of inputs. Used in float32 whatever the tokens'
+            dtype is.
         bias: (C,) or None.
 
     Returns:
@@ -54,7 +61,9 @@ def _convolve(
     BLOCK_W: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """out[b, d, h, w, c] = bias[c] + sum over streams and taps of x[b, d + kd - R, ..] taps[stream, kd, kh, kw, c]"""
+    """out[b, d, h, w, c] = bias[c] + sum over streams and taps of x[b, d + kd - R, ..] taps[stream,
+    kd, kh, kw, c]
+    """
     RADIUS: tl.constexpr = KERNEL // 2
     tile = tl.program_id(0)
     tiles_w = tl.cdiv(W, BLOCK_W)
@@ -93,7 +102,9 @@ def _convolve(
             for kw in range(first_kw, last_kw):
                 row = h + (kh - RADIUS)
                 column = w + (kw - RADIUS)
-                inside = ((row >= 0) & (row < H) & (column >= 0) & (column < W))[:, None] & inside_c[None, :]
+                inside = ((row >= 0) & (row < H) & (column >= 0) & (column < W))[
+                    :, None
+                ] & inside_c[None, :]
                 places = source + (row * W + column)[:, None] * C + c[None, :]
                 tap = kh * KERNEL + kw
                 if FLIPPED:
@@ -105,13 +116,31 @@ def _convolve(
                     values = tl.load(places + p * plane_stride, mask=there, other=0).to(tl.float32)
                     # The compiler merges repeated reads of one tap.
                     if p < KERNEL:
-                        sum0 += values * tl.load(tap_row + p * tap_stride, mask=inside_c, other=0)[None, :]
+                        sum0 += (
+                            values
+                            * tl.load(tap_row + p * tap_stride, mask=inside_c, other=0)[None, :]
+                        )
                     if PLANES > 1 and p >= 1 and p <= KERNEL:
-                        sum1 += values * tl.load(tap_row + (p - 1) * tap_stride, mask=inside_c, other=0)[None, :]
+                        sum1 += (
+                            values
+                            * tl.load(tap_row + (p - 1) * tap_stride, mask=inside_c, other=0)[
+                                None, :
+                            ]
+                        )
                     if PLANES > 2 and p >= 2 and p <= KERNEL + 1:
-                        sum2 += values * tl.load(tap_row + (p - 2) * tap_stride, mask=inside_c, other=0)[None, :]
+                        sum2 += (
+                            values
+                            * tl.load(tap_row + (p - 2) * tap_stride, mask=inside_c, other=0)[
+                                None, :
+                            ]
+                        )
                     if PLANES > 2 and p >= 3:
-                        sum3 += values * tl.load(tap_row + (p - 3) * tap_stride, mask=inside_c, other=0)[None, :]
+                        sum3 += (
+                            values
+                            * tl.load(tap_row + (p - 3) * tap_stride, mask=inside_c, other=0)[
+                                None, :
+                            ]
+                        )
 
     if BIASED:
         constant = tl.load(bias + c, mask=inside_c, other=0).to(tl.float32)[None, :]
@@ -146,9 +175,11 @@ def _correlate(
     BLOCK_K: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """partial[group, kd, kh, kw, c] = sum over the group's rows of gradient[d, h, w, c] source[d + kd - R, .., c].
+    """partial[group, kd, kh, kw, c] = sum over the group's rows of gradient[d, h, w, c] source[d +
+    kd - R, .., c].
 
-    A row is all of W at one (sample, h, d), d running fastest, so that neighbours in a group share source rows.
+    A row is all of W at one (sample, h, d), d running fastest, so that neighbours in a group share
+    source rows.
     """
     RADIUS: tl.constexpr = KERNEL // 2
     group = tl.program_id(0)
@@ -171,7 +202,9 @@ def _correlate(
             values = tl.load(source_row + w * C, mask=inside_planes, other=0).to(tl.float32)
             columns = w + RADIUS - k  # where the tap kw looks at w from
             there = ((columns >= 0) & (columns < W) & (k < KERNEL))[:, None] & inside_c
-            upstream = tl.load(gradient_row + columns[:, None] * C, mask=there, other=0).to(tl.float32)
+            upstream = tl.load(gradient_row + columns[:, None] * C, mask=there, other=0).to(
+                tl.float32
+            )
             sums += values[:, None, :] * upstream[None, :, :]
     kd = k[:, None, None]
     kw = k[None, :, None]
@@ -197,7 +230,10 @@ def _depthwise_sum(
     block_c = tiles.block(c, tile.channels)
     out = torch.empty_like(first)
     taps = weight.permute(1, 2, 3, 4, 0).to(torch.float32).contiguous()
-    grid = (b * triton.cdiv(d, planes) * triton.cdiv(h, block_h) * triton.cdiv(w, block_w), triton.cdiv(c, block_c))
+    grid = (
+        b * triton.cdiv(d, planes) * triton.cdiv(h, block_h) * triton.cdiv(w, block_w),
+        triton.cdiv(c, block_c),
+    )
     with torch.cuda.device_of(first):
         _convolve[grid](
             first,
@@ -236,7 +272,9 @@ def _weight_gradient(gradient: torch.Tensor, source: torch.Tensor, kernel: int) 
     rows_a_program = triton.cdiv(rows, tiles.DEPTHWISE_WEIGHT_PARTS)
     groups = triton.cdiv(rows, rows_a_program)
     block_c = tiles.block(c, tile.channels)
-    partial = torch.empty((groups, kernel, kernel, kernel, c), dtype=torch.float32, device=source.device)
+    partial = torch.empty(
+        (groups, kernel, kernel, kernel, c), dtype=torch.float32, device=source.device
+    )
     with torch.cuda.device_of(source):
         _correlate[(groups, kernel, triton.cdiv(c, block_c))](
             gradient,
@@ -275,7 +313,9 @@ def _backward(ctx, gradient):
         if source is None:
             continue
         if ctx.needs_input_grad[stream]:
-            inputs[stream] = _depthwise_sum(gradient, None, weight[:, stream : stream + 1], None, not ctx.flipped)
+            inputs[stream] = _depthwise_sum(
+                gradient, None, weight[:, stream : stream + 1], None, not ctx.flipped
+            )
         if ctx.needs_input_grad[2]:
             weights.append(_weight_gradient(gradient, source, weight.shape[-1]))
     weight_gradient = torch.cat(weights, dim=1).to(weight.dtype) if weights else None

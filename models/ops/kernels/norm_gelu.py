@@ -1,7 +1,8 @@
 """LayerNorm and GELU of rows of channels in one pass: forward and backward.
 
-A program takes blocks of rows in turn. Nothing but the input is kept for the backward pass, which normalises again;
-the gradients of weight and bias are partial sums, one a program, summed in a second pass.
+A program takes blocks of rows in turn. Nothing but the input is kept for the backward pass, which
+normalises again; the gradients of weight and bias are partial sums, one a program, summed in a
+second pass.
 """
 
 import torch
@@ -11,7 +12,9 @@ import triton.language as tl
 from models.ops.kernels import tiles
 
 
-def norm_gelu(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:
+def norm_gelu(
+    features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
+) -> torch.Tensor:
     """GELU(LayerNorm(features)), the exact GELU.
 
     Args:
@@ -28,7 +31,16 @@ def norm_gelu(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, 
 
 @triton.jit
 def _forward(
-    features, weight, bias, out, rows, C, eps, ROUNDS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr
+    features,
+    weight,
+    bias,
+    out,
+    rows,
+    C,
+    eps,
+    ROUNDS: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):
     """ROUNDS blocks of BLOCK_R rows."""
     c = tl.arange(0, BLOCK_C)
@@ -101,12 +113,19 @@ def _launch(features: torch.Tensor) -> tuple[int, tuple[int, int], dict]:
     blocks = triton.cdiv(rows, block_r)
     # A power of two: few kernels to compile for many sizes.
     rounds = tiles.power_of_two(triton.cdiv(blocks, tiles.NORM_GELU_PARTS))
-    constants = {"ROUNDS": rounds, "BLOCK_R": block_r, "BLOCK_C": block_c, "num_warps": tiles.NORM_GELU_WARPS}
+    constants = {
+        "ROUNDS": rounds,
+        "BLOCK_R": block_r,
+        "BLOCK_C": block_c,
+        "num_warps": tiles.NORM_GELU_WARPS,
+    }
     return triton.cdiv(blocks, rounds), (rows, c), constants
 
 
 @torch.library.custom_op("dc2fusion::norm_gelu", mutates_args=())
-def _norm_gelu(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:
+def _norm_gelu(
+    features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
+) -> torch.Tensor:
     """`norm_gelu` of contiguous features."""
     out = torch.empty_like(features)
     programs, sizes, constants = _launch(features)
@@ -122,14 +141,20 @@ def _(features, weight, bias, eps):
 
 @torch.library.custom_op("dc2fusion::norm_gelu_backward", mutates_args=())
 def _norm_gelu_backward(
-    upstream: torch.Tensor, features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
+    upstream: torch.Tensor,
+    features: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    eps: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of features, weight and bias."""
     gradient = torch.empty_like(features)
     programs, sizes, constants = _launch(features)
     partial = features.new_empty((2, programs, sizes[1]), dtype=torch.float32)
     with torch.cuda.device_of(features):
-        _backward[(programs,)](features, weight, bias, upstream, gradient, *partial, *sizes, eps, **constants)
+        _backward[(programs,)](
+            features, weight, bias, upstream, gradient, *partial, *sizes, eps, **constants
+        )
     for_weight, for_bias = partial.sum(dim=1)
     return gradient, for_weight.to(weight.dtype, copy=True), for_bias.to(bias.dtype, copy=True)
 

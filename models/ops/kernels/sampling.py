@@ -1,9 +1,10 @@
-"""Trilinear sampling of tokens at offsets of at most one token: forward, and both gradients without atomics.
+"""Trilinear sampling of tokens at offsets of at most one token: forward, and both gradients without
+atomics.
 
-The weight with which target t reads source s is a product of tents, max(0, 1 - |s - position(t)|) on each axis, and 0
-where position(t) is more than `reach` tokens away. So the gradient of a source token is a sum over the (2 reach + 1)^3
-targets around it: gathered, not scattered. Rows of channels are read as they lie in memory, and those whose weight is 0
-are not read.
+The weight with which target t reads source s is a product of tents, max(0, 1 - |s - position(t)|)
+on each axis, and 0 where position(t) is more than `reach` tokens away. So the gradient of a source
+token is a sum over the (2 reach + 1)^3 targets around it: gathered, not scattered. Rows of channels
+are read as they lie in memory, and those whose weight is 0 are not read.
 """
 
 import torch
@@ -18,8 +19,8 @@ def sample(tokens: torch.Tensor, offsets: torch.Tensor, aligned_corners: bool) -
 
     Args:
         tokens: (B, D, H, W, C), any strides.
-        offsets: (B, D, H, W, 3) float32 along depth, height, width in normalised coordinates, at most 2 / side: the
-            gradient of the tokens leaves out what is farther.
+        offsets: (B, D, H, W, 3) float32 along depth, height, width in normalised coordinates, at
+            most 2 / side: the gradient of the tokens leaves out what is farther.
         aligned_corners: [R1], see `models.variants`.
 
     Returns:
@@ -40,7 +41,18 @@ def _position(offsets, index, axis: tl.constexpr, token, side, mask, ALIGNED: tl
 
 
 @triton.jit
-def _forward(tokens, offsets, out, D, H, W, C, ALIGNED: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+def _forward(
+    tokens,
+    offsets,
+    out,
+    D,
+    H,
+    W,
+    C,
+    ALIGNED: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     """Eight rows around each of BLOCK_P positions of one sample, weighted and summed."""
     sample = tl.program_id(2).to(tl.int64) * D * H * W
     tokens += sample * C
@@ -63,12 +75,19 @@ def _forward(tokens, offsets, out, D, H, W, C, ALIGNED: tl.constexpr, BLOCK_P: t
         weight = share_d if corner // 4 else 1 - share_d
         weight *= share_h if corner // 2 % 2 else 1 - share_h
         weight *= share_w if corner % 2 else 1 - share_w
-        # Compared as floats, so that a position that is not a number reads nothing; its weight still is not one.
+        # Compared as floats, so that a position that is not a number reads nothing; its weight
+        # still is not one.
         there = inside_p & (d >= 0) & (d < D) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
         row = (d.to(tl.int32) * H + h.to(tl.int32)) * W + w.to(tl.int32)
-        values = tl.load(tokens + row[:, None] * C + c[None, :], mask=there[:, None] & inside_c, other=0)
+        values = tl.load(
+            tokens + row[:, None] * C + c[None, :], mask=there[:, None] & inside_c, other=0
+        )
         total += weight[:, None] * values.to(tl.float32)
-    tl.store(out + p[:, None] * C + c[None, :], total.to(out.dtype.element_ty), mask=inside_p[:, None] & inside_c)
+    tl.store(
+        out + p[:, None] * C + c[None, :],
+        total.to(out.dtype.element_ty),
+        mask=inside_p[:, None] & inside_c,
+    )
 
 
 @triton.jit
@@ -117,7 +136,11 @@ def _gather(
         reads = (there & (weight > 0))[:, None] & inside_c
         values = tl.load(gradient + target[:, None] * C + c[None, :], mask=reads, other=0)
         total += weight[:, None] * values.to(tl.float32)
-    tl.store(out + p[:, None] * C + c[None, :], total.to(out.dtype.element_ty), mask=inside_p[:, None] & inside_c)
+    tl.store(
+        out + p[:, None] * C + c[None, :],
+        total.to(out.dtype.element_ty),
+        mask=inside_p[:, None] & inside_c,
+    )
 
 
 @triton.jit
@@ -134,7 +157,9 @@ def _slope(
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Gradient of the offsets: the upstream gradient times the tokens' slope along each axis, summed over channels."""
+    """Gradient of the offsets: the upstream gradient times the tokens' slope along each axis,
+    summed over channels.
+    """
     sample = tl.program_id(1).to(tl.int64) * D * H * W
     tokens += sample * C
     gradient += sample * C
@@ -160,7 +185,9 @@ def _slope(
             w = below_w + corner % 2
             there = inside_p & (d >= 0) & (d < D) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
             row = (d.to(tl.int32) * H + h.to(tl.int32)) * W + w.to(tl.int32)
-            values = tl.load(tokens + row[:, None] * C + c[None, :], mask=there[:, None] & inside_c, other=0)
+            values = tl.load(
+                tokens + row[:, None] * C + c[None, :], mask=there[:, None] & inside_c, other=0
+            )
             product = upstream * values.to(tl.float32)
             weight_d = share_d if corner // 4 else 1 - share_d
             weight_h = share_h if corner // 2 % 2 else 1 - share_h
@@ -177,7 +204,9 @@ def _slope(
 
 
 def _sizes(tokens: torch.Tensor, tile: tiles.Tile) -> tuple[int, int, int, int]:
-    """Positions of a block and how many blocks of a sample, channels of a block and how many blocks."""
+    """Positions of a block and how many blocks of a sample, channels of a block and how many
+    blocks.
+    """
     _, d, h, w, c = tokens.shape
     block_p = tiles.block(d * h * w, tile.rows)
     block_c = tiles.block(c, tile.channels)
@@ -211,12 +240,16 @@ def _(tokens, offsets, aligned_corners):
 
 
 @torch.library.custom_op("dc2fusion::sample_tokens_gradient", mutates_args=())
-def _tokens_gradient(gradient: torch.Tensor, offsets: torch.Tensor, aligned_corners: bool) -> torch.Tensor:
+def _tokens_gradient(
+    gradient: torch.Tensor, offsets: torch.Tensor, aligned_corners: bool
+) -> torch.Tensor:
     """(B, D, H, W, C), from contiguous tensors."""
     b, *sides, c = gradient.shape
     block_p, blocks_p, block_c, blocks_c = _sizes(gradient, tiles.SAMPLING)
     out = torch.empty_like(gradient)
-    farthest = 2 if aligned_corners else 1  # aligned corners pull by up to half a token besides the offset
+    farthest = (
+        2 if aligned_corners else 1
+    )  # aligned corners pull by up to half a token besides the offset
     reach = [min(farthest, side - 1) for side in sides]
     with torch.cuda.device_of(gradient):
         _gather[(blocks_p, blocks_c, b)](

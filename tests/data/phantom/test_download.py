@@ -58,11 +58,22 @@ def visit(index):
 def test_the_finder_takes_what_the_truth_says(download):
     root, truth = download
     findings = find_adni(root, tables=[root / "collection.csv"])
-    assert [pair.name for pair in findings.pairs] == list(truth["subjects"]) == [f"999_S_000{n}" for n in (1, 2, 3)]
+    assert (
+        [pair.name for pair in findings.pairs]
+        == list(truth["subjects"])
+        == [f"999_S_000{n}" for n in (1, 2, 3)]
+    )
     for pair in findings.pairs:
         true = truth["subjects"][pair.name]
-        assert (pair.mri.image_id, pair.pet.image_id, pair.days) == (true["mri_id"], true["pet_id"], true["days"])
-        assert (pair.mri.description, pair.pet.description) == (true["mri_description"], true["pet_description"])
+        assert (pair.mri.image_id, pair.pet.image_id, pair.days) == (
+            true["mri_id"],
+            true["pet_id"],
+            true["days"],
+        )
+        assert (pair.mri.description, pair.pet.description) == (
+            true["mri_description"],
+            true["pet_description"],
+        )
         assert pair.mri.matrix_z == len(pair.mri.files) == true["mri_shape"][0]
         assert len(pair.pet.files) == true["pet_shape"][2] * (3 if true["dynamic"] else 1)
         assert all(FILE_NAME.fullmatch(file.name) for file in pair.mri.files + pair.pet.files)
@@ -74,11 +85,15 @@ def test_the_finder_takes_what_the_truth_says(download):
 def test_headers(download):
     pairs = find_adni(download[0]).pairs
     static, dynamic, mri = planes(pairs[0].pet), planes(pairs[1].pet), planes(pairs[0].mri)
-    assert {d.Units for d in static} == {"BQML"} and {tuple(d.SeriesType) for d in dynamic} == {("DYNAMIC", "IMAGE")}
+    assert {d.Units for d in static} == {"BQML"} and {tuple(d.SeriesType) for d in dynamic} == {
+        ("DYNAMIC", "IMAGE")
+    }
     slopes = [float(d.RescaleSlope) for d in static]
     assert len(set(slopes)) > len(slopes) / 2 and max(slopes) > 3 * min(slopes) > 0
     count = dynamic[0].NumberOfSlices
-    assert dynamic[0].NumberOfTimeSlices == 3 and [d.ImageIndex for d in dynamic] == list(range(1, 3 * count + 1))
+    assert dynamic[0].NumberOfTimeSlices == 3 and [d.ImageIndex for d in dynamic] == list(
+        range(1, 3 * count + 1)
+    )
     times = [(float(d.FrameReferenceTime), int(d.ActualFrameDuration)) for d in dynamic]
     assert sorted(set(times)) == [(150e3, 300_000), (450e3, 300_000), (900e3, 600_000)]
     assert len({d.SOPInstanceUID for d in static + dynamic + mri}) == len(static + dynamic + mri)
@@ -111,7 +126,9 @@ def test_planes_lie_where_the_truth_says(download):
             assert value == pytest.approx(array.max(), rel=1e-4)
             assert np.allclose((affine @ [*voxel, 1])[:3], [-x, -y, z], atol=1e-3)
         true = truth["subjects"][pair.name]
-        assert np.allclose(true["mri_affine"], made.mri_affine) and np.allclose(true["pet_affine"], made.pet_affine)
+        assert np.allclose(true["mri_affine"], made.mri_affine) and np.allclose(
+            true["pet_affine"], made.pet_affine
+        )
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["static", "dynamic"])
@@ -135,9 +152,13 @@ def test_pet_to_mri_brings_the_pet_onto_the_mri():
     made = visit(0)
     head = make_subject(subject_seed(SEED, 0), VOXEL_MM)
     to_pet = np.linalg.inv(made.pet_to_mri @ made.pet_affine) @ made.mri_affine
-    back = ndimage.affine_transform(made.frames[..., 0], to_pet[:3, :3], to_pet[:3, 3], head.pet.shape, order=1)
+    back = ndimage.affine_transform(
+        made.frames[..., 0], to_pet[:3, :3], to_pet[:3, 3], head.pet.shape, order=1
+    )
     unmoved = np.linalg.inv(made.pet_affine) @ made.mri_affine
-    wrong = ndimage.affine_transform(made.frames[..., 0], unmoved[:3, :3], unmoved[:3, 3], head.pet.shape, order=1)
+    wrong = ndimage.affine_transform(
+        made.frames[..., 0], unmoved[:3, :3], unmoved[:3, 3], head.pet.shape, order=1
+    )
     seen = back > 0
     right, unaligned = (np.corrcoef(pet[seen], head.pet[seen])[0, 1] for pet in (back, wrong))
     assert right > 0.95 and unaligned < right - 0.05
@@ -152,7 +173,9 @@ def test_same_arguments_same_bytes(download, tmp_path):
     files = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
     assert all((root / file).read_bytes() == (again / file).read_bytes() for file in files)
-    assert (tmp_path / "again_truth.json").read_bytes() == (root.parent / "adni_truth.json").read_bytes()
+    assert (tmp_path / "again_truth.json").read_bytes() == (
+        root.parent / "adni_truth.json"
+    ).read_bytes()
 
 
 def test_defects_are_known_and_seen(defective):
@@ -161,14 +184,23 @@ def test_defects_are_known_and_seen(defective):
     assert sorted(defect.values()) == sorted(DEFECTS)
     reasons = {defect[item.subject]: item.reason for item in findings.left_out if item.path is None}
     assert reasons[synthetic.NO_PET] == "no FDG image" == reasons[synthetic.OTHER_TRACER]
-    assert "days apart" in reasons[synthetic.FAR_APART] and "days apart" in reasons[synthetic.EMPTY_FOLDER]
+    assert (
+        "days apart" in reasons[synthetic.FAR_APART]
+        and "days apart" in reasons[synthetic.EMPTY_FOLDER]
+    )
     paired = {defect[pair.name]: pair for pair in findings.pairs}
     shape = next(iter(truth["subjects"].values()))["mri_shape"]
     assert len(paired[synthetic.MISSING_MRI_SLICE].mri.files) == shape[0] - 1
-    assert len(paired[synthetic.MISSING_MRI_END].mri.files) == paired[synthetic.MISSING_MRI_END].mri.matrix_z - 3
+    assert (
+        len(paired[synthetic.MISSING_MRI_END].mri.files)
+        == paired[synthetic.MISSING_MRI_END].mri.matrix_z - 3
+    )
     pet = planes(paired[synthetic.MISSING_PET_SLICE].pet)
     assert len(pet) % pet[0].NumberOfSlices != 0
-    assert sum("RescaleSlope" not in plane for plane in planes(paired[synthetic.NO_SLOPE].pet)) in (1, 3)
+    assert sum("RescaleSlope" not in plane for plane in planes(paired[synthetic.NO_SLOPE].pet)) in (
+        1,
+        3,
+    )
     assert len({plane.pixel_array.std() for plane in planes(paired[synthetic.CONSTANT].pet)}) == 1
     sizes = {file.stat().st_size for file in paired[synthetic.CUT_SHORT].pet.files}
     assert min(sizes) < 0.6 * max(sizes)
@@ -204,8 +236,20 @@ def test_nothing_is_left_of_an_interrupted_one(tmp_path, monkeypatch):
 
 
 def test_command_line(tmp_path, monkeypatch, capsys):
-    flags = ["--out", str(tmp_path / "adni"), "--subjects", "1", "--seed", str(SEED), "--voxel-mm", "7"]
+    flags = [
+        "--out",
+        str(tmp_path / "adni"),
+        "--subjects",
+        "1",
+        "--seed",
+        str(SEED),
+        "--voxel-mm",
+        "7",
+    ]
     monkeypatch.setattr("sys.argv", ["phantom_download", *flags])
     main()
     assert "1 subjects" in capsys.readouterr().out
-    assert json.loads((tmp_path / "adni_truth.json").read_text())["subjects"]["999_S_0001"]["defect"] is None
+    assert (
+        json.loads((tmp_path / "adni_truth.json").read_text())["subjects"]["999_S_0001"]["defect"]
+        is None
+    )

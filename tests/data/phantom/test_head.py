@@ -80,7 +80,9 @@ def test_cortex_is_folded(subject):
 def test_mri_contrast_is_t1(subject):
     level = {name: np.median(subject.mri[where(subject, name)]) for name in
              ("white matter", "grey matter", "csf", "bone", "fat", "muscle")}  # fmt: skip
-    assert level["fat"] > level["white matter"] > level["grey matter"] > level["csf"] > level["bone"]
+    assert (
+        level["fat"] > level["white matter"] > level["grey matter"] > level["csf"] > level["bone"]
+    )
     assert level["white matter"] / level["grey matter"] > 1.2
     outside = subject.labels == 0
     assert outside.mean() > 0.3
@@ -125,7 +127,9 @@ def test_pet_is_smoother_than_its_anatomy(subject):
     assert roughness(subject.pet) < 0.5 < roughness(subject.mri)
 
 
-@pytest.mark.parametrize(("seed", "name"), [(3, "left temporoparietal"), (13, "right temporoparietal")])
+@pytest.mark.parametrize(
+    ("seed", "name"), [(3, "left temporoparietal"), (13, "right temporoparietal")]
+)
 def test_low_uptake_is_on_the_named_side(seed, name):
     subject = make_subject(seed, 4.0)
     assert subject.hypometabolic == name
@@ -277,7 +281,15 @@ def test_an_interrupted_write_leaves_no_part_and_no_record(tmp_path, monkeypatch
 
 
 def test_command_line(tmp_path):
-    command = [sys.executable, "-m", "data.phantom", "--out", str(tmp_path / "c"), "--subjects", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "data.phantom",
+        "--out",
+        str(tmp_path / "c"),
+        "--subjects",
+        "1",
+    ]
     home = Path(__file__).resolve().parents[2]
     done = subprocess.run([*command, "--voxel-mm", "8"], cwd=home, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -26,7 +26,11 @@ PUBLISHED = {
     "v5": [
         *conv("fe.conv_id.0", 64, 192, 1, 1),
         *conv("fe.conv1", 64, 1, 1, 1),
-        *(entry for i in (0, 3) for entry in (*conv(f"fe.conv2.{i}", 64, 64, 3, 3), *norm(f"fe.conv2.{i + 1}"))),
+        *(
+            entry
+            for i in (0, 3)
+            for entry in (*conv(f"fe.conv2.{i}", 64, 64, 3, 3), *norm(f"fe.conv2.{i + 1}"))
+        ),
         *norm("fe.bnorm"),
         *(entry for i in (1, 2, 3) for entry in conv(f"fe.fe.convd{i}", 64, 64, 3, 3)),
         *conv("fe.fe.reduce", 64, 192, 1, 1),
@@ -151,7 +155,11 @@ def test_older_architecture(tmp_path):
     torch.testing.assert_close(norms, expected["nuc"], rtol=1e-5, atol=0)
     close(torch.cat(sfnn_weights(*features)), expected["w"], 1e-5)
     close(network(mri, pet), expected["fused_SFNN"], 1e-5)
-    close(filled(tmp_path, "B", "v1", rule="fl1n", statistics="running")(mri, pet), expected["fused_FL1N"], 1e-5)
+    close(
+        filled(tmp_path, "B", "v1", rule="fl1n", statistics="running")(mri, pet),
+        expected["fused_FL1N"],
+        1e-5,
+    )
     close(network.reconstruct(pet), expected["recon0"], 1e-5)
 
 
@@ -161,8 +169,13 @@ def test_published_keys_are_loaded_or_named_as_unused(tmp_path, architecture):
     torch.save({name: torch.zeros(shape) for name, shape in PUBLISHED[architecture]}, file)
     network = DILRAN(architecture=architecture)
     skipped = load_weights(network, file)
-    unused = {"v5": ("fe.conv_id.", "fe.conv2.", "fe.bnorm.", "fe.fe.dilran.bnorm."), "v1": ("fe.fe.dilran.bnorm.",)}
-    assert skipped == [name for name, _ in PUBLISHED[architecture] if name.startswith(unused[architecture])]
+    unused = {
+        "v5": ("fe.conv_id.", "fe.conv2.", "fe.bnorm.", "fe.fe.dilran.bnorm."),
+        "v1": ("fe.fe.dilran.bnorm.",),
+    }
+    assert skipped == [
+        name for name, _ in PUBLISHED[architecture] if name.startswith(unused[architecture])
+    ]
     assert {name for name, _ in PUBLISHED[architecture]} == set(skipped) | set(network.state_dict())
 
 
@@ -179,7 +192,9 @@ def test_a_batch_gives_what_its_pictures_give_one_by_one(architecture, rule):
     torch.manual_seed(0)
     network = DILRAN(architecture=architecture, rule=rule).eval()
     mri, pet = torch.rand(2, 3, 1, 12, 16) * torch.tensor([0.2, 1.0, 0.6]).view(3, 1, 1, 1)
-    singly = torch.cat([network.recon(network.fuse_features(*map(network.fe, pair))) for pair in pairs(pet, mri)])
+    singly = torch.cat(
+        [network.recon(network.fuse_features(*map(network.fe, pair))) for pair in pairs(pet, mri)]
+    )
     together = network.recon(network.fuse_features(network.fe(pet), network.fe(mri)))
     close(together, singly, 1e-6)
     close(network(mri, pet), singly, 1e-6)
@@ -200,7 +215,9 @@ def test_evaluation_leaves_the_running_averages_and_training_moves_them():
     network.train().reconstruct(image)
     counter = "fe.fe.bnorm1.num_batches_tracked"
     assert network.state_dict()[counter] == before[counter] + 2  # one norm, applied twice
-    assert not torch.equal(network.state_dict()["fe.fe.bnorm1.running_var"], before["fe.fe.bnorm1.running_var"])
+    assert not torch.equal(
+        network.state_dict()["fe.fe.bnorm1.running_var"], before["fe.fe.bnorm1.running_var"]
+    )
 
 
 @torch.no_grad()
@@ -240,7 +257,9 @@ def feature_maps(kind: str) -> torch.Tensor:
     f = torch.randn(3, 64, 14, 10, generator=generator)
     if kind == "one channel leads":
         f[:, 17] += 8
-    if kind == "flat and busy":  # the smooth maps have the larger Frobenius norms, the noisy ones the nuclear norms
+    if (
+        kind == "flat and busy"
+    ):  # the smooth maps have the larger Frobenius norms, the noisy ones the nuclear norms
         f = f * torch.arange(64).view(1, -1, 1, 1) / 20
         f[:, :32] += 1.5
     return f
@@ -267,11 +286,18 @@ def test_every_parameter_learns_from_a_reconstruction(architecture):
     for name, parameter in network.named_parameters():
         assert parameter.grad.isfinite().all(), name
         # A norm takes away whatever constant comes before it.
-        if name not in ("fe.fe.reduce.bias", "fe.conv1.0.bias", "fe.conv2.0.bias", "fe.conv3.0.bias"):
+        if name not in (
+            "fe.fe.reduce.bias",
+            "fe.conv1.0.bias",
+            "fe.conv2.0.bias",
+            "fe.conv3.0.bias",
+        ):
             assert parameter.grad.any(), name
 
 
-@pytest.mark.parametrize("options", [{"architecture": "v2"}, {"rule": "l2"}, {"statistics": "none"}])
+@pytest.mark.parametrize(
+    "options", [{"architecture": "v2"}, {"rule": "l2"}, {"statistics": "none"}]
+)
 def test_unknown_names_are_refused(options):
     with pytest.raises(ValueError, match=f"{next(iter(options.values()))}.*choose from"):
         DILRAN(**options)

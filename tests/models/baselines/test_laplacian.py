@@ -35,7 +35,9 @@ def expand(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         if side > 2:
             spread = np.zeros([*volume.shape[:axis], side, *volume.shape[axis + 1 :]])
             filled = np.zeros_like(spread)
-            every_second = tuple(slice(None, None, 2) if i == axis else slice(None) for i in range(3))
+            every_second = tuple(
+                slice(None, None, 2) if i == axis else slice(None) for i in range(3)
+            )
             spread[every_second], filled[every_second] = volume, 1
             volume = smooth(spread, axis) / smooth(filled, axis)
     return volume
@@ -45,12 +47,16 @@ def reference(mri: np.ndarray, pet: np.ndarray, levels: int) -> np.ndarray:
     if levels == 0 or max(mri.shape) <= 2:
         return (mri + pet) / 2
     coarse = reduce(mri), reduce(pet)
-    detail_mri, detail_pet = (v - expand(c, v.shape) for v, c in zip((mri, pet), coarse, strict=True))
+    detail_mri, detail_pet = (
+        v - expand(c, v.shape) for v, c in zip((mri, pet), coarse, strict=True)
+    )
     detail = np.where(np.abs(detail_mri) > np.abs(detail_pet), detail_mri, detail_pet)
     return detail + expand(reference(*coarse, levels - 1), mri.shape)
 
 
-@pytest.mark.parametrize(("shape", "levels"), [((16, 16, 16), 4), ((13, 8, 21), 3), ((2, 9, 5), 4), ((40, 3, 2), 9)])
+@pytest.mark.parametrize(
+    ("shape", "levels"), [((16, 16, 16), 4), ((13, 8, 21), 3), ((2, 9, 5), 4), ((40, 3, 2), 9)]
+)
 def test_fusion_follows_its_definition(shape, levels):
     mri, pet = volumes(1, 1, *shape)
     expected = reference(mri[0, 0].numpy(), pet[0, 0].numpy(), levels).clip(0, 1)
@@ -96,7 +102,9 @@ def test_detail_of_both_volumes_survives():
 
 def test_batch_gives_what_its_volumes_give_one_by_one():
     mri, pet = volumes(3, 1, 9, 10, 11, dtype=torch.float32)
-    singly = torch.cat([Laplacian()(*pair) for pair in zip(mri.split(1), pet.split(1), strict=True)])
+    singly = torch.cat(
+        [Laplacian()(*pair) for pair in zip(mri.split(1), pet.split(1), strict=True)]
+    )
     assert torch.allclose(Laplacian()(mri, pet), singly, rtol=0, atol=1e-6)
 
 

@@ -47,7 +47,9 @@ def test_published_keys_are_loaded_or_named_as_unused():
 
 def test_the_index_buffers_of_the_published_file_are_skipped(tmp_path):
     buffer = "basicLayer.blocks.0.attn.relative_position_index"
-    torch.save(published() | {buffer: torch.zeros(1, 1, dtype=torch.int64)}, tmp_path / "model_10.pth")
+    torch.save(
+        published() | {buffer: torch.zeros(1, 1, dtype=torch.int64)}, tmp_path / "model_10.pth"
+    )
     assert load_weights(MATR(), tmp_path / "model_10.pth") == [*UNUSED, buffer]
 
 
@@ -65,7 +67,10 @@ def test_released_weights_on_the_published_pairs(pair):
 @torch.no_grad()
 def test_colour_of_the_published_pair():
     expected = golden_tensors("baselines/matr_released.npz")
-    grey, source = expected["petmri_net"].double(), expected["petmri_in0_rgb"].double()  # no ties in float64
+    grey, source = (
+        expected["petmri_net"].double(),
+        expected["petmri_in0_rgb"].double(),
+    )  # no ties in float64
     assert torch.equal(restore_colour(grey, source).float(), expected["petmri_final_rgb"])
 
 
@@ -82,14 +87,21 @@ def test_intermediate_maps_with_released_weights():
 @torch.no_grad()
 def test_width_that_is_no_multiple_of_the_token():
     expected = golden_tensors("baselines/matr_released_crop.npz")
-    close(released()(slices(expected["in20_mri"]), slices(expected["in20_pet"])), expected["out20"], 2e-5)
+    close(
+        released()(slices(expected["in20_mri"]), slices(expected["in20_pet"])),
+        expected["out20"],
+        2e-5,
+    )
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("rule", "late", "other"), [("A", 1e-5, 1e-5), ("B", 1e-4, 5e-5)])
 def test_rule_filled_weights(tmp_path, rule, late, other):
     expected = golden_tensors(f"baselines/matr_rule{rule}.npz")
-    torch.save(fill(((name, tensor.shape) for name, tensor in published().items()), rule), tmp_path / "filled.pth")
+    torch.save(
+        fill(((name, tensor.shape) for name, tensor in published().items()), rule),
+        tmp_path / "filled.pth",
+    )
     network = MATR().eval()
     load_weights(network, tmp_path / "filled.pth")
     pet, mri = expected["in_pet"], expected["in_mri"]
@@ -119,7 +131,10 @@ def test_tokens_of_a_large_batch_are_those_of_a_small_one():
 @torch.no_grad()
 def test_tokens_are_runs_of_pixels_or_the_channels_of_a_pixel():
     """Changing one value changes the 16 values of its token, no others."""
-    for tokens, touched in (("released", [(5, 2, column) for column in range(16, 32)]), ("channels", None)):
+    for tokens, touched in (
+        ("released", [(5, 2, column) for column in range(16, 32)]),
+        ("channels", None),
+    ):
         layer = TransformerLayer(tokens)
         x = torch.rand(1, 16, 4, 32)
         changed = x.clone()

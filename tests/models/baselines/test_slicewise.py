@@ -9,7 +9,8 @@ from models.baselines.slicewise import PLANES, Slicewise, slices_of, volume_of
 X, Y, Z = 6, 9, 7
 CENTRE = (3, 4, 3)
 
-# In which corner of its picture a display shows a voxel at the end of two axes (radiological convention).
+# In which corner of its picture a display shows a voxel at the end of two axes (radiological
+# convention).
 DISPLAY = {
     "axial": {"anterior": "top", "posterior": "bottom", "right": "left", "left": "right"},
     "coronal": {"superior": "top", "inferior": "bottom", "right": "left", "left": "right"},
@@ -64,7 +65,12 @@ def test_method_sees_slices_as_on_a_radiological_display(plane, end):
     Slicewise(method, plane)(mri, torch.ones_like(mri))
     slice_, _, row, column = (method.shown() == 1).nonzero()[0].tolist()
     height, width = method.shown().shape[-2:]
-    edges = {"top": row == 0, "bottom": row == height - 1, "left": column == 0, "right": column == width - 1}
+    edges = {
+        "top": row == 0,
+        "bottom": row == height - 1,
+        "left": column == 0,
+        "right": column == width - 1,
+    }
     if end in DISPLAY[plane]:
         assert [edge for edge, touched in edges.items() if touched] == [DISPLAY[plane][end]]
     else:  # the axis across the slices, which come in rising order
@@ -100,7 +106,10 @@ def test_pictures_are_padded_right_and_down_as_the_method_wants(padding):
         shown, slices = method.shown(which), slices_of(volume)  # 9 x 6 pixels in 12 x 8
         assert shown.shape == (Z, 1, 12, 8)
         assert torch.equal(shown[..., :Y, :X], slices)
-        below, beside = slices[..., -1:, :].expand(-1, -1, 3, -1), slices[..., -1:].expand(-1, -1, -1, 2)
+        below, beside = (
+            slices[..., -1:, :].expand(-1, -1, 3, -1),
+            slices[..., -1:].expand(-1, -1, -1, 2),
+        )
         if padding != "replicate":
             below, beside = torch.full_like(below, padding), torch.full_like(beside, padding)
         assert torch.equal(shown[..., Y:, :X], below)
@@ -191,7 +200,12 @@ def test_gradient_reaches_the_method_and_the_volumes():
 
 
 @pytest.mark.parametrize(
-    ("mri", "pet"), [((1, 1, 4, 4, 4), (1, 1, 4, 4, 5)), ((4, 4, 4), (4, 4, 4)), ((1, 2, 4, 4, 4), (1, 2, 4, 4, 4))]
+    ("mri", "pet"),
+    [
+        ((1, 1, 4, 4, 4), (1, 1, 4, 4, 5)),
+        ((4, 4, 4), (4, 4, 4)),
+        ((1, 2, 4, 4, 4), (1, 2, 4, 4, 4)),
+    ],
 )
 def test_volumes_of_other_shapes_are_refused(mri, pet):
     with pytest.raises(ValueError, match="one shape"):

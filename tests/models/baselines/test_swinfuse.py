@@ -20,14 +20,24 @@ def published_names():
         for block in range(6):
             inside = {"attn_mask": (4, 49, 49)} if block % 2 else {}
             inside |= {"norm1.weight": (96,), "norm1.bias": (96,)}
-            inside |= {"attn.relative_position_bias_table": (169, heads), "attn.relative_position_index": (49, 49)}
+            inside |= {
+                "attn.relative_position_bias_table": (169, heads),
+                "attn.relative_position_index": (49, 49),
+            }
             inside |= {"attn.qkv.weight": (288, 96), "attn.qkv.bias": (288,)}
             inside |= {"attn.proj.weight": (96, 96), "attn.proj.bias": (96,)}
             inside |= {"norm2.weight": (96,), "norm2.bias": (96,)}
             inside |= {"mlp.fc1.weight": (384, 96), "mlp.fc1.bias": (384,)}
             inside |= {"mlp.fc2.weight": (96, 384), "mlp.fc2.bias": (96,)}
-            yield from ((f"EN{stage}_0.blocks.{block}.{name}", shape) for name, shape in inside.items())
-    yield from {"norm.weight": (96,), "norm.bias": (96,), "norm_up.weight": (192,), "norm_up.bias": (192,)}.items()
+            yield from (
+                (f"EN{stage}_0.blocks.{block}.{name}", shape) for name, shape in inside.items()
+            )
+    yield from {
+        "norm.weight": (96,),
+        "norm.bias": (96,),
+        "norm_up.weight": (192,),
+        "norm_up.bias": (192,),
+    }.items()
     yield from {"conv.weight": (1, 96, 1, 1), "conv.bias": (1,), "prelu.weight": (1,)}.items()
 
 
@@ -104,7 +114,11 @@ def test_golden_fused_features(golden_network):
     arrays = golden_tensors("baselines/swinfuse_ruleB.npz")
     f1, f2 = (to_windows(picture(arrays[name]).squeeze(0)) for name in ("enc_pet", "enc_mri"))
     everywhere = torch.ones(f1.shape[1:3], dtype=torch.bool)
-    assert_close(from_windows(golden_network("B").fuse(f1, f2, everywhere), 14, 14), arrays["fused_feat"], 2e-5)
+    assert_close(
+        from_windows(golden_network("B").fuse(f1, f2, everywhere), 14, 14),
+        arrays["fused_feat"],
+        2e-5,
+    )
 
 
 @pytest.mark.parametrize("weights", ["A", "B"])
@@ -121,7 +135,9 @@ def test_golden_all_six_blocks_with_shifted_windows(golden_network, weights, gra
 
 @pytest.fixture(scope="module")
 def golden_slice(published_files):
-    """The stored slice through the published test procedure: (arrays, fused without stretch, stretched)."""
+    """The stored slice through the published test procedure: (arrays, fused without stretch,
+    stretched).
+    """
     arrays = golden_tensors("baselines/swinfuse_pipeline256_ruleB.npz")
     mri, pet = (volume_of(picture(arrays[name])) for name in ("in_mri", "in_pet"))
     model = build_model("swinfuse", weights=published_files["B"], tiles="released").eval()
@@ -147,7 +163,9 @@ def test_published_file_is_accounted_for(published_files):
     skipped = load_weights(SwinFuse(), published_files["B"])
     names = [name for name, _ in published_names()]
     never_run = [name for name in names if name.startswith("EN") and ".blocks.0." not in name]
-    computed = [name for name in names if name.split(".")[-1] in ("attn_mask", "relative_position_index")]
+    computed = [
+        name for name in names if name.split(".")[-1] in ("attn_mask", "relative_position_index")
+    ]
     assert set(skipped) == {*never_run, *computed, "norm_up.weight", "norm_up.bias", "prelu.weight"}
     skipped = load_weights(SwinFuse(blocks_per_stage=6), published_files["B"])
     assert set(skipped) == {*computed, "norm_up.weight", "norm_up.bias", "prelu.weight"}
@@ -158,7 +176,10 @@ def test_released_file_does_not_fit_six_blocks_without_their_tensors(published_f
     short = {name: tensor for name, tensor in state.items() if "EN2_0.blocks.4." not in name}
     torch.save(short, tmp_path / "short.model")
     load_weights(SwinFuse(), tmp_path / "short.model")
-    with pytest.raises(ValueError, match=r"lacks 13 of the \d+ tensors of SwinFuse: EN2_0\.blocks\.4\.norm1\.weight"):
+    with pytest.raises(
+        ValueError,
+        match=r"lacks 13 of the \d+ tensors of SwinFuse: EN2_0\.blocks\.4\.norm1\.weight",
+    ):
         load_weights(SwinFuse(blocks_per_stage=6), tmp_path / "short.model")
 
 
@@ -189,7 +210,10 @@ def test_activities_follow_their_formulas_and_leave_padding_out_of_the_channels(
     if rule == "l1_mean":
         expected = np.abs(area).mean(axis=(2, 3)), np.abs(area).mean(axis=1)
     elif rule == "l2_mean":
-        expected = np.linalg.norm(area.reshape(2, 96, -1), axis=2) / (h * w), np.linalg.norm(area, axis=1) / 96
+        expected = (
+            np.linalg.norm(area.reshape(2, 96, -1), axis=2) / (h * w),
+            np.linalg.norm(area, axis=1) / 96,
+        )
     else:
         expected = area.max(axis=(2, 3)), area.max(axis=1) / 96
     np.testing.assert_allclose(channels.squeeze(), expected[0], rtol=1e-5)
@@ -214,7 +238,9 @@ def test_tiles_of_the_nominal_size_are_the_native_network(golden_network):
     mri, pet = random_picture(2, 1, 1, 224, 224)
     mri[..., 70:], pet[..., :140, :] = 0, 0
     with torch.inference_mode():
-        native, released = (golden_network("B", tiles=tiles)(mri, pet) for tiles in ("native", "released"))
+        native, released = (
+            golden_network("B", tiles=tiles)(mri, pet) for tiles in ("native", "released")
+        )
     assert_close(native, released, 1e-6)
 
 
@@ -233,7 +259,9 @@ def test_stochastic_depth_ramps_over_declared_blocks_and_drops_whole_pictures():
     image = random_picture(1, 1, 7, 7).repeat(400, 1, 2, 1)
     with torch.no_grad():
         tokens = network.encode(image)
-        assert torch.allclose(tokens[:, 0], tokens[:, 1], atol=1e-5)  # both windows of a picture fare alike
+        assert torch.allclose(
+            tokens[:, 0], tokens[:, 1], atol=1e-5
+        )  # both windows of a picture fare alike
         outcomes = tokens[:, 0, 0].round(decimals=4).unique(dim=0)
         assert len(outcomes) > 4  # two stages of two branches each, kept or dropped
         network.eval()
@@ -243,7 +271,9 @@ def test_stochastic_depth_ramps_over_declared_blocks_and_drops_whole_pictures():
 def test_every_parameter_gets_a_gradient():
     network = SwinFuse(blocks_per_stage=6).eval()
     network.reconstruct(random_picture(2, 1, 14, 14)).square().sum().backward()
-    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert [
+        name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()
+    ] == []
 
 
 def test_sizes_and_initial_values_are_the_published_ones():
@@ -252,12 +282,18 @@ def test_sizes_and_initial_values_are_the_published_ones():
     assert sum(p.numel() for p in network.parameters()) == 2_021_276 - unused
     assert sum(p.numel() for p in SwinFuse().parameters()) == 337_376
     table = network.EN3_0.blocks[0].attn.relative_position_bias_table
-    for values in (network.EN1_0.blocks[0].attn.qkv.weight, network.EN2_0.blocks[5].mlp.fc2.weight, table):
+    for values in (
+        network.EN1_0.blocks[0].attn.qkv.weight,
+        network.EN2_0.blocks[5].mlp.fc2.weight,
+        table,
+    ):
         assert values.std().item() == pytest.approx(0.02, rel=0.1)
     assert not network.EN1_0.blocks[0].attn.qkv.bias.any()
 
 
-@pytest.mark.parametrize("options", [{"blocks_per_stage": 3}, {"rule": "mean"}, {"tiles": "overlapping"}])
+@pytest.mark.parametrize(
+    "options", [{"blocks_per_stage": 3}, {"rule": "mean"}, {"tiles": "overlapping"}]
+)
 def test_unknown_options_are_refused(options):
     with pytest.raises(ValueError, match="received 3|unknown"):
         SwinFuse(**options)

@@ -35,11 +35,15 @@ def saved(picture: torch.Tensor) -> torch.Tensor:
 def test_golden_fills(rule):
     arrays = golden_tensors(f"baselines/u2fusion_rule{rule}.npz")
     network = U2Fusion()
-    network.load_state_dict(fill(((name, tensor.shape) for name, tensor in network.state_dict().items()), rule))
+    network.load_state_dict(
+        fill(((name, tensor.shape) for name, tensor in network.state_dict().items()), rule)
+    )
     with torch.inference_mode():
         code = network.encode(arrays["in_mri"][None, None], arrays["in_pet"][None, None])[0]
     torch.testing.assert_close(code, arrays["code"], **TOLERANCE)
-    torch.testing.assert_close(fuse(network, arrays["in_mri"], arrays["in_pet"]), arrays["out"], **TOLERANCE)
+    torch.testing.assert_close(
+        fuse(network, arrays["in_mri"], arrays["in_pet"]), arrays["out"], **TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("pair", ["med1", "med2"])
@@ -76,9 +80,14 @@ def test_golden_colour(released):
 
 def test_restored_colour_keeps_the_chroma_of_the_pet():
     rgb = torch.rand(4, 5, 3, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(restore_colour(luma_of(rgb), rgb), rgb, rtol=0, atol=2e-3)  # rounded coefficients
     torch.testing.assert_close(
-        luma_of(restore_colour(torch.full((4, 5), 0.4), rgb)), torch.full((4, 5), 0.4), rtol=0, atol=2e-3
+        restore_colour(luma_of(rgb), rgb), rgb, rtol=0, atol=2e-3
+    )  # rounded coefficients
+    torch.testing.assert_close(
+        luma_of(restore_colour(torch.full((4, 5), 0.4), rgb)),
+        torch.full((4, 5), 0.4),
+        rtol=0,
+        atol=2e-3,
     )
 
 
@@ -105,7 +114,9 @@ def test_pet_is_the_first_channel(released):
 def test_every_parameter_gets_a_gradient():
     network = U2Fusion()
     network(*torch.rand(2, 2, 1, 8, 8)).square().sum().backward()
-    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert [
+        name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()
+    ] == []
 
 
 def test_size_and_initial_values_are_the_published_ones():

@@ -1,4 +1,6 @@
-"""Published weight files: every form is read, every tensor is accounted for, what does not fit is named."""
+"""Published weight files: every form is read, every tensor is accounted for, what does not fit is
+named.
+"""
 
 import shutil
 from pathlib import Path
@@ -39,7 +41,9 @@ def as_variables(network: U2Fusion) -> dict[str, np.ndarray]:
 
 
 def write_checkpoint(folder: Path, variables: dict[str, np.ndarray]) -> Path:
-    """A TensorFlow-1 bundle: values without gaps in the order of the names; the other two files are not read."""
+    """A TensorFlow-1 bundle: values without gaps in the order of the names; the other two files are
+    not read.
+    """
     folder.mkdir()
     ordered = [variables[name].astype("<f4").tobytes() for name in sorted(variables)]
     (folder / DATA).write_bytes(b"".join(ordered))
@@ -85,7 +89,9 @@ def test_tensorflow_checkpoint_of_another_size_is_refused(network, tmp_path, cha
     (folder / DATA).write_bytes(content[:change] if change < 0 else content + bytes(change))
     loaded = U2Fusion()
     before = {name: tensor.clone() for name, tensor in loaded.state_dict().items()}
-    with pytest.raises(ValueError, match=f"has {2_636_868 + change} bytes, the 20 float32 variables.*2636868"):
+    with pytest.raises(
+        ValueError, match=f"has {2_636_868 + change} bytes, the 20 float32 variables.*2636868"
+    ):
         load_weights(loaded, folder)
     assert_same_tensors(loaded, before)
 
@@ -114,7 +120,9 @@ def save_halves(folder: Path, variables: dict[str, np.ndarray]) -> list[Path]:
     files = []
     for half in ("encoder", "decoder"):
         files.append(folder / f"u2_{half}.npz")
-        np.savez(files[-1], **{name: array for name, array in variables.items() if f"/{half}/" in name})
+        np.savez(
+            files[-1], **{name: array for name, array in variables.items() if f"/{half}/" in name}
+        )
     return files
 
 
@@ -129,7 +137,9 @@ def test_arrays_in_two_files_by_either_or_by_their_folder(network, tmp_path):
 def test_half_of_the_arrays_is_refused(network, tmp_path):
     encoder, decoder = save_halves(tmp_path, as_variables(network))
     decoder.unlink()
-    with pytest.raises(ValueError, match=r"lacks 8 of the 20 tensors of U2Fusion: decoder\.conv2_1"):
+    with pytest.raises(
+        ValueError, match=r"lacks 8 of the 20 tensors of U2Fusion: decoder\.conv2_1"
+    ):
         load_weights(U2Fusion(), encoder)
     with pytest.raises(ValueError, match="1 .npz of weights, which are neither"):
         load_weights(U2Fusion(), tmp_path)
@@ -163,7 +173,9 @@ def test_own_names_in_one_file(network, tmp_path, suffix):
         ("shape", r"encoder\.conv1_1\.bias has shape \(3,\), U2Fusion wants \(44,\)"),
     ],
 )
-def test_tensors_that_do_not_fit_are_named_and_nothing_is_loaded(network, tmp_path, suffix, change, problem):
+def test_tensors_that_do_not_fit_are_named_and_nothing_is_loaded(
+    network, tmp_path, suffix, change, problem
+):
     state = dict(network.state_dict())
     if change == "unknown":
         state["encoder.conv9.weight"] = torch.zeros(2)
@@ -226,7 +238,9 @@ def test_missing_file_is_an_os_error(tmp_path, name):
         load_weights(U2Fusion(), tmp_path / name)
 
 
-@pytest.mark.parametrize(("method", "file"), [(MATR, "matr_weights.npz"), (DILRAN, "dilran_weights.npz")])
+@pytest.mark.parametrize(
+    ("method", "file"), [(MATR, "matr_weights.npz"), (DILRAN, "dilran_weights.npz")]
+)
 def test_golden_arrays_of_the_other_methods_load(method, file):
     network = method()
     load_weights(network, golden(f"baselines/{file}"))

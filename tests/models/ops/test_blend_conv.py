@@ -1,4 +1,6 @@
-"""The fast 7x7x7 convolution against the plain one, and the depthwise convolution against PyTorch's."""
+"""The fast 7x7x7 convolution against the plain one, and the depthwise convolution against
+PyTorch's.
+"""
 
 import pytest
 import torch
@@ -30,7 +32,9 @@ def test_fast_equals_plain_forward_and_backward(concatenated_groups, size, last)
     x, partner = torch.randn(2, *size)
     if last:
         x = x.contiguous(memory_format=torch.channels_last_3d)
-    for fast, plain in zip(run(module, x, partner, "fast"), run(module, x, partner, "plain"), strict=True):
+    for fast, plain in zip(
+        run(module, x, partner, "fast"), run(module, x, partner, "plain"), strict=True
+    ):
         assert relative_error(fast, plain) < 1e-5
 
 
@@ -46,7 +50,8 @@ def test_fast_equals_plain_in_the_whole_network():
     (fast, fast_gradients), (plain, plain_gradients) = results
     assert relative_error(fast, plain) < 1e-5
     total = relative_error(
-        torch.cat([g.flatten() for g in fast_gradients]), torch.cat([g.flatten() for g in plain_gradients])
+        torch.cat([g.flatten() for g in fast_gradients]),
+        torch.cat([g.flatten() for g in plain_gradients]),
     )
     assert total < 1e-4
 
@@ -55,7 +60,8 @@ def test_a_group_sees_both_streams_unless_groups_are_concatenated():
     x, partner = torch.randn(2, 1, 8, 5, 5, 5)
     paper, released = BlendConv(8), BlendConv(8, concatenated_groups=True)
     silent = torch.zeros_like(partner)
-    # Channel 0 of the output sees x_0 and y'_0 in the paper's form, x_0 and x_1 in the released one.
+    # Channel 0 of the output sees x_0 and y'_0 in the paper's form, x_0 and x_1 in the released
+    # one.
     assert not torch.allclose(paper(x, partner)[:, 0], paper(x, silent)[:, 0])
     assert torch.allclose(released(x, partner)[:, 0], released(x, silent)[:, 0])
 

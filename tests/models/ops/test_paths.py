@@ -1,4 +1,6 @@
-"""The fast path against the plain one: the same numbers and the same gradients, and less memory kept."""
+"""The fast path against the plain one: the same numbers and the same gradients, and less memory
+kept.
+"""
 
 import pytest
 import torch
@@ -28,7 +30,9 @@ def volumes(size, batch, dtype=torch.float32):
 
 
 def train_once(path, variant="paper", size=(33, 20, 13), batch=1, dtype=torch.float32, **options):
-    """Fused volume, gradients of the volumes and of all parameters by name, buffers, after one training step."""
+    """Fused volume, gradients of the volumes and of all parameters by name, buffers, after one
+    training step.
+    """
     torch.manual_seed(0)
     model = build_model("dc2fusion", embed_dim=24, variant=variant, path=path, **options).to(dtype)
     pair = volumes(size, batch, dtype).requires_grad_()
@@ -41,7 +45,9 @@ def train_once(path, variant="paper", size=(33, 20, 13), batch=1, dtype=torch.fl
 
 
 def assert_gradients_agree(ours, expected, tolerance):
-    """Together, and each against its own size; those that are 0 but for rounding against all others' size."""
+    """Together, and each against its own size; those that are 0 but for rounding against all
+    others' size.
+    """
     whole = torch.cat([g.flatten().double() for g in expected.values()])
     assert relative_error(torch.cat([g.flatten() for g in ours.values()]), whole) < tolerance
     for name, gradient in expected.items():
@@ -52,7 +58,9 @@ def assert_gradients_agree(ours, expected, tolerance):
 @pytest.mark.parametrize("variant", ["paper", "released"])
 @pytest.mark.parametrize(("size", "batch"), [((33, 20, 13), 1), ((34, 9, 21), 2)])
 def test_network_in_float32(variant, size, batch):
-    """Against float64: kernels of two processors round differently, and the plain path's may be the coarser ones."""
+    """Against float64: kernels of two processors round differently, and the plain path's may be the
+    coarser ones.
+    """
     fast = train_once("fast", variant, size, batch)
     exact = train_once("plain", variant, size, batch, torch.float64)
     assert relative_error(fast[0], exact[0]) < 1e-4
@@ -61,7 +69,9 @@ def test_network_in_float32(variant, size, batch):
         assert torch.allclose(fast[2][name].double(), buffer.double(), rtol=1e-3, atol=1e-5), name
 
 
-@pytest.mark.parametrize(("variant", "size", "batch"), [("paper", (9, 33, 5), 1), ("released", (5, 12, 9), 2)])
+@pytest.mark.parametrize(
+    ("variant", "size", "batch"), [("paper", (9, 33, 5), 1), ("released", (5, 12, 9), 2)]
+)
 def test_network_in_float64(shallow, variant, size, batch):
     fast, plain = (train_once(path, variant, size, batch, torch.float64) for path in PATHS)
     assert relative_error(fast[0], plain[0]) < 1e-12
@@ -69,8 +79,12 @@ def test_network_in_float64(shallow, variant, size, batch):
 
 
 def test_checkpointed_activations_change_nothing(shallow):
-    """Not even the running statistics, which must see each call once, nor the blocks that stochastic depth drops."""
-    kept, repeated = (train_once("fast", checkpoint_activations=checkpoint) for checkpoint in (False, True))
+    """Not even the running statistics, which must see each call once, nor the blocks that
+    stochastic depth drops.
+    """
+    kept, repeated = (
+        train_once("fast", checkpoint_activations=checkpoint) for checkpoint in (False, True)
+    )
     assert torch.equal(kept[0], repeated[0])
     assert_gradients_agree(repeated[1], kept[1], 1e-6)
     for name, buffer in kept[2].items():
@@ -78,7 +92,9 @@ def test_checkpointed_activations_change_nothing(shallow):
 
 
 def test_checkpointed_activations_are_compiled():
-    """Outputs, gradients and running statistics are those of eager mode, the drawing of dropped samples included."""
+    """Outputs, gradients and running statistics are those of eager mode, the drawing of dropped
+    samples included.
+    """
     results = []
     for compiled in (False, True):
         torch.manual_seed(0)
@@ -89,10 +105,19 @@ def test_checkpointed_activations_are_compiled():
         torch.manual_seed(5)  # of stochastic depth
         out = torch.stack(runner(*streams))
         inputs = {"streams": streams, **dict(stage.named_parameters())}
-        results.append((out.detach(), inputs, gradients_of(out, list(inputs.values())), dict(stage.named_buffers())))
+        results.append(
+            (
+                out.detach(),
+                inputs,
+                gradients_of(out, list(inputs.values())),
+                dict(stage.named_buffers()),
+            )
+        )
     eager, ours = results
     assert relative_error(ours[0], eager[0]) < 1e-5
-    received, expected = (dict(zip(inputs, gradients, strict=True)) for _, inputs, gradients, _ in (ours, eager))
+    received, expected = (
+        dict(zip(inputs, gradients, strict=True)) for _, inputs, gradients, _ in (ours, eager)
+    )
     assert_gradients_agree(received, expected, 1e-4)
     assert eager[3]["0.blend.blend_norm.num_batches_tracked"] == 2
     for name, buffer in eager[3].items():
@@ -100,14 +125,19 @@ def test_checkpointed_activations_are_compiled():
 
 
 def kept_bytes(path, **options) -> int:
-    """Bytes of the different tensors that the network keeps for the backward pass, parameters left out."""
+    """Bytes of the different tensors that the network keeps for the backward pass, parameters left
+    out.
+    """
     model = build_model("dc2fusion", embed_dim=24, path=path, **options)
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept = {}
 
     def keep(tensor):
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = tensor, storage.nbytes()  # held, so that no address is given out twice
+        kept[storage.data_ptr()] = (
+            tensor,
+            storage.nbytes(),
+        )  # held, so that no address is given out twice
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -134,7 +164,9 @@ def test_network_in_bfloat16(shallow, variant):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             fused = model(*pair)
         fused.float().square().mean().backward()
-        assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
+        assert all(
+            p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters()
+        )
         errors[path] = relative_error(fused.detach(), exact)
     assert errors["fast"] < 1.5 * errors["plain"] < 0.15, errors
 
@@ -154,7 +186,9 @@ def test_sampling(aligned_corners, size):
     offsets = (offsets * 4 / torch.tensor(size[1:4])).requires_grad_()
     outputs = [sample_partner(tokens, offsets, aligned_corners, path) for path in PATHS]
     assert torch.allclose(*outputs)
-    for ours, expected in zip(*(gradients_of(output, (tokens, offsets)) for output in outputs), strict=True):
+    for ours, expected in zip(
+        *(gradients_of(output, (tokens, offsets)) for output in outputs), strict=True
+    ):
         assert torch.allclose(ours, expected)
 
 
@@ -168,7 +202,9 @@ def test_sampling_where_offsets_are_nan():
 
 
 def test_reference_points_are_the_centres_of_the_tokens():
-    expected = F.affine_grid(torch.eye(3, 4)[None], (1, 1, 2, 3, 4), align_corners=False)[0].flip(-1)
+    expected = F.affine_grid(torch.eye(3, 4)[None], (1, 1, 2, 3, 4), align_corners=False)[0].flip(
+        -1
+    )
     assert torch.allclose(reference_points(torch.zeros(1, 2, 3, 4, 8)), expected)
 
 
@@ -176,7 +212,9 @@ def test_reference_points_are_the_centres_of_the_tokens():
 @pytest.mark.parametrize("window", [(2, 2, 2), (1, 2, 1)])
 def test_attention(linear, window):
     generator = torch.Generator().manual_seed(0)
-    tokens = [torch.randn(2, 4, 2, 6, 12, generator=generator, dtype=torch.float64) for _ in range(3)]
+    tokens = [
+        torch.randn(2, 4, 2, 6, 12, generator=generator, dtype=torch.float64) for _ in range(3)
+    ]
     gate = torch.rand(2, 12, generator=generator, dtype=torch.float64)
     inputs = [tensor.requires_grad_() for tensor in (*tokens, gate)]
     outputs = [window_attention(*inputs, 3, window, linear, path) for path in PATHS]
@@ -210,5 +248,7 @@ def test_norms():
         outputs = [layers(path) for path in PATHS]
         assert torch.equal(*outputs)
         inputs = [features, *linear.parameters()]
-        for ours, expected in zip(*(gradients_of(output, inputs) for output in outputs), strict=True):
+        for ours, expected in zip(
+            *(gradients_of(output, inputs) for output in outputs), strict=True
+        ):
             assert torch.allclose(ours, expected)

@@ -26,9 +26,13 @@ from utils.errors import InputError
 ROOT = Path(__file__).resolve().parents[2]
 SPM = ROOT.parent / "shared" / "data" / "pairs" / "template" / "template_mri_MNI152.nii.gz"
 MISSING = [name for name in ("ants", "nilearn") if importlib.util.find_spec(name) is None]
-needs_ants = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed (requirements-prep.txt)")
+needs_ants = pytest.mark.skipif(
+    bool(MISSING), reason=f"{', '.join(MISSING)} not installed (requirements-prep.txt)"
+)
 
-COARSE = AlignOptions(working_mm=4.0)  # as the heads here, so that a registration takes less than a second
+COARSE = AlignOptions(
+    working_mm=4.0
+)  # as the heads here, so that a registration takes less than a second
 
 
 def as_volume(array, affine, name="scan.nii") -> Volume:
@@ -109,7 +113,9 @@ class TestSimilarity:
         assert nmi(*both) == pytest.approx(normalized_mutual_information(*both, bins=32), abs=2e-3)
         brain = made.labels >= 11
         inside = both[0][brain], both[1][brain]
-        assert nmi(*both, brain) == pytest.approx(normalized_mutual_information(*inside, bins=32), abs=2e-3)
+        assert nmi(*both, brain) == pytest.approx(
+            normalized_mutual_information(*inside, bins=32), abs=2e-3
+        )
 
     def test_ends_of_the_scale(self, made):
         assert nmi(made.mri, made.mri) == pytest.approx(2)
@@ -143,7 +149,9 @@ class TestRegistration:
     def test_start_is_taken(self, made):
         image = working_copy(Image(made.mri, made.affine), 4)
         upside_down = turn_about(cube_rotations()[17], np.zeros(3), np.zeros(3))
-        found = register(image, Image(image.array, np.linalg.inv(upside_down) @ image.affine), start=upside_down)
+        found = register(
+            image, Image(image.array, np.linalg.inv(upside_down) @ image.affine), start=upside_down
+        )
         np.testing.assert_allclose(found, upside_down, atol=0.05)
 
     def test_matrix_is_what_ants_applies(self, made):
@@ -156,7 +164,8 @@ class TestRegistration:
         ).numpy()
         here = sample(moving, made.mri.shape, made.affine, matrix)
         inside = ndimage.binary_erosion(
-            sample(Image(made.pet * 0 + 1, moving.affine), here.shape, made.affine, matrix) > 1 - 1e-6
+            sample(Image(made.pet * 0 + 1, moving.affine), here.shape, made.affine, matrix)
+            > 1 - 1e-6
         )
         assert inside.mean() > 0.5
         np.testing.assert_allclose(here[inside], there[inside], atol=1e-3 * made.pet.max())
@@ -178,7 +187,9 @@ class TestRegistration:
     def test_clipping(self, made):
         spiked = made.pet.copy()
         spiked[20, 25, 20] = 1e9
-        plain, copy = (working_copy(Image(array, made.affine), 4).array for array in (made.pet, spiked))
+        plain, copy = (
+            working_copy(Image(array, made.affine), 4).array for array in (made.pet, spiked)
+        )
         assert copy.min() == 0 and copy.max() < np.percentile(made.pet[made.pet > 0], 99.6)
         assert np.abs(plain - copy).mean() < 1e-3 * plain.max()
 
@@ -190,7 +201,10 @@ def _ants_transform(matrix):
     lps = np.diag([-1.0, -1, 1, 1])
     backwards = lps @ np.linalg.inv(matrix) @ lps
     return ants.create_ants_transform(
-        transform_type="AffineTransform", dimension=3, matrix=backwards[:3, :3], translation=backwards[:3, 3]
+        transform_type="AffineTransform",
+        dimension=3,
+        matrix=backwards[:3, :3],
+        translation=backwards[:3, 3],
     )
 
 
@@ -221,10 +235,14 @@ class TestPair:
 
         assert aligned.mri.shape == aligned.pet.shape == MNI_SHAPE
         np.testing.assert_array_equal(aligned.affine, MNI_AFFINE)
-        to_mri, to_mni = (np.array(aligned.transforms[name]) for name in ("pet_to_mri", "mri_to_template"))
+        to_mri, to_mni = (
+            np.array(aligned.transforms[name]) for name in ("pet_to_mri", "mri_to_template")
+        )
         np.testing.assert_allclose(aligned.transforms["pet_to_output"], to_mni @ to_mri)
         grid = ants.from_numpy(
-            np.zeros(MNI_SHAPE, np.float32), origin=(91.0, 126.0, -72.0), direction=np.diag([-1.0, -1, 1])
+            np.zeros(MNI_SHAPE, np.float32),
+            origin=(91.0, 126.0, -72.0),
+            direction=np.diag([-1.0, -1, 1]),
         )
         moving = to_ants(Image(made.pet, MOTION @ made.affine))
         clear = ndimage.binary_erosion(aligned.pet > 0, iterations=5)
@@ -232,7 +250,9 @@ class TestPair:
         apart = []
         for order in ((to_mni, to_mri), (to_mri, to_mni)):  # ANTs applies the last one first
             composed = ants.compose_ants_transforms([_ants_transform(matrix) for matrix in order])
-            there = ants.apply_ants_transform_to_image(composed, moving, grid, interpolation="linear").numpy()
+            there = ants.apply_ants_transform_to_image(
+                composed, moving, grid, interpolation="linear"
+            ).numpy()
             apart.append(np.abs(aligned.pet - there)[clear].max() / made.pet.max())
         assert apart[0] < 2e-3 < 0.1 < apart[1]
 
@@ -244,13 +264,17 @@ class TestPair:
         middle = centre_of_mass(Image(there, MNI_AFFINE))
         activity = Image(aligned.pet * (aligned.pet > np.percentile(aligned.pet, 95)), MNI_AFFINE)
         assert np.linalg.norm(centre_of_mass(activity) - middle) < 15
-        assert aligned.figures["template_fit"] > template.BRAIN_FOUND and aligned.template == template.PACKAGED
+        assert (
+            aligned.figures["template_fit"] > template.BRAIN_FOUND
+            and aligned.template == template.PACKAGED
+        )
 
     def test_zero_outside_the_field_of_view(self, mri, made, brain_known):
         cut = as_volume(made.pet[:, :, 15:], made.affine @ _step(z=15))
         result = align_pair(mri, cut, COARSE)
         first = carry(
-            np.linalg.inv(made.affine), carry(np.array(result.transforms["pet_to_mri"]), cut.affine[None, :3, 3])
+            np.linalg.inv(made.affine),
+            carry(np.array(result.transforms["pet_to_mri"]), cut.affine[None, :3, 3]),
         )
         assert not result.pet[:, :, : int(first[0, 2]) - 3].any() and result.pet[:, :, 25:].any()
         assert any("covers only" in flag for flag in judge({"one": result.figures})["one"])
@@ -266,18 +290,24 @@ class TestPair:
 
     def test_noise_is_flagged(self, mri, made, brain_known):
         noise = np.random.default_rng(0).uniform(0, 100, made.pet.shape).astype(np.float32)
-        flags = judge({"one": align_pair(mri, as_volume(noise, made.affine), COARSE).figures})["one"]
+        flags = judge({"one": align_pair(mri, as_volume(noise, made.affine), COARSE).figures})[
+            "one"
+        ]
         assert any("turned the wrong way" in flag for flag in flags)
 
     @pytest.mark.parametrize("mask", ["head", "brain"])
     def test_masks(self, made, mri, monkeypatch, mask):
         still = pose.Pose(np.eye(4), "com", 4.0)
-        fit = template.BrainFit(np.eye(4), ndimage.binary_erosion(made.labels >= 11), 0.9, (1, 1, 1))
+        fit = template.BrainFit(
+            np.eye(4), ndimage.binary_erosion(made.labels >= 11), 0.9, (1, 1, 1)
+        )
         monkeypatch.setattr(pair, "find_pose", lambda *args, **kwargs: still)
         monkeypatch.setattr(pair, "find_brain", lambda *args: fit)
         monkeypatch.setattr(pair, "measure", lambda *args: {})
         noisy = as_volume(made.mri + np.float32(3), made.affine)
-        result = align_pair(noisy, as_volume(made.pet, made.affine), AlignOptions(mask=mask, working_mm=4.0))
+        result = align_pair(
+            noisy, as_volume(made.pet, made.affine), AlignOptions(mask=mask, working_mm=4.0)
+        )
         assert (align_pair(noisy, mri, COARSE).mri > 0).all()
         wanted = made.labels >= (11 if mask == "brain" else 1)
         assert (result.mri > 0)[ndimage.binary_erosion(wanted, iterations=2)].mean() > 0.99
@@ -296,7 +326,9 @@ class TestPair:
 
 
 @pytest.mark.parametrize("unmasked_is_right", [True, False])
-def test_a_last_registration_that_walks_away_is_not_taken(monkeypatch, made, mri, unmasked_is_right):
+def test_a_last_registration_that_walks_away_is_not_taken(
+    monkeypatch, made, mri, unmasked_is_right
+):
     """As ANTs does now and then with a mask: what it was given before was right."""
     right, lost = np.eye(4), rigid(25, (20, 10, 0))
     asked = []
@@ -319,7 +351,11 @@ def test_coarse_voxels_do_not_let_the_last_registration_walk_away():
     head = make_subject(1, 4.0)
     fixed = working_copy(Image(head.mri, head.affine), 4.0)
     places = carry(head.affine, np.argwhere(head.labels >= 11))
-    motions = rigid(14, (8, 3, -6)), rigid(9, (-4, 9, 2), axis=(3, -1, 1)), rigid(12, (2, -10, 5), axis=(0, 1, 2))
+    motions = (
+        rigid(14, (8, 3, -6)),
+        rigid(9, (-4, 9, 2), axis=(3, -1, 1)),
+        rigid(12, (2, -10, 5), axis=(0, 1, 2)),
+    )
     answers = []
     for motion in motions:
         moving = working_copy(Image(head.pet, motion @ head.affine), 4.0)
@@ -384,8 +420,12 @@ class TestRefusals:
 
     def test_nothing_heavy_before_it_is_needed(self):
         heavy = "('ants', 'nilearn', 'torch', 'monai')"
-        check = f"import sys, preparation.align.pair; print([m for m in {heavy} if m in sys.modules])"
-        done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True)
+        check = (
+            f"import sys, preparation.align.pair; print([m for m in {heavy} if m in sys.modules])"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True
+        )
         assert done.stdout.strip() == "[]"
 
 

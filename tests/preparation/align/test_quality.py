@@ -84,12 +84,18 @@ class TestCohort:
 
     def test_an_outlier_among_many(self):
         flags = judge(cohort(1.070, 1.072, 1.071, 1.069, 1.073, 1.070, 1.045) | {})
-        assert [name for name, lines in flags.items() if any("agree too little" in line for line in lines)] == ["s6"]
+        assert [
+            name
+            for name, lines in flags.items()
+            if any("agree too little" in line for line in lines)
+        ] == ["s6"]
 
     def test_noisy_cohorts_have_their_own_limit(self):
         """Values that would be too low for a subject alone are what this scanner gives."""
         values = [1.020, 1.021, 1.019, 1.022, 1.020]
-        assert not any(judge({n: f | {"nmi_mirrored": 1.01} for n, f in cohort(*values).items()}).values())
+        assert not any(
+            judge({n: f | {"nmi_mirrored": 1.01} for n, f in cohort(*values).items()}).values()
+        )
         alone = judge({"one": GOOD | {"nmi_brain": values[0], "nmi_mirrored": 1.01}})["one"]
         assert bool(alone) == (values[0] < quality.LEAST_NMI)
 
@@ -100,7 +106,9 @@ class TestCohort:
         assert nmi_limit([1.07] * 6)[0] == pytest.approx(1.07 - 4 * 0.004)
 
     def test_half_a_cohort_of_failures_does_not_hide_them(self):
-        """The deviation is then so large that 4 of them reach below 1; the share of the median holds."""
+        """The deviation is then so large that 4 of them reach below 1; the share of the median
+        holds.
+        """
         limit, _ = nmi_limit([1.07] * 5 + [1.005] * 4 + [1.03])
         assert limit > 1.005
 
@@ -112,7 +120,9 @@ class TestCohort:
 class TestFigures:
     def test_rotation(self):
         angle = np.deg2rad(30)
-        turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+        turn = np.array(
+            [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+        )
         assert rotation_deg(turn_about(turn, np.ones(3), np.zeros(3))) == pytest.approx(30)
         assert rotation_deg(np.eye(4)) == 0
         assert rotation_deg(np.diag([-1.0, -1, 1, 1])) == pytest.approx(180)
@@ -165,7 +175,9 @@ class TestSharpness:
     def check(self, sharpness, mri, pet):
         right, swapped = sharpness(mri, pet), sharpness(pet, mri)
         assert right > 1.1 * quality.LEAST_SHARPNESS and swapped < quality.LEAST_SHARPNESS
-        flags = judge({"right": GOOD | {"sharpness": right}, "swapped": GOOD | {"sharpness": swapped}})
+        flags = judge(
+            {"right": GOOD | {"sharpness": right}, "swapped": GOOD | {"sharpness": swapped}}
+        )
         assert not flags["right"] and "swapped?" in flags["swapped"][0]
 
     @pytest.mark.parametrize("seed", [3, 12])
@@ -177,14 +189,18 @@ class TestSharpness:
     def test_real_pairs(self, sharpness, name):
         if not PAIRS.is_dir():
             pytest.skip("no ../shared/data/pairs beside the checkout")
-        volumes = (read_volume(PAIRS / name / f"{name}_{kind}_MNI152.nii.gz") for kind in ("mri", "FDG"))
+        volumes = (
+            read_volume(PAIRS / name / f"{name}_{kind}_MNI152.nii.gz") for kind in ("mri", "FDG")
+        )
         self.check(sharpness, *(Image(volume.array, volume.affine) for volume in volumes))
 
     def test_a_noisy_pet_is_not_taken_for_an_mri(self, sharpness):
         """Noise of a tenth of the brain, as smooth as a scanner's, in the air too."""
         made = make_subject(3, 2.0)
         noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=made.pet.shape), 1.0)
-        noisy = made.pet + noise * 0.1 * np.percentile(made.pet[made.labels >= 11], 50) / noise.std()
+        noisy = (
+            made.pet + noise * 0.1 * np.percentile(made.pet[made.labels >= 11], 50) / noise.std()
+        )
         pet = Image(np.maximum(noisy, 0).astype(np.float32), made.affine)
         assert sharpness(Image(made.mri, made.affine), pet) > 1.1 * quality.LEAST_SHARPNESS
 

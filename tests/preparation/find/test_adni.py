@@ -1,4 +1,6 @@
-"""Finding and pairing the images of an ADNI download; `rowNN` in a name counts the known bad inputs of preparation."""
+"""Finding and pairing the images of an ADNI download; `rowNN` in a name counts the known bad inputs
+of preparation.
+"""
 
 import datetime
 import os
@@ -23,7 +25,16 @@ N3M, MPRAGE = "MT1__N3m", "Accelerated_Sagittal_MPRAGE"
 def add(tmp_path):
     """Function that adds one image to the download in tmp_path / "ADNI" and returns its first file."""
 
-    def make(subject, description, image, date="2012-03-01", modality=None, files=1, suffix="nii", named=True):
+    def make(
+        subject,
+        description,
+        image,
+        date="2012-03-01",
+        modality=None,
+        files=1,
+        suffix="nii",
+        named=True,
+    ):
         modality = modality or ("PT" if "reg" in description or "PET" in description else "MR")
         folder = tmp_path / "ADNI" / subject / description / f"{date}_10_20_30.0" / f"I{image}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +61,9 @@ def reasons(findings, subject):
 
 
 def reason_of(findings, image):
-    return next(item.reason for item in findings.left_out if item.scan and item.scan.image_id == image)
+    return next(
+        item.reason for item in findings.left_out if item.scan and item.scan.image_id == image
+    )
 
 
 def faults(findings):
@@ -85,12 +98,21 @@ class TestNames:
                 "AV45_Coreg,_Avg,_Std_Img_and_Vox_Siz,_Uniform_Resolution",
                 "283764",
             ),
-            ("ADNI_100_S_10029_MR_MPRAGE_br_raw_20230522132015417_85.dcm", "100_S_10029", "MPRAGE", None),
+            (
+                "ADNI_100_S_10029_MR_MPRAGE_br_raw_20230522132015417_85.dcm",
+                "100_S_10029",
+                "MPRAGE",
+                None,
+            ),
         ],
     )
     def test_file_names(self, name, subject, description, image):
         match = descriptions.FILE_NAME.fullmatch(name)
-        assert (match["subject"], match["description"], match["image"]) == (subject, description, image)
+        assert (match["subject"], match["description"], match["image"]) == (
+            subject,
+            description,
+            image,
+        )
 
     @pytest.mark.parametrize(
         "description, rank",
@@ -166,10 +188,16 @@ class TestFinding:
         findings = find_adni(download)
         (pair,) = findings.pairs
         assert (pair.name, pair.days, pair.warnings) == ("033_S_5198", 11, ())
-        assert (pair.mri.format, pair.mri.date, pair.mri.description) == ("dicom", datetime.date(2013, 5, 9), N3M)
+        assert (pair.mri.format, pair.mri.date, pair.mri.description) == (
+            "dicom",
+            datetime.date(2013, 5, 9),
+            N3M,
+        )
         assert [int(file.stem.split("_")[-3]) for file in pair.mri.files] == list(range(1, 13))
         assert pair.mri.where == pair.mri.files[0].parent and pair.pet.where == pair.pet.files[0]
-        assert findings.left_out == () and find_adni(download / "033_S_5198").pairs == findings.pairs
+        assert (
+            findings.left_out == () and find_adni(download / "033_S_5198").pairs == findings.pairs
+        )
 
     def test_the_id_in_the_name_wins(self, add, download):
         file = add("033_S_5198", N3M, 101)
@@ -251,9 +279,13 @@ class TestPairing:
         add("001_S_0003", UNIFORM, 123)
         findings = find_adni(download)
         assert ids(findings) == [("I101", "I103"), ("I112", "I113"), ("I125", "I123")]
-        assert reason_of(findings, "I121") == "I125 is taken for this subject" and not faults(findings)
+        assert reason_of(findings, "I121") == "I125 is taken for this subject" and not faults(
+            findings
+        )
 
-    @pytest.mark.parametrize("worst", ["MPRAGE_REPEAT", "MPR-R__GradWarp__N3", "HS_Sagittal_MPRAGE_ND"])
+    @pytest.mark.parametrize(
+        "worst", ["MPRAGE_REPEAT", "MPR-R__GradWarp__N3", "HS_Sagittal_MPRAGE_ND"]
+    )
     def test_repeats_only_when_there_is_nothing_else(self, add, download, worst):
         add("001_S_0001", worst, 101, "2012-03-01")
         add("001_S_0001", UNIFORM, 102, "2012-03-01")
@@ -262,16 +294,22 @@ class TestPairing:
         assert ids(find_adni(download)) == [("I103", "I102")]
 
     def test_one_pet_version_for_all(self, add, download):
-        for subject, versions in enumerate(((UNIFORM, UNIFORM_6MM), (UNIFORM,), (UNIFORM, AVERAGED), (UNIFORM_6MM,))):
+        for subject, versions in enumerate(
+            ((UNIFORM, UNIFORM_6MM), (UNIFORM,), (UNIFORM, AVERAGED), (UNIFORM_6MM,))
+        ):
             add(f"001_S_000{subject}", N3M, 10 * subject)
             for number, version in enumerate(versions):
                 add(f"001_S_000{subject}", version, 10 * subject + number + 1)
         findings = find_adni(download)
-        assert {pair.pet.description for pair in findings.pairs} == {UNIFORM} and len(findings.pairs) == 3
+        assert {pair.pet.description for pair in findings.pairs} == {UNIFORM} and len(
+            findings.pairs
+        ) == 3
         assert reasons(findings, "001_S_0003").count("no FDG image") == 1
         assert any("PET version: uniform resolution" in note for note in findings.notes)
         chosen = find_adni(download, pet_description="Uniform_6mm")
-        assert {pair.pet.description for pair in chosen.pairs} == {UNIFORM_6MM} and len(chosen.pairs) == 2
+        assert {pair.pet.description for pair in chosen.pairs} == {UNIFORM_6MM} and len(
+            chosen.pairs
+        ) == 2
         mixed = find_adni(download, pet_description="Uniform")
         assert len(mixed.pairs) == 4 and "different smoothness" in mixed.notes[0]
 
@@ -340,7 +378,8 @@ class TestBadInputs:
         for subject in (1, 2, 3):
             add(f"001_S_000{subject}", N3M, 10 * subject)
             pet = add(f"001_S_000{subject}", UNIFORM, 10 * subject + 1)
-            # Equal sizes and beginnings alone do not make one image: the background of two PETs can be equal.
+            # Equal sizes and beginnings alone do not make one image: the background of two PETs can
+            # be equal.
             pet.write_bytes(b"0" * (1 << 20) + (b"a" if subject < 3 else b"b"))
         findings = find_adni(download)
         assert [pair.name for pair in findings.pairs] == ["001_S_0003"]
@@ -353,7 +392,9 @@ class TestBadInputs:
         locked = add("001_S_0001", UNIFORM, 102).parent
         (download / "001_S_0001" / "loop").symlink_to(download)
         assert ids(find_adni(download)) == [("I101", "I102")]
-        assert "a link to a folder, which is not followed" in reasons(find_adni(download), "001_S_0001")
+        assert "a link to a folder, which is not followed" in reasons(
+            find_adni(download), "001_S_0001"
+        )
         assert not faults(find_adni(download))
         real = os.scandir
 
@@ -364,12 +405,17 @@ class TestBadInputs:
 
         monkeypatch.setattr(os, "scandir", scandir)
         findings = find_adni(download)
-        assert faults(findings) == {("001_S_0001", reason) for reason in ("permission denied", "no FDG image")}
+        assert faults(findings) == {
+            ("001_S_0001", reason) for reason in ("permission denied", "no FDG image")
+        }
 
     @pytest.mark.parametrize(
         "file, reason",
         [
-            ("ADNI_001_S_0002_PET_Em_Br_20130509101112345_1_S1_I78559.v", "ECAT/Interfile not supported, download"),
+            (
+                "ADNI_001_S_0002_PET_Em_Br_20130509101112345_1_S1_I78559.v",
+                "ECAT/Interfile not supported, download",
+            ),
             ("scan.v", "ECAT/Interfile not supported, download"),
             ("scan.i.hdr", "ECAT/Interfile not supported, download"),
             ("scan.hdr", "Analyze"),
@@ -400,9 +446,13 @@ class TestBadInputs:
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
         assert reason in reasons(find_adni(download), "001_S_0002")[0]
-        assert reason in next(iter(sorted(line for _, line in faults(find_adni(download)) if "no T1" not in line)))
+        assert reason in next(
+            iter(sorted(line for _, line in faults(find_adni(download)) if "no T1" not in line))
+        )
 
-    @pytest.mark.parametrize("content, reason", [(b"", "file is empty"), (b"damaged" * 99, "not a DICOM image")])
+    @pytest.mark.parametrize(
+        "content, reason", [(b"", "file is empty"), (b"damaged" * 99, "not a DICOM image")]
+    )
     def test_a_pet_whose_first_file_is_damaged(self, add, download, content, reason):
         pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
         add("001_S_0001", N3M, 101)
@@ -410,10 +460,17 @@ class TestBadInputs:
         first.write_bytes(content)
         findings = find_adni(download)
         assert ("001_S_0001", f"{first.name}: {reason}") in faults(findings)
-        assert next(item.path for item in findings.left_out if item.is_fault and item.path) == first.parent
+        assert (
+            next(item.path for item in findings.left_out if item.is_fault and item.path)
+            == first.parent
+        )
 
     def test_row53_another_tracer_in_the_header(self, add, download):
-        for subject, tracer, half_life in ((1, "Florbetapir", 6586.2), (2, "Solution", 1223), (3, "Solution", 6586)):
+        for subject, tracer, half_life in (
+            (1, "Florbetapir", 6586.2),
+            (2, "Solution", 1223),
+            (3, "Solution", 6586),
+        ):
             add(f"001_S_000{subject}", N3M, 10 * subject)
             pet = add(f"001_S_000{subject}", AVERAGED, 10 * subject + 1, suffix="dcm")
             pet_file(pet, tracer)
@@ -436,7 +493,9 @@ class TestBadInputs:
         assert faults(findings) == {("001_S_0001", "MRI and PET are 812 days apart (limit 365)")}
         assert find_adni(download, max_days=812).pairs[0].days == 812
 
-    @pytest.mark.parametrize("date", ["1900-01-01", "2999-01-01", "2012-13-45"], ids=lambda date: f"row54-{date}")
+    @pytest.mark.parametrize(
+        "date", ["1900-01-01", "2999-01-01", "2012-13-45"], ids=lambda date: f"row54-{date}"
+    )
     def test_absurd_dates(self, add, download, tmp_path, date):
         add("001_S_0001", N3M, 101, date)
         add("001_S_0001", UNIFORM, 102)
@@ -465,7 +524,9 @@ class TestTables:
         path.write_text(text)
         rows = read_tables([path])
         assert list(rows) == ["I101", "I102"]
-        assert rows["I102"].description == "Co-registered, Averaged" and rows["I101"].modality == "MRI"
+        assert (
+            rows["I102"].description == "Co-registered, Averaged" and rows["I101"].modality == "MRI"
+        )
         assert rows["I101"].date == datetime.date(2013, 5, 9)
 
     def test_a_table_tells_what_names_do_not(self, add, download, tmp_path):
@@ -499,7 +560,10 @@ class TestTables:
 
     def test_bad_tables(self, tmp_path):
         path = tmp_path / "table.csv"
-        for text, words in (("a,b\n1,2\n", "no column with image ids"), ("Image ID,Subject\nx1,a\n", "is no image id")):
+        for text, words in (
+            ("a,b\n1,2\n", "no column with image ids"),
+            ("Image ID,Subject\nx1,a\n", "is no image id"),
+        ):
             path.write_text(text)
             with pytest.raises(InputError, match=words):
                 read_tables([path])
@@ -549,7 +613,9 @@ class TestIds:
         assert "no T1 MRI and no FDG image" in reasons(findings, "001_S_0002")
         assert len(faults(find_adni(download))) == 1  # the ECAT file
 
-    @pytest.mark.parametrize("text, words", [("", "empty"), ("I1,scan7\n", "scan7"), ("a,b\n", "no image id")])
+    @pytest.mark.parametrize(
+        "text, words", [("", "empty"), ("I1,scan7\n", "scan7"), ("a,b\n", "no image id")]
+    )
     def test_bad_lists(self, tmp_path, text, words):
         path = tmp_path / "ids.csv"
         path.write_text(text)

@@ -1,4 +1,6 @@
-"""BIDS data sets, tables of pairs and pairs.tsv; `rowNN` in a name counts the known bad inputs of preparation."""
+"""BIDS data sets, tables of pairs and pairs.tsv; `rowNN` in a name counts the known bad inputs of
+preparation.
+"""
 
 import csv
 import datetime
@@ -20,7 +22,9 @@ from utils.errors import InputError
 
 @pytest.fixture
 def touch(tmp_path):
-    """Function that makes files, each with its own content, below tmp_path / "in", and returns that folder."""
+    """Function that makes files, each with its own content, below tmp_path / "in", and returns that
+    folder.
+    """
 
     def make(*names, text=None):
         for name in names:
@@ -60,8 +64,13 @@ class TestBids:
 
     def test_lowest_run_without_rec(self, touch):
         names = ("rec-norm_T1w", "run-02_T1w", "run-01_T1w", "acq-x_run-01_rec-norm_T1w")
-        root = touch(*(f"sub-1/anat/sub-1_{name}.nii.gz" for name in names), "sub-1/pet/sub-1_trc-FDG_pet.nii")
-        assert summary(find_bids(root)) == [("sub-1", "sub-1_run-01_T1w.nii.gz", "sub-1_trc-FDG_pet.nii")]
+        root = touch(
+            *(f"sub-1/anat/sub-1_{name}.nii.gz" for name in names),
+            "sub-1/pet/sub-1_trc-FDG_pet.nii",
+        )
+        assert summary(find_bids(root)) == [
+            ("sub-1", "sub-1_run-01_T1w.nii.gz", "sub-1_trc-FDG_pet.nii")
+        ]
         chosen = find_bids(root, bids_filter={"t1w": {"run": "02", "reconstruction": None}})
         assert chosen.pairs[0].mri.files[0].name == "sub-1_run-02_T1w.nii.gz"
         assert "does not match --bids-filter" in reasons(chosen, "sub-1")
@@ -81,8 +90,14 @@ class TestBids:
                     root = touch(f"{where}/{kind}/sub-{subject}_ses-M{mark}_{ending}.nii")
         table = "filename\tacq_time\nanat/{0}_T1w.nii\t{1}T10:00:00\npet/{0}_trc-FDG_pet.nii\t{1}T11:00:00\n"
         for mark, day in (("0", "2012-05-01"), ("6", "2012-06-20"), ("12", "2012-06-01")):
-            touch(f"sub-b/ses-M{mark}/sub-b_ses-M{mark}_scans.tsv", text=table.format(f"sub-b_ses-M{mark}", day))
-        found = {pair.name: (pair.mri.session, pair.pet.session, pair.days) for pair in find_bids(root).pairs}
+            touch(
+                f"sub-b/ses-M{mark}/sub-b_ses-M{mark}_scans.tsv",
+                text=table.format(f"sub-b_ses-M{mark}", day),
+            )
+        found = {
+            pair.name: (pair.mri.session, pair.pet.session, pair.days)
+            for pair in find_bids(root).pairs
+        }
         assert found == {
             "sub-a_ses-M0": ("M0", "M0", None),
             "sub-b_ses-M12": ("M12", "M6", 19),
@@ -90,7 +105,13 @@ class TestBids:
         }
 
     def test_sidecars_are_inherited(self, touch):
-        root = touch(*(f"sub-{n}/{kind}" for n in (1, 2) for kind in (f"anat/sub-{n}_T1w.nii", f"pet/sub-{n}_pet.nii")))
+        root = touch(
+            *(
+                f"sub-{n}/{kind}"
+                for n in (1, 2)
+                for kind in (f"anat/sub-{n}_T1w.nii", f"pet/sub-{n}_pet.nii")
+            )
+        )
         touch("pet.json", text=json.dumps({"TracerName": "FDG", "FrameDuration": [300, 600]}))
         touch("sub-2/pet/sub-2_pet.json", text=json.dumps({"TracerName": "Florbetapir"}))
         findings = find_bids(root)
@@ -99,12 +120,18 @@ class TestBids:
         assert "tracer is Florbetapir, not FDG" in reasons(findings, "sub-2")
         touch("sub-1/pet/sub-1_pet.json", text='{"FrameDuration": [300, -1]}')
         assert "its sidecar is damaged" in " ".join(reasons(find_bids(root), "sub-1"))
-        assert [item.is_fault for item in find_bids(root).left_out if "damaged" in item.reason] == [True]
+        assert [item.is_fault for item in find_bids(root).left_out if "damaged" in item.reason] == [
+            True
+        ]
         touch("sub-1/pet/sub-1_pet.json", text="{")
         assert "not JSON" in " ".join(reasons(find_bids(root), "sub-1"))
 
     def test_one_reconstruction_for_all(self, touch):
-        for n, recordings in ((1, ("coregavg", "coregiso")), (2, ("coregiso",)), (3, ("coregavg", "coregiso"))):
+        for n, recordings in (
+            (1, ("coregavg", "coregiso")),
+            (2, ("coregiso",)),
+            (3, ("coregavg", "coregiso")),
+        ):
             root = touch(f"sub-{n}/anat/sub-{n}_T1w.nii")
             touch(*(f"sub-{n}/pet/sub-{n}_trc-FDG_rec-{rec}_pet.nii" for rec in recordings))
         findings = find_bids(root)
@@ -114,21 +141,40 @@ class TestBids:
         assert [pair.name for pair in chosen.pairs] == ["sub-1", "sub-3"]
 
     def test_row35_subjects_that_differ_in_case(self, touch):
-        root = touch(*(f"sub-{n}/{kind}" for n in "aAb" for kind in (f"anat/sub-{n}_T1w.nii", f"pet/sub-{n}_pet.nii")))
+        root = touch(
+            *(
+                f"sub-{n}/{kind}"
+                for n in "aAb"
+                for kind in (f"anat/sub-{n}_T1w.nii", f"pet/sub-{n}_pet.nii")
+            )
+        )
         findings = find_bids(root)
         assert [pair.name for pair in findings.pairs] == ["sub-b"]
         assert "sub-A differ in case" in reasons(findings, "sub-a")[0]
         assert all(item.is_fault for item in findings.left_out)
 
     def test_row36_missing_modality(self, touch):
-        root = touch("sub-1/anat/sub-1_T1w.nii", "sub-2/pet/sub-2_pet.nii", "sub-3/x", "sub-4/anat/sub-5_T1w.nii")
+        root = touch(
+            "sub-1/anat/sub-1_T1w.nii",
+            "sub-2/pet/sub-2_pet.nii",
+            "sub-3/x",
+            "sub-4/anat/sub-5_T1w.nii",
+        )
         findings = find_bids(root)
         assert findings.pairs == ()
-        assert "no FDG image" in reasons(findings, "sub-1") and "no T1 MRI" in reasons(findings, "sub-2")
+        assert "no FDG image" in reasons(findings, "sub-1") and "no T1 MRI" in reasons(
+            findings, "sub-2"
+        )
         assert reasons(findings, "sub-3") == ["no T1 MRI and no FDG image"]
         assert "its name does not fit its folder" in reasons(findings, "sub-4")
         faults = [item.subject for item in findings.left_out if item.is_fault]
-        assert faults == ["sub-1", "sub-2", "sub-3", "sub-4", "sub-4"]  # the subjects, and the wrong name
+        assert faults == [
+            "sub-1",
+            "sub-2",
+            "sub-3",
+            "sub-4",
+            "sub-4",
+        ]  # the subjects, and the wrong name
 
     def test_refusals(self, touch, tmp_path):
         with pytest.raises(InputError, match="no such folder"):
@@ -164,24 +210,46 @@ class TestTableOfPairs:
             "Subject\tMRI\tPET\na\ta_mri.nii\ta_pet.nii\nb\tb_mri.nii\tb_pet.nii",
             "pet,subject,mri,\nb_pet.nii,b,b_mri.nii,\n,,,\na_pet.nii,a,a_mri.nii,\n",
         ],
-        ids=["plain", "row40-bom", "row41-semicolons-quotes-blanks", "row41-tabs", "row41-trailing-commas-order"],
+        ids=[
+            "plain",
+            "row40-bom",
+            "row41-semicolons-quotes-blanks",
+            "row41-tabs",
+            "row41-trailing-commas-order",
+        ],
     )
     def test_forms(self, table, content):
         findings = table(content)
-        assert summary(findings) == [("a", "a_mri.nii", "a_pet.nii"), ("b", "b_mri.nii", "b_pet.nii")]
+        assert summary(findings) == [
+            ("a", "a_mri.nii", "a_pet.nii"),
+            ("b", "b_mri.nii", "b_pet.nii"),
+        ]
         assert findings.left_out == ()
 
     @pytest.mark.parametrize(
         "content, words",
         [
-            ("subject,mri,pet\na,a_mri.nii,a_pet.nii\n".encode("utf-16"), "not UTF-8 text (at byte 0)"),
-            ("subject,mri,pet\nJos\xe9,a_mri.nii,a_pet.nii\n".encode("latin-1"), "not UTF-8 text (at byte 19)"),
+            (
+                "subject,mri,pet\na,a_mri.nii,a_pet.nii\n".encode("utf-16"),
+                "not UTF-8 text (at byte 0)",
+            ),
+            (
+                "subject,mri,pet\nJos\xe9,a_mri.nii,a_pet.nii\n".encode("latin-1"),
+                "not UTF-8 text (at byte 19)",
+            ),
             ("", "empty"),
             (" ,,\n\n", "empty"),
             ("subject,mri,pet\n", "no subjects"),
             ("a,a_mri.nii,a_pet.nii\n", "no column subject"),
         ],
-        ids=["row39-utf16", "row39-latin1", "row41-empty", "row41-blank", "row41-header-only", "no-header"],
+        ids=[
+            "row39-utf16",
+            "row39-latin1",
+            "row41-empty",
+            "row41-blank",
+            "row41-header-only",
+            "no-header",
+        ],
     )
     def test_files_that_are_no_table(self, table, content, words):
         with pytest.raises(InputError) as caught:
@@ -190,7 +258,19 @@ class TestTableOfPairs:
 
     @pytest.mark.parametrize(
         "name",
-        ["../../etc", "/abs", "a/b", "C:\\x", "..", ".hidden", "-rf", "x" * 65, "a\u202eb", "a b", "é"],
+        [
+            "../../etc",
+            "/abs",
+            "a/b",
+            "C:\\x",
+            "..",
+            ".hidden",
+            "-rf",
+            "x" * 65,
+            "a\u202eb",
+            "a b",
+            "é",
+        ],
         ids=lambda name: f"row38-{name[:6].encode('unicode_escape').decode()}",
     )
     def test_names(self, table, name):
@@ -249,25 +329,47 @@ class TestTableOfPairs:
         pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
         adni = "033_S_5198/MT1__N3m/2013-05-09_10_11_12.0/I7"
         name = "ADNI_033_S_5198_MR_MT1__N3m_Br_20130509101112345_{}_S1_I7.dcm"
-        root = touch(*(f"{adni}/{name.format(n)}" for n in (1, 2, 10)), f"{adni}/info.xml", "p/sub/IM1", "p/sub/IM2")
+        root = touch(
+            *(f"{adni}/{name.format(n)}" for n in (1, 2, 10)),
+            f"{adni}/info.xml",
+            "p/sub/IM1",
+            "p/sub/IM2",
+        )
         touch("pairs.csv", text=f"subject,mri,pet\nx,{adni},p\n")
         (pair,) = read_scan_pairs(root / "pairs.csv").pairs
         assert [file.name for file in pair.mri.files] == [name.format(n) for n in (1, 2, 10)]
-        assert (pair.mri.format, pair.mri.image_id, pair.mri.date) == ("dicom", "I7", datetime.date(2013, 5, 9))
+        assert (pair.mri.format, pair.mri.image_id, pair.mri.date) == (
+            "dicom",
+            "I7",
+            datetime.date(2013, 5, 9),
+        )
         assert pair.pet.where == root / "p/sub" and pair.days is None
         assert (pair.mri.listed, pair.pet.listed) == (root / adni, root / "p")
 
     def test_row53_another_tracer(self, touch):
         pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
         wanted, planes = ("a", "b", "c"), transverse(np.ones((4, 4, 1), np.float32), np.eye(4))
-        descriptions = "PET Brain", "PET Brain", "AV45 Coreg, Avg, Standardized Image and Voxel Size"
-        for name, description, tracer in zip(wanted, descriptions, ("FDG", "Florbetapir", "Solution"), strict=True):
+        descriptions = (
+            "PET Brain",
+            "PET Brain",
+            "AV45 Coreg, Avg, Standardized Image and Voxel Size",
+        )
+        for name, description, tracer in zip(
+            wanted, descriptions, ("FDG", "Florbetapir", "Solution"), strict=True
+        ):
             root = touch(f"{name}.nii", f"{name}/.x")
-            about = About("PT", name, description, name, datetime.datetime(2012, 3, 1), tracer=tracer)
+            about = About(
+                "PT", name, description, name, datetime.datetime(2012, 3, 1), tracer=tracer
+            )
             write_series([root / name / "1.dcm"], planes, about)
-        touch("pairs.csv", text="subject,mri,pet\n" + "".join(f"{name},{name}.nii,{name}\n" for name in wanted))
+        touch(
+            "pairs.csv",
+            text="subject,mri,pet\n" + "".join(f"{name},{name}.nii,{name}\n" for name in wanted),
+        )
         findings = read_scan_pairs(root / "pairs.csv")
-        assert [(pair.name, pair.pet.description) for pair in findings.pairs] == [("a", "PET Brain")]
+        assert [(pair.name, pair.pet.description) for pair in findings.pairs] == [
+            ("a", "PET Brain")
+        ]
         assert reasons(findings, "b") == ["line 3: tracer is florbetapir, not FDG"]
         assert reasons(findings, "c") == ["line 4: tracer is florbetapir, not FDG"]
         assert all(item.is_fault for item in findings.left_out)
@@ -285,7 +387,9 @@ class TestTableOfPairs:
         assert read_scan_pairs(root / "pairs.csv", max_days=812).pairs[0].days == 812
 
     def test_nifti_folders_and_sidecars(self, touch):
-        root = touch("m/a.nii", "m/a.json", "p/1.nii", "p/2.nii", "p.nii.gz", "two/1.nii", "two/2.nii")
+        root = touch(
+            "m/a.nii", "m/a.json", "p/1.nii", "p/2.nii", "p.nii.gz", "two/1.nii", "two/2.nii"
+        )
         touch("p.json", text='{"FrameDuration": [300, 600]}')
         touch("pairs.csv", text="subject,mri,pet\nx,m,p\ny,p/1.nii,p.nii.gz\nz,two,p.nii.gz\n")
         findings = read_scan_pairs(root / "pairs.csv")
@@ -298,19 +402,31 @@ class TestTableOfPairs:
 
 class TestPairsTsv:
     def rows(self, path):
-        return list(csv.DictReader(path.open(encoding="utf-8", newline=""), delimiter="\t", quoting=csv.QUOTE_NONE))
+        return list(
+            csv.DictReader(
+                path.open(encoding="utf-8", newline=""), delimiter="\t", quoting=csv.QUOTE_NONE
+            )
+        )
 
     def test_pairs_and_left_out(self, tmp_path):
         day = datetime.date(2012, 3, 1)
-        mri = Scan("s", "MRI", (tmp_path / "m" / "1", tmp_path / "m" / "2"), "dicom", "MT1; N3m", day, "I7")
-        pet = Scan("s", "PET", (tmp_path / "p.nii",), "nifti", "Co-registered, Averaged", None, "I8")
+        mri = Scan(
+            "s", "MRI", (tmp_path / "m" / "1", tmp_path / "m" / "2"), "dicom", "MT1; N3m", day, "I7"
+        )
+        pet = Scan(
+            "s", "PET", (tmp_path / "p.nii",), "nifti", "Co-registered, Averaged", None, "I8"
+        )
         other = LeftOutScan("s", pet.where, "not\tchosen\n", pet)
         pairs = (ScanPair("s", mri, pet, 11, ("one", "two")), ScanPair("t", mri, pet, None))
         write_pairs_tsv(tmp_path / "new" / "pairs.tsv", Findings(pairs, (other,), ("I9",)))
         first, second, left, missing = self.rows(tmp_path / "new" / "pairs.tsv")
         assert (first["subject"], first["status"], first["days"]) == ("s", "paired", "11")
         assert (first["mri_path"], first["mri_id"]) == (str(tmp_path / "m"), "I7")
-        assert (first["mri_date"], first["pet_date"], first["reason"]) == ("2012-03-01", "", "one; two")
+        assert (first["mri_date"], first["pet_date"], first["reason"]) == (
+            "2012-03-01",
+            "",
+            "one; two",
+        )
         assert second["days"] == ""
         assert (left["status"], left["pet_id"], left["reason"]) == ("left out", "I8", "not chosen")
         assert missing["reason"] == "image I9 is not in the download"
@@ -335,7 +451,9 @@ def test_finding_needs_nothing_heavy():
         "print(*sorted({'torch', 'monai', 'ants', 'nilearn'} & set(sys.modules)))"
     )
     root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == ""
 
 

@@ -19,7 +19,9 @@ def panels(picture: Image.Image, shape, voxel_mm) -> dict[tuple[str, str], np.nd
         width, height = size[width], size[height]
         for i, column in enumerate(COLUMNS):
             left = GAP + i * (cell + GAP) + (cell - width) // 2
-            cut[plane, column] = np.asarray(picture)[top : top + height, left : left + width].astype(float)
+            cut[plane, column] = np.asarray(picture)[
+                top : top + height, left : left + width
+            ].astype(float)
         top += height + GAP
     return cut
 
@@ -33,7 +35,9 @@ def middle_of(image: np.ndarray) -> tuple[float, float]:
 
 @pytest.fixture
 def volumes():
-    """An MRI with one bright cube in front of, above and to the right of the middle, and a PET around the middle."""
+    """An MRI with one bright cube in front of, above and to the right of the middle, and a PET
+    around the middle.
+    """
     shape, voxel_mm = (40, 60, 25), (2.0, 1.5, 4.0)
     world = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
     pet = np.where((world**2).sum(0) < 0.6, 1000.0, 0.0).astype(np.float32)
@@ -76,8 +80,12 @@ def test_millimetres_are_equal_in_all_directions(volumes):
 
 def test_outline_and_overlay_show_a_shift(volumes):
     mri, pet, voxel_mm = volumes
-    there = panels(qc_picture(mri, pet, voxel_mm, "t", "c"), mri.shape, voxel_mm)["axial", COLUMNS[3]]
-    moved = panels(qc_picture(mri, np.roll(pet, 8, 0), voxel_mm, "t", "c"), mri.shape, voxel_mm)["axial", COLUMNS[3]]
+    there = panels(qc_picture(mri, pet, voxel_mm, "t", "c"), mri.shape, voxel_mm)[
+        "axial", COLUMNS[3]
+    ]
+    moved = panels(qc_picture(mri, np.roll(pet, 8, 0), voxel_mm, "t", "c"), mri.shape, voxel_mm)[
+        "axial", COLUMNS[3]
+    ]
     green = [(cut[..., 1] > 200) & (cut[..., 0] < 120) for cut in (there, moved)]
     assert green[0].sum() > 200 and green[1].sum() > 200
     inside = [cut[..., 0] > 200 for cut in (there, moved)]
@@ -95,12 +103,23 @@ def test_empty_images_have_a_picture_too(volumes, empty):
 def test_the_page_shows_the_worst_first_and_escapes_names(tmp_path):
     (tmp_path / "qc").mkdir()
     entries = [
-        Entry("fine", "ok", ("NMI 1.07",), tmp_path.relative_to(tmp_path) / "qc" / "fine.png", 1.07),
+        Entry(
+            "fine", "ok", ("NMI 1.07",), tmp_path.relative_to(tmp_path) / "qc" / "fine.png", 1.07
+        ),
         Entry("low", "ok", (), None, 1.02),
         Entry("<b>odd</b>", "flagged", ("turned by 90 degrees & more",), None, 1.05),
     ]
-    save_page(tmp_path / "report.html", entries, {"flagged": "Flagged", "failed": "Failed", "ok": "Made"}, "3 pairs")
+    save_page(
+        tmp_path / "report.html",
+        entries,
+        {"flagged": "Flagged", "failed": "Failed", "ok": "Made"},
+        "3 pairs",
+    )
     text = (tmp_path / "report.html").read_text()
-    assert re.findall(r"<figcaption><b>(.*?)</b>", text) == ["&lt;b&gt;odd&lt;/b&gt;", "low", "fine"]
+    assert re.findall(r"<figcaption><b>(.*?)</b>", text) == [
+        "&lt;b&gt;odd&lt;/b&gt;",
+        "low",
+        "fine",
+    ]
     assert re.findall("<h2 id='(.*?)'", text) == ["flagged", "ok"] and "&amp; more" in text
     assert re.findall("src='(.*?)'", text) == ["qc/fine.png"] and "http" not in text

@@ -1,4 +1,6 @@
-"""Reading DICOM series: test series of other people, a synthetic PET with every defect, and dcm2niix beside it."""
+"""Reading DICOM series: test series of other people, a synthetic PET with every defect, and
+dcm2niix beside it.
+"""
 
 import contextlib
 import itertools
@@ -21,12 +23,16 @@ from utils.errors import InputError
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
 
 DICOM = Path(__file__).resolve().parents[3] / "shared" / "data" / "dicom"
-needs_series = pytest.mark.skipif(not DICOM.is_dir(), reason="the DICOM series are not beside this checkout")
+needs_series = pytest.mark.skipif(
+    not DICOM.is_dir(), reason="the DICOM series are not beside this checkout"
+)
 ENHANCED_MR, ENHANCED_PET = "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.130"
 
 
 def ras(values, affine):
-    """(X, Y, Z[, T]) array in any orientation -> RAS+ array without a last axis of 1, and its affine."""
+    """(X, Y, Z[, T]) array in any orientation -> RAS+ array without a last axis of 1, and its
+    affine.
+    """
     orientation = io_orientation(affine)
     turned = apply_orientation(values, orientation)
     turned = turned[..., 0] if turned.shape[3:] == (1,) else turned
@@ -54,7 +60,9 @@ def refused(files, modality, *words, source=None, **options):
 
 def dcm2niix(folder, out, *flags):
     """The images that dcm2niix makes of a folder."""
-    program = pytest.importorskip("dcm2niix", reason="dcm2niix is not installed (PyPI package dcm2niix)").bin
+    program = pytest.importorskip(
+        "dcm2niix", reason="dcm2niix is not installed (PyPI package dcm2niix)"
+    ).bin
     out.mkdir()
     command = [program, "-z", "n", "-b", "n", "-f", "out", *flags, "-o", out, folder]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
@@ -87,7 +95,9 @@ class TestOtherPeoplesSeries:
     def test_like_dcm2niix(self, tmp_path, name, shape, voxel_mm, flags):
         series = read_series([DICOM / name], "MRI")
         assert series.array.shape == shape and series.slices == shape[series.slice_axis]
-        np.testing.assert_allclose(np.linalg.norm(series.affine[:3, :3], axis=0), voxel_mm, rtol=1e-4)
+        np.testing.assert_allclose(
+            np.linalg.norm(series.affine[:3, :3], axis=0), voxel_mm, rtol=1e-4
+        )
         (image,) = dcm2niix(DICOM / name, tmp_path / "out", *flags)
         close_to(image, series)
 
@@ -95,8 +105,13 @@ class TestOtherPeoplesSeries:
         folder = DICOM / "mr_anisotropic_per_slice_rescale"
         series = read_series([folder], "MRI")
         assert series.array.shape == (64, 28, 4)
-        np.testing.assert_allclose(np.linalg.norm(series.affine[:3, :3], axis=0), (6.4, 4, 0.5), rtol=1e-4)
-        planes = sorted((pydicom.dcmread(file) for file in folder.iterdir()), key=lambda p: p.ImagePositionPatient[2])
+        np.testing.assert_allclose(
+            np.linalg.norm(series.affine[:3, :3], axis=0), (6.4, 4, 0.5), rtol=1e-4
+        )
+        planes = sorted(
+            (pydicom.dcmread(file) for file in folder.iterdir()),
+            key=lambda p: p.ImagePositionPatient[2],
+        )
         slopes = [float(plane.RescaleSlope) for plane in planes]
         assert len(set(slopes)) == 4
         for k, plane in enumerate(planes):
@@ -113,7 +128,10 @@ class TestOtherPeoplesSeries:
             ("mr_two_slices_reject", ("only 2 slice positions",)),
             ("mr_two_orientations_reject", ("not parallel", "2 + 2 planes")),
             ("mr_siemens_mosaic_reject", ("mosaic",)),
-            ("ct_missing_slice_reject", ("uneven slice gaps (5 mm, 10 mm after slice 3", "a slice is missing")),
+            (
+                "ct_missing_slice_reject",
+                ("uneven slice gaps (5 mm, 10 mm after slice 3", "a slice is missing"),
+            ),
         ],
     )
     def test_refused(self, name, words):
@@ -140,7 +158,9 @@ class TestOtherPeoplesSeries:
         if name == "pet_dynamic":
             values = values[..., None] * np.array([0.9, 1, 1.05])
         tolerance = 0.25 if pet else 0  # half a step of 16 bits
-        same_image(series, values, truth["pet_affine_dicom" if pet else "mr_affine"], tolerance, corners)
+        same_image(
+            series, values, truth["pet_affine_dicom" if pet else "mr_affine"], tolerance, corners
+        )
         assert series.frame_durations == durations and series.units == ("BQML" if pet else "")
         assert series.notes == ()
         (image,) = dcm2niix(DICOM / "synthetic" / name, tmp_path / "out")
@@ -152,7 +172,12 @@ class TestGoodSeries:
         series = pet_series()
         read = read_series(series.write(tmp_path), "PET")
         same_image(read, series.values, series.affine, 0.25)
-        assert (read.frame_durations, read.units, read.slices, read.frames) == ((1200.0,), "BQML", SHAPE[2], 1)
+        assert (read.frame_durations, read.units, read.slices, read.frames) == (
+            (1200.0,),
+            "BQML",
+            SHAPE[2],
+            1,
+        )
         assert read.description == "Head" and read.notes == ()
 
     def test_mr(self, tmp_path):
@@ -178,7 +203,10 @@ class TestGoodSeries:
         (tmp_path / "picture.jpg").write_bytes(b"\xff\xd8\xff\xe0" + b"\0" * 200)
         read = read_series([tmp_path], "PET")
         same_image(read, series.values, series.affine, 0.25)
-        assert read.notes == ("files passed over that hold no DICOM image: 1", "copies of planes passed over: 2")
+        assert read.notes == (
+            "files passed over that hold no DICOM image: 1",
+            "copies of planes passed over: 2",
+        )
 
     def test_one_uid_for_all(self, tmp_path):
         series = pet_series()
@@ -199,7 +227,9 @@ class TestGoodSeries:
         wanted, other = pet_series(), pet_series(uid="7", degrees=3)
         for image, number in ((wanted, 11), (other, 22)):
             for index, plane in enumerate(image.planes):
-                write_plane(plane, tmp_path / f"ADNI_941_S_0001_PT_Head_Br_{index}_S1_I{number}.dcm")
+                write_plane(
+                    plane, tmp_path / f"ADNI_941_S_0001_PT_Head_Br_{index}_S1_I{number}.dcm"
+                )
         refused([tmp_path], "PET", "2 images (18 + 18 planes)", "series, image id", source=tmp_path)
         same_image(read_series([tmp_path], "PET", "I11"), wanted.values, wanted.affine, 0.25)
         same_image(read_series([tmp_path], "PET", "I22"), other.values, other.affine, 0.25)
@@ -245,7 +275,9 @@ class TestGoodSeries:
             del plane.PixelData, plane.BitsStored, plane.HighBit, plane.PixelRepresentation
             plane.BitsAllocated = 32
             plane.FloatPixelData = (series.values[:, :, k, 0].T / 7).astype("<f4").tobytes()
-        same_image(read_series(series.write(tmp_path), "MRI"), series.values / 7, series.affine, 1e-4)
+        same_image(
+            read_series(series.write(tmp_path), "MRI"), series.values / 7, series.affine, 1e-4
+        )
 
     @pytest.mark.parametrize("syntax", ["RLELossless", "DeflatedExplicitVRLittleEndian"])
     def test_transfer_syntaxes_that_need_nothing_else(self, tmp_path, syntax):
@@ -306,13 +338,17 @@ class TestFrames:
             for plane in image.planes:
                 del plane.SeriesType
             image.write(tmp_path / folder)
-        refused([tmp_path], "PET", "2 planes at each slice position and no frame times", source=tmp_path)
+        refused(
+            [tmp_path], "PET", "2 planes at each slice position and no frame times", source=tmp_path
+        )
 
     def test_mr_series_twice_under_new_uids(self, tmp_path):
         for copy in ("one", "two"):
             series = mr_series()
             for plane in series.planes:
-                plane.SOPInstanceUID += f".{len(copy)}{copy}".replace("one", "1").replace("two", "2")
+                plane.SOPInstanceUID += f".{len(copy)}{copy}".replace("one", "1").replace(
+                    "two", "2"
+                )
             series.write(tmp_path / copy)
         refused([tmp_path], "MRI", "no frame times that tell them apart")
 
@@ -326,13 +362,23 @@ class TestFrames:
     def test_a_plane_of_a_frame_is_missing(self, tmp_path):
         files = pet_series((300, 600)).write(tmp_path)
         files[4].unlink()
-        refused([tmp_path], "PET", "unequal numbers of planes (1 at slice 5 of 18", "and 2 at most others")
+        refused(
+            [tmp_path],
+            "PET",
+            "unequal numbers of planes (1 at slice 5 of 18",
+            "and 2 at most others",
+        )
 
     def test_headers_of_the_dynamic_scan_in_its_average(self, tmp_path):
         series = pet_series()
         for plane in series.planes:
             plane.NumberOfTimeSlices = 6
-        refused(series.write(tmp_path), "PET", "planes at each position: 1", "promised by the headers: 6")
+        refused(
+            series.write(tmp_path),
+            "PET",
+            "planes at each position: 1",
+            "promised by the headers: 6",
+        )
         read = read_series([tmp_path], "PET", description="Coreg,_Avg,_Std_Img_and_Vox_Siz")
         assert read.frames == 1 and any("taken as their average" in note for note in read.notes)
         for plane in series.planes:
@@ -410,7 +456,12 @@ def _along_normal(plane, millimetres):
 
 def _in_plane(plane, millimetres):
     for axis in range(3):
-        _nudge(plane, "ImagePositionPatient", axis, millimetres * float(plane.ImageOrientationPatient[axis]))
+        _nudge(
+            plane,
+            "ImagePositionPatient",
+            axis,
+            millimetres * float(plane.ImageOrientationPatient[axis]),
+        )
 
 
 def _without(keyword):
@@ -440,24 +491,51 @@ def _all(keyword, value):
 
 
 DEFECTS = {
-    "middle slice missing": (lambda planes: planes.pop(7), "uneven slice gaps (6.5 mm, 13 mm after slice 7 of 17"),
-    "two slices missing": (lambda planes: planes.__delitem__(slice(7, 9)), "19.5 mm after slice 7 of 16"),
+    "middle slice missing": (
+        lambda planes: planes.pop(7),
+        "uneven slice gaps (6.5 mm, 13 mm after slice 7 of 17",
+    ),
+    "two slices missing": (
+        lambda planes: planes.__delitem__(slice(7, 9)),
+        "19.5 mm after slice 7 of 16",
+    ),
     "last slice missing": (lambda planes: planes.pop(), "17 of 18 slices"),
     "more slices than promised": (_all("NumberOfSlices", 12), "18 slices, not 12"),
     "first slices missing": (lambda planes: planes.__delitem__(slice(0, 3)), "15 of 18 slices"),
     "slice moved 1 mm": (lambda planes: _along_normal(planes[7], 1), "7.5 mm after slice 7 of 18"),
-    "slice shifted 3 mm in its plane": (lambda planes: _in_plane(planes[7], 3), "slice 8 of 18 is 2.9"),
-    "end slice shifted 3 mm in its plane": (lambda planes: _in_plane(planes[0], 3), "slice 1 of 18 is 2.9"),
+    "slice shifted 3 mm in its plane": (
+        lambda planes: _in_plane(planes[7], 3),
+        "slice 8 of 18 is 2.9",
+    ),
+    "end slice shifted 3 mm in its plane": (
+        lambda planes: _in_plane(planes[0], 3),
+        "slice 1 of 18 is 2.9",
+    ),
     "tilted": (_tilted, "sheared by 6"),
     "other size": (_smaller, "2 images (17 + 1 planes) that differ in size"),
-    "other orientation": (lambda planes: _nudge(planes[7], "ImageOrientationPatient", 1, 0.004), "not parallel"),
-    "skewed orientation": (lambda planes: _nudge(planes[7], "ImageOrientationPatient", 3, 0.2), "right angles"),
-    "other spacing": (_with("PixelSpacing", ["5.5", "5.2"]), "PixelSpacing is 5.5 x 5.2 mm and 5.5 x 5 mm"),
+    "other orientation": (
+        lambda planes: _nudge(planes[7], "ImageOrientationPatient", 1, 0.004),
+        "not parallel",
+    ),
+    "skewed orientation": (
+        lambda planes: _nudge(planes[7], "ImageOrientationPatient", 3, 0.2),
+        "right angles",
+    ),
+    "other spacing": (
+        _with("PixelSpacing", ["5.5", "5.2"]),
+        "PixelSpacing is 5.5 x 5.2 mm and 5.5 x 5 mm",
+    ),
     "spacing 0": (_with("PixelSpacing", ["0", "5"]), "PixelSpacing is 0 x 5 mm"),
     "one spacing number": (_with("PixelSpacing", "5"), "PixelSpacing is 5, not 2"),
-    "no spacing": (_without("PixelSpacing"), "no slice position: not an image series (PixelSpacing is missing)"),
+    "no spacing": (
+        _without("PixelSpacing"),
+        "no slice position: not an image series (PixelSpacing is missing)",
+    ),
     "no position": (_without("ImagePositionPatient"), "no slice position: not an image series"),
-    "no orientation": (_without("ImageOrientationPatient"), "no slice position: not an image series"),
+    "no orientation": (
+        _without("ImageOrientationPatient"),
+        "no slice position: not an image series",
+    ),
     "slope missing": (_without("RescaleSlope"), "RescaleSlope missing in 1 of 18 slices"),
     "slope empty": (_with("RescaleSlope", None), "RescaleSlope missing in 1 of 18 slices"),
     "slope 0": (_with("RescaleSlope", "0"), "RescaleSlope is 0"),
@@ -468,20 +546,32 @@ DEFECTS = {
     ),
     "intercept missing": (_without("RescaleIntercept"), "RescaleIntercept missing in 1 of 18"),
     "no pixel data": (_without("PixelData"), "pixel data missing"),
-    "pixel data cut short": (_with("PixelData", b"\1\2" * 50), "pixel data cut short (100 of 1144 bytes)"),
+    "pixel data cut short": (
+        _with("PixelData", b"\1\2" * 50),
+        "pixel data cut short (100 of 1144 bytes)",
+    ),
     "all slices at one place": (
         _all("ImagePositionPatient", ["0", "0", "0"]),
         "only 1 slice position in 18 planes",
     ),
-    "one slice at the place of another": (_doubled, "unequal numbers of planes (2 at slice 8 of 17"),
+    "one slice at the place of another": (
+        _doubled,
+        "unequal numbers of planes (2 at slice 8 of 17",
+    ),
     "position empty": (_with("ImagePositionPatient", None), "no slice position"),
     "colour": (_all("SamplesPerPixel", 3), "colour"),
     "palette": (_with("PhotometricInterpretation", "PALETTE COLOR"), "colour (PALETTE COLOR)"),
     "inverted": (_all("PhotometricInterpretation", "MONOCHROME1"), "inverted"),
     "mosaic": (_all("ImageType", ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), "mosaic"),
-    "magnitude and phase": (_with("ImageType", ["ORIGINAL", "PRIMARY", "P"]), "differ in image type"),
+    "magnitude and phase": (
+        _with("ImageType", ["ORIGINAL", "PRIMARY", "P"]),
+        "differ in image type",
+    ),
     "second echo": (_with("EchoTime", "9"), "differ in echo time"),
-    "black": (lambda planes: [setattr(p, "PixelData", bytes(len(p.PixelData))) for p in planes], "constant (0)"),
+    "black": (
+        lambda planes: [setattr(p, "PixelData", bytes(len(p.PixelData))) for p in planes],
+        "constant (0)",
+    ),
 }
 
 
@@ -507,13 +597,22 @@ class TestDefects:
         generator = np.random.default_rng(0)
         for plane, axis in itertools.product(series.planes, range(3)):
             _nudge(plane, "ImagePositionPatient", axis, generator.uniform(-0.005, 0.005))
-        same_image(read_series(series.write(tmp_path), "PET"), series.values, series.affine, 0.25, corners=0.02)
+        same_image(
+            read_series(series.write(tmp_path), "PET"),
+            series.values,
+            series.affine,
+            0.25,
+            corners=0.02,
+        )
 
     def test_missing_number_of_slices_is_said(self, tmp_path):
         series = pet_series()
         for plane in series.planes:
             del plane.NumberOfSlices
-        assert any("end slices cannot be seen" in note for note in read_series(series.write(tmp_path), "PET").notes)
+        assert any(
+            "end slices cannot be seen" in note
+            for note in read_series(series.write(tmp_path), "PET").notes
+        )
 
     def test_some_slopes_in_mr(self, tmp_path):
         series = mr_series()
@@ -566,12 +665,21 @@ class TestDefects:
         write_plane(series.planes[7], files[7])
         decoder = type(pydicom.pixels.get_decoder(pydicom.uid.JPEGLosslessSV1))
         monkeypatch.setattr(decoder, "is_available", property(lambda _: False))
-        refused(files, "MRI", "JPEG Lossless", "no decoder", 'pip install "pydicom[pixeldata]"', source=files[7])
+        refused(
+            files,
+            "MRI",
+            "JPEG Lossless",
+            "no decoder",
+            'pip install "pydicom[pixeldata]"',
+            source=files[7],
+        )
 
     def test_no_pydicom(self, tmp_path, monkeypatch):
         files = pet_series().write(tmp_path)
         monkeypatch.setitem(sys.modules, "pydicom", None)
-        refused(files, "PET", "pydicom: it is not installed", "pip install -r requirements-prep.txt")
+        refused(
+            files, "PET", "pydicom: it is not installed", "pip install -r requirements-prep.txt"
+        )
 
     def test_damage_anywhere_gives_one_line_or_an_image(self, tmp_path):
         generator = np.random.default_rng(0)
@@ -628,10 +736,14 @@ class TestSyntheticDownload:
             visit = make_visit(3, index, 6, dynamic=facts["dynamic"])
             for modality, values in (("MRI", visit.mri), ("PET", visit.frames)):
                 kind = modality.lower()
-                (folder,) = (tmp_path / "download" / "ADNI" / name).glob(f"*/*/{facts[f'{kind}_id']}")
+                (folder,) = (tmp_path / "download" / "ADNI" / name).glob(
+                    f"*/*/{facts[f'{kind}_id']}"
+                )
                 series = read_series([folder], modality, facts[f"{kind}_id"])
                 tolerance = values.max() / 60000 if modality == "PET" else 0
                 same_image(series, values, np.array(facts[f"{kind}_affine"]), tolerance, 1e-5)
-                assert series.frame_durations == (tuple(facts["durations_s"]) if modality == "PET" else None)
+                assert series.frame_durations == (
+                    tuple(facts["durations_s"]) if modality == "PET" else None
+                )
                 (image,) = dcm2niix(folder, tmp_path / f"{name}-{kind}")
                 close_to(image, series)

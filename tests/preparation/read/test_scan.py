@@ -24,7 +24,9 @@ def head():
 
 
 def write(path, values=None, affine=AFFINE, **fields):
-    """A NIfTI with sform and qform; then header fields (index -> value for one entry) as they are, valid or not."""
+    """A NIfTI with sform and qform; then header fields (index -> value for one entry) as they are,
+    valid or not.
+    """
     values = head() if values is None else values
     image = nib.Nifti1Image(values, affine, dtype=values.dtype)
     image.set_sform(affine, 1)
@@ -99,20 +101,56 @@ NIFTI_ROWS = [
     ("row03-empty", lambda to: content(to / "a.nii", b""), ["the file is empty"]),
     ("row03-empty-gz", lambda to: content(to / "a.nii.gz", b""), ["the file is empty"]),
     ("row04-garbage", lambda to: content(to / "a.nii.gz", b"\x17\x42" * 400), ["not a NIfTI"]),
-    ("row04-web-page", lambda to: content(to / "a.nii.gz", b"<html>404</html>" * 40), ["not a NIfTI", "web page"]),
-    ("row05-not-gzipped", lambda to: write(to / "a.nii").rename(to / "b.nii.gz"), ["rename it to b.nii"]),
-    ("row06-gzipped-nii", lambda to: write(to / "a.nii.gz").rename(to / "b.nii"), ["rename it to b.nii.gz"]),
+    (
+        "row04-web-page",
+        lambda to: content(to / "a.nii.gz", b"<html>404</html>" * 40),
+        ["not a NIfTI", "web page"],
+    ),
+    (
+        "row05-not-gzipped",
+        lambda to: write(to / "a.nii").rename(to / "b.nii.gz"),
+        ["rename it to b.nii"],
+    ),
+    (
+        "row06-gzipped-nii",
+        lambda to: write(to / "a.nii.gz").rename(to / "b.nii"),
+        ["rename it to b.nii.gz"],
+    ),
     ("row06-mgz-as-gz", lambda to: content(to / "a.nii.gz", MGH), ["not a NIfTI", "convert it"]),
-    ("row06-analyze", lambda to: content(to / "a.hdr", nib.AnalyzeHeader().binaryblock), ["Analyze", "convert it"]),
+    (
+        "row06-analyze",
+        lambda to: content(to / "a.hdr", nib.AnalyzeHeader().binaryblock),
+        ["Analyze", "convert it"],
+    ),
     ("row06-pair", lambda to: write(to / "a.nii", magic=b"ni1"), ["two-file NIfTI"]),
-    ("row09-4d-mri", lambda to: write(to / "a.nii", np.stack([head()] * 3, -1)), ["26 x 22 x 18 x 3", "not a volume"]),
-    ("row09-2d", lambda to: write(to / "a.nii", head()[:, :, 9]), ["26 x 22 voxels are not a volume"]),
-    ("row09-one-slice", lambda to: write(to / "a.nii", head()[:, :, 9:10]), ["26 x 22 x 1 voxels are not a volume"]),
+    (
+        "row09-4d-mri",
+        lambda to: write(to / "a.nii", np.stack([head()] * 3, -1)),
+        ["26 x 22 x 18 x 3", "not a volume"],
+    ),
+    (
+        "row09-2d",
+        lambda to: write(to / "a.nii", head()[:, :, 9]),
+        ["26 x 22 voxels are not a volume"],
+    ),
+    (
+        "row09-one-slice",
+        lambda to: write(to / "a.nii", head()[:, :, 9:10]),
+        ["26 x 22 x 1 voxels are not a volume"],
+    ),
     ("row09-15-slices", lambda to: write(to / "a.nii", head()[:, :, :15]), ["at least 16 slices"]),
     ("row10-colour", lambda to: write(to / "a.nii", COLOURS), ["colour"]),
     ("row11-complex", lambda to: write(to / "a.nii", head().astype(np.complex64)), ["complex"]),
-    ("row13-data-type", lambda to: write(to / "a.nii", datatype=999), ["header is damaged (data type 999)"]),
-    ("row13-dim", lambda to: write(to / "a.nii", dim={2: -22}), ["header is damaged (dim is [3, 26, -22"]),
+    (
+        "row13-data-type",
+        lambda to: write(to / "a.nii", datatype=999),
+        ["header is damaged (data type 999)"],
+    ),
+    (
+        "row13-dim",
+        lambda to: write(to / "a.nii", dim={2: -22}),
+        ["header is damaged (dim is [3, 26, -22"],
+    ),
     ("row13-offset", lambda to: write(to / "a.nii", vox_offset=np.nan), ["header is damaged"]),
     (
         "row14-nan",
@@ -127,33 +165,107 @@ NIFTI_ROWS = [
     ("row16-zero", lambda to: write(to / "a.nii", head() * 0), ["all voxels are 0"]),
     ("row16-constant", lambda to: write(to / "a.nii", head() * 0 + 7), ["all voxels are 7"]),
     ("row18-negative-mri", lambda to: write(to / "a.nii", head() - 100), ["values down to -100"]),
-    ("row20-zero-size", lambda to: write(to / "a.nii", pixdim={2: 0}), ["voxel size 0 (5 x 0 x 6.5 mm)"]),
+    (
+        "row20-zero-size",
+        lambda to: write(to / "a.nii", pixdim={2: 0}),
+        ["voxel size 0 (5 x 0 x 6.5 mm)"],
+    ),
     ("row20-nan-size", lambda to: write(to / "a.nii", pixdim={2: np.nan}), ["voxel size"]),
-    ("row21-negative-size", lambda to: write(to / "a.nii", pixdim={1: -5}), ["negative voxel size (-5 x 5.5 x 6.5"]),
-    ("row22-large", lambda to: write(to / "a.nii", affine=scaled(14)), ["field of view 1820 mm", "units"]),
-    ("row22-small", lambda to: write(to / "a.nii", affine=scaled(0.2)), ["field of view 23.4 mm", "units"]),
-    ("row22-tiny", lambda to: write(to / "a.nii", affine=scaled(1e-3)), ["field of view 0.117 mm", "units"]),
-    ("row22-voxels", lambda to: write(to / "a.nii", affine=scaled(1.5)), ["voxels of 7.5 x 8.25 x 9.75 mm"]),
+    (
+        "row21-negative-size",
+        lambda to: write(to / "a.nii", pixdim={1: -5}),
+        ["negative voxel size (-5 x 5.5 x 6.5"],
+    ),
+    (
+        "row22-large",
+        lambda to: write(to / "a.nii", affine=scaled(14)),
+        ["field of view 1820 mm", "units"],
+    ),
+    (
+        "row22-small",
+        lambda to: write(to / "a.nii", affine=scaled(0.2)),
+        ["field of view 23.4 mm", "units"],
+    ),
+    (
+        "row22-tiny",
+        lambda to: write(to / "a.nii", affine=scaled(1e-3)),
+        ["field of view 0.117 mm", "units"],
+    ),
+    (
+        "row22-voxels",
+        lambda to: write(to / "a.nii", affine=scaled(1.5)),
+        ["voxels of 7.5 x 8.25 x 9.75 mm"],
+    ),
     ("row23-metres", lambda to: write(to / "a.nii", xyzt_units=1), ["units are metres"]),
     ("row23-microns", lambda to: write(to / "a.nii", xyzt_units=3), ["units are microns"]),
-    ("row24-forms", lambda to: write(to / "a.nii", qoffset_x=-52), ["differ by 10.0 mm", "--prefer sform"]),
-    ("row25-no-form", lambda to: write(to / "a.nii", sform_code=0, qform_code=0), ["left and right", "--assume-ras"]),
-    ("row26-zero-sform", lambda to: write(to / "a.nii", srow_x=0, srow_y=0, srow_z=0), ["affine is not usable"]),
+    (
+        "row24-forms",
+        lambda to: write(to / "a.nii", qoffset_x=-52),
+        ["differ by 10.0 mm", "--prefer sform"],
+    ),
+    (
+        "row25-no-form",
+        lambda to: write(to / "a.nii", sform_code=0, qform_code=0),
+        ["left and right", "--assume-ras"],
+    ),
+    (
+        "row26-zero-sform",
+        lambda to: write(to / "a.nii", srow_x=0, srow_y=0, srow_z=0),
+        ["affine is not usable"],
+    ),
     ("row26-nan-sform", lambda to: write(to / "a.nii", srow_x=np.nan), ["affine is not usable"]),
-    ("row26-flat-sform", lambda to: write(to / "a.nii", srow_z=[0, 5.5, 0, 0]), ["affine is not usable"]),
-    ("row26-qform", lambda to: write(to / "a.nii", sform_code=0, quatern_b=0.9, quatern_c=0.9), ["not usable"]),
-    ("row27-sheared", lambda to: write(to / "a.nii", affine=sheared(0.0542), qform_code=0), ["sheared by 3.1 degrees"]),
-    ("row27-slightly", lambda to: write(to / "a.nii", affine=sheared(0.005), qform_code=0), ["sheared by 0.29"]),
-    ("row28-sizes", lambda to: write(to / "a.nii", pixdim={3: 6.3}, qform_code=0), ["voxel size and affine disagree"]),
-    ("row29-huge", lambda to: write(to / "a.nii", dim=[3, 20000, 20000, 20000, 1, 1, 1, 1]), ["20000 x 20000 x 20000"]),
-    ("row52-ecat", lambda to: content(to / "a.v", b"MATRIX72v" + b"\0" * 600), ["ECAT", "Co-registered, Averaged"]),
-    ("row52-interfile", lambda to: content(to / "a.i", b"\0" * 600), ["Interfile", "Co-registered, Averaged"]),
-    ("row52-zip", lambda to: content(to / "a.nii.gz", b"PK\3\4" + b"\0" * 600), ["archive; unpack it first"]),
+    (
+        "row26-flat-sform",
+        lambda to: write(to / "a.nii", srow_z=[0, 5.5, 0, 0]),
+        ["affine is not usable"],
+    ),
+    (
+        "row26-qform",
+        lambda to: write(to / "a.nii", sform_code=0, quatern_b=0.9, quatern_c=0.9),
+        ["not usable"],
+    ),
+    (
+        "row27-sheared",
+        lambda to: write(to / "a.nii", affine=sheared(0.0542), qform_code=0),
+        ["sheared by 3.1 degrees"],
+    ),
+    (
+        "row27-slightly",
+        lambda to: write(to / "a.nii", affine=sheared(0.005), qform_code=0),
+        ["sheared by 0.29"],
+    ),
+    (
+        "row28-sizes",
+        lambda to: write(to / "a.nii", pixdim={3: 6.3}, qform_code=0),
+        ["voxel size and affine disagree"],
+    ),
+    (
+        "row29-huge",
+        lambda to: write(to / "a.nii", dim=[3, 20000, 20000, 20000, 1, 1, 1, 1]),
+        ["20000 x 20000 x 20000"],
+    ),
+    (
+        "row52-ecat",
+        lambda to: content(to / "a.v", b"MATRIX72v" + b"\0" * 600),
+        ["ECAT", "Co-registered, Averaged"],
+    ),
+    (
+        "row52-interfile",
+        lambda to: content(to / "a.i", b"\0" * 600),
+        ["Interfile", "Co-registered, Averaged"],
+    ),
+    (
+        "row52-zip",
+        lambda to: content(to / "a.nii.gz", b"PK\3\4" + b"\0" * 600),
+        ["archive; unpack it first"],
+    ),
 ]
 
 
 class TestNiftiRows:
-    @pytest.mark.parametrize("make, words", [row[1:] for row in NIFTI_ROWS], ids=[row[0] for row in NIFTI_ROWS])
+    @pytest.mark.parametrize(
+        "make, words", [row[1:] for row in NIFTI_ROWS], ids=[row[0] for row in NIFTI_ROWS]
+    )
     def test_refused_in_one_line(self, tmp_path, capfd, make, words):
         refused(scan_of(make(tmp_path)), *words)
         assert capfd.readouterr() == ("", "")
@@ -168,7 +280,9 @@ class TestNiftiRows:
 
     def test_good_one_stored_in_another_order(self, tmp_path):
         image = nib.Nifti1Image(head(), AFFINE).as_reoriented(np.array([[1, -1], [2, 1], [0, -1]]))
-        loaded = load_scan(scan_of(write(tmp_path / "a.nii", np.asarray(image.dataobj), image.affine)))
+        loaded = load_scan(
+            scan_of(write(tmp_path / "a.nii", np.asarray(image.dataobj), image.affine))
+        )
         np.testing.assert_array_equal(loaded.volume.array, head())
         np.testing.assert_allclose(loaded.volume.affine, AFFINE)
 
@@ -178,18 +292,26 @@ class TestNiftiRows:
         return loaded
 
     def test_row07_last_axis_of_1(self, tmp_path):
-        loaded = self.noted(scan_of(write(tmp_path / "a.nii", head()[..., None])), "fourth axis of length 1")
+        loaded = self.noted(
+            scan_of(write(tmp_path / "a.nii", head()[..., None])), "fourth axis of length 1"
+        )
         np.testing.assert_array_equal(loaded.volume.array, head())
 
     @pytest.mark.parametrize("kind", [np.uint8, np.int64, np.uint64, np.float64])
     def test_row12_number_types(self, tmp_path, kind):
         loaded = load_scan(scan_of(write(tmp_path / "a.nii", (head() / 8).astype(kind))))
-        np.testing.assert_array_equal(loaded.volume.array, (head() / 8).astype(kind).astype(np.float32))
+        np.testing.assert_array_equal(
+            loaded.volume.array, (head() / 8).astype(kind).astype(np.float32)
+        )
 
     def test_row14_row15_filled_when_allowed(self, tmp_path):
         values = with_values((0, 0, slice(2)), (np.nan, np.inf))
         scan = scan_of(write(tmp_path / "a.nii", values))
-        loaded = self.noted(scan, "2 voxels that were NaN or infinite set to 0", allowed=Allowed(fill_nonfinite=True))
+        loaded = self.noted(
+            scan,
+            "2 voxels that were NaN or infinite set to 0",
+            allowed=Allowed(fill_nonfinite=True),
+        )
         np.testing.assert_array_equal(loaded.volume.array, head())
 
     def test_row17_spike(self, tmp_path):
@@ -202,12 +324,16 @@ class TestNiftiRows:
         for modality in ("MRI", "PET"):
             scan = scan_of(write(tmp_path / "a.nii", values), modality=modality)
             self.noted(scan, "4 voxels below 0 (down to -3)")
-        loaded = self.noted(scan_of(write(tmp_path / "a.nii", head() - 100), modality="PET"), "down to -100")
+        loaded = self.noted(
+            scan_of(write(tmp_path / "a.nii", head() - 100), modality="PET"), "down to -100"
+        )
         np.testing.assert_array_equal(loaded.volume.array, head() - 100)
 
     @pytest.mark.parametrize("slope, word", [(np.nan, "is NaN"), (0, "is 0")])
     def test_row19_scaling_factor(self, tmp_path, slope, word):
-        loaded = self.noted(scan_of(write(tmp_path / "a.nii", scl_slope=slope)), f"scaling factor {word}")
+        loaded = self.noted(
+            scan_of(write(tmp_path / "a.nii", scl_slope=slope)), f"scaling factor {word}"
+        )
         np.testing.assert_array_equal(loaded.volume.array, head())
 
     @pytest.mark.parametrize("prefer, left", [("sform", -62), ("qform", -52)])
@@ -219,7 +345,10 @@ class TestNiftiRows:
         assert capfd.readouterr() == ("", "")
 
     def test_row24_rounding_of_the_quaternion_is_no_difference(self, tmp_path):
-        assert load_scan(scan_of(write(tmp_path / "a.nii", qoffset_x=-61.2))).volume.affine[0, 3] == -62
+        assert (
+            load_scan(scan_of(write(tmp_path / "a.nii", qoffset_x=-61.2))).volume.affine[0, 3]
+            == -62
+        )
 
     def test_row25_assumed_when_allowed(self, tmp_path, capfd):
         scan = scan_of(write(tmp_path / "a.nii", sform_code=0, qform_code=0))
@@ -230,7 +359,9 @@ class TestNiftiRows:
         assert loaded.volume.affine[0, 0] > 0 and capfd.readouterr() == ("", "")
 
     def test_qfac_of_0_is_1(self, tmp_path):
-        np.testing.assert_array_equal(load_scan(scan_of(write(tmp_path / "a.nii", pixdim={0: 0}))).volume.array, head())
+        np.testing.assert_array_equal(
+            load_scan(scan_of(write(tmp_path / "a.nii", pixdim={0: 0}))).volume.array, head()
+        )
 
     def test_missing_file_and_folder(self, tmp_path):
         refused(scan_of(tmp_path / "none.nii"), "no such file")
@@ -251,7 +382,10 @@ class TestDamagedNifti:
             (tmp_path / "a.nii").write_bytes(damaged)
             prefer = (None, "sform", "qform")[number % 3]
             with contextlib.suppress(InputError):
-                load_scan(scan_of(tmp_path / "a.nii", modality=modality), allowed=Allowed(True, True, True, prefer))
+                load_scan(
+                    scan_of(tmp_path / "a.nii", modality=modality),
+                    allowed=Allowed(True, True, True, prefer),
+                )
         assert capfd.readouterr() == ("", "")
 
 
@@ -286,14 +420,18 @@ class TestNiftiFrames:
         files = [write(tmp_path / f"{n}.nii", self.stacked[..., n]) for n in range(3)]
         scan = scan_of(*files, modality="PET", frame_durations=(300.0, 300.0, 600.0))
         np.testing.assert_allclose(load_scan(scan).volume.array, head() * 10.5 / 4, rtol=1e-6)
-        refused(replace(scan, frame_durations=None), "3 frames of unknown duration", "--average-frames")
+        refused(
+            replace(scan, frame_durations=None), "3 frames of unknown duration", "--average-frames"
+        )
         refused(replace(scan, modality="MRI"), "3 files, not one volume")
 
     def test_frames_on_two_grids(self, tmp_path):
         moved = AFFINE.copy()
         moved[2, 3] += 2
         first, second = write(tmp_path / "0.nii"), write(tmp_path / "1.nii", affine=moved)
-        error = refused(scan_of(first, second, modality="PET"), "not on the grid of the first frame, 0.nii")
+        error = refused(
+            scan_of(first, second, modality="PET"), "not on the grid of the first frame, 0.nii"
+        )
         assert error.source == str(second)
 
     def test_aligned_first(self, tmp_path):
@@ -325,9 +463,13 @@ class TestNiftiFrames:
         data = bytearray(path.read_bytes())
         data[-6] ^= 1
         path.write_bytes(data)
-        refused(scan_of(path, modality="PET", frame_durations=(1.0, 1.0, 1.0)), "cut short or damaged")
+        refused(
+            scan_of(path, modality="PET", frame_durations=(1.0, 1.0, 1.0)), "cut short or damaged"
+        )
 
-    @pytest.mark.parametrize("kind, order", [(nib.Nifti1Image, "<"), (nib.Nifti2Image, "<"), (nib.Nifti1Image, ">")])
+    @pytest.mark.parametrize(
+        "kind, order", [(nib.Nifti1Image, "<"), (nib.Nifti2Image, "<"), (nib.Nifti1Image, ">")]
+    )
     def test_scaled_whole_numbers(self, tmp_path, kind, order):
         header = kind.header_class(endianness=order)
         header.set_data_dtype(np.int16)
@@ -335,18 +477,26 @@ class TestNiftiFrames:
         image = kind(stored, AFFINE, header)
         image.header.set_slope_inter(0.5, -3)
         nib.save(image, tmp_path / "a.nii")
-        loaded = load_scan(scan_of(tmp_path / "a.nii", modality="PET", frame_durations=(1.0, 1.0, 2.0)))
-        np.testing.assert_allclose(loaded.volume.array, stored @ [0.125, 0.125, 0.25] - 3, rtol=1e-5, atol=1e-3)
+        loaded = load_scan(
+            scan_of(tmp_path / "a.nii", modality="PET", frame_durations=(1.0, 1.0, 2.0))
+        )
+        np.testing.assert_allclose(
+            loaded.volume.array, stored @ [0.125, 0.125, 0.25] - 3, rtol=1e-5, atol=1e-3
+        )
 
     def test_a_blank_frame(self, tmp_path):
         blank = self.stacked * [1, 0, 1]
-        scan = scan_of(write(tmp_path / "a.nii", blank), modality="PET", frame_durations=(1.0, 1.0, 1.0))
+        scan = scan_of(
+            write(tmp_path / "a.nii", blank), modality="PET", frame_durations=(1.0, 1.0, 1.0)
+        )
         refused(scan, "the image is constant (0)")
 
     def test_nan_in_a_frame(self, tmp_path):
         values = self.stacked
         values[0, 0, 0, 1] = np.nan
-        scan = scan_of(write(tmp_path / "a.nii", values), modality="PET", frame_durations=(1.0, 1.0, 1.0))
+        scan = scan_of(
+            write(tmp_path / "a.nii", values), modality="PET", frame_durations=(1.0, 1.0, 1.0)
+        )
         refused(scan, "1 NaN", "--fill-nonfinite")
         filled = load_scan(scan, allowed=Allowed(fill_nonfinite=True))
         np.testing.assert_allclose(filled.volume.array, head() * 6.5 / 3, rtol=1e-6)
@@ -358,7 +508,9 @@ def pydicom():
 
 
 def same_place(volume, series, values, tolerance):
-    """A loaded volume against the truth of a series whose columns, rows and slices are the axes x, y, z turned."""
+    """A loaded volume against the truth of a series whose columns, rows and slices are the axes x,
+    y, z turned.
+    """
     expected = nib.as_closest_canonical(nib.Nifti1Image(values, series.affine))
     np.testing.assert_allclose(volume.array, np.asarray(expected.dataobj), rtol=0, atol=tolerance)
     assert corner_distance(volume.array.shape, volume.affine, expected.affine) < 1e-4
@@ -407,7 +559,11 @@ class TestDicom:
     def test_less_than_a_head(self, tmp_path):
         series = mr_series()
         series.planes = series.planes[:12]
-        refused(dicom_scan(series, tmp_path, "MRI"), "12 x 26 x 22 voxels are not a volume", "at least 16 slices")
+        refused(
+            dicom_scan(series, tmp_path, "MRI"),
+            "12 x 26 x 22 voxels are not a volume",
+            "at least 16 slices",
+        )
 
     def test_row46_no_decoder(self, tmp_path, monkeypatch, pydicom):
         series = mr_series()
@@ -418,7 +574,13 @@ class TestDicom:
         decoder = type(pydicom.pixels.get_decoder(pydicom.uid.JPEGLosslessSV1))
         monkeypatch.setattr(decoder, "is_available", property(lambda _: False))
         scan = scan_of(*files, kind="dicom")
-        refused(scan, files[7].name, "JPEG Lossless", "pixel data and no decoder", 'pip install "pydicom[pixeldata]"')
+        refused(
+            scan,
+            files[7].name,
+            "JPEG Lossless",
+            "pixel data and no decoder",
+            'pip install "pydicom[pixeldata]"',
+        )
 
     @pytest.mark.parametrize("row", ["row47-cut", "row47-none"])
     def test_row47_pixel_data(self, tmp_path, row):
@@ -442,7 +604,9 @@ class TestDicom:
         line = "uneven slice gaps (6.5 mm, 13 mm after slice 7 of 17, before "
         refused(dicom_scan(series, tmp_path), line, "): a slice is missing")
 
-    @pytest.mark.parametrize("row", ["row49-tilt", "row49-localizer", "row49-mosaic", "row49-two-sizes"])
+    @pytest.mark.parametrize(
+        "row", ["row49-tilt", "row49-localizer", "row49-mosaic", "row49-two-sizes"]
+    )
     def test_row49_other_faults_of_geometry(self, tmp_path, row):
         series = mr_series()
         for k, plane in enumerate(series.planes):
@@ -455,7 +619,12 @@ class TestDicom:
                 plane.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]
             elif row == "row49-two-sizes" and k == 3:
                 plane.Rows, plane.Columns = plane.Columns, plane.Rows
-        word = {"tilt": "gantry tilt", "localizer": "not parallel", "mosaic": "mosaic", "two-sizes": "differ in size"}
+        word = {
+            "tilt": "gantry tilt",
+            "localizer": "not parallel",
+            "mosaic": "mosaic",
+            "two-sizes": "differ in size",
+        }
         refused(dicom_scan(series, tmp_path, "MRI"), word[row.removeprefix("row49-")])
 
     def test_row50_last_slices_of_a_pet(self, tmp_path):
@@ -466,12 +635,17 @@ class TestDicom:
     def test_row50_last_slices_of_an_mri(self, tmp_path):
         series = mr_series()
         series.planes = series.planes[:17]
-        refused(dicom_scan(series, tmp_path, "MRI", matrix_z=18), "17 of 18 slices (Matrix Z of its XML)")
+        refused(
+            dicom_scan(series, tmp_path, "MRI", matrix_z=18),
+            "17 of 18 slices (Matrix Z of its XML)",
+        )
 
     def test_row50_nothing_tells_how_many(self, tmp_path):
         series = mr_series()
         assert load_scan(dicom_scan(series, tmp_path / "whole", "MRI")).notes == ()
-        for k, plane in enumerate(series.planes):  # the outer nine slices are gone, the others have moved up
+        for k, plane in enumerate(
+            series.planes
+        ):  # the outer nine slices are gone, the others have moved up
             plane.PixelData = series.values[:, :, max(k - 9, 0), 0].T.astype("<u2").tobytes()
         (note,) = load_scan(dicom_scan(series, tmp_path / "cut", "MRI")).notes
         assert "end slices may be missing" in note
@@ -484,7 +658,11 @@ class TestDicom:
                 del plane.RescaleSlope
             else:
                 plane.RescaleSlope = "0" if row == "row51-zero" else "-2"
-        word = {"row51-missing": "missing in 3 of 18 slices", "row51-zero": "is 0", "row51-negative": "is -2"}[row]
+        word = {
+            "row51-missing": "missing in 3 of 18 slices",
+            "row51-zero": "is 0",
+            "row51-negative": "is -2",
+        }[row]
         refused(dicom_scan(series, tmp_path), f"RescaleSlope {word}")
 
     @pytest.mark.parametrize(
@@ -505,7 +683,9 @@ class TestDicom:
         for plane in series.planes:
             plane.PixelData += b"\0" * 20  # pydicom warns about excess bytes
         load_scan(dicom_scan(series, tmp_path))
-        load_scan(dicom_scan(enhanced(pet_series(), "1.2.840.10008.5.1.4.1.1.130"), tmp_path / "enhanced"))
+        load_scan(
+            dicom_scan(enhanced(pet_series(), "1.2.840.10008.5.1.4.1.1.130"), tmp_path / "enhanced")
+        )
         assert capfd.readouterr() == ("", "")
 
     def test_values_that_are_not_finite(self, tmp_path, monkeypatch):
@@ -535,7 +715,9 @@ class TestHead:
             check_head("a.nii", shape, np.diag([voxel_mm] * 3 + [1]), "MRI")
         assert caught.value.source == "a.nii"
 
-    @pytest.mark.parametrize("shape, voxel_mm", [((16, 20, 20), 6.5), ((256, 256, 170), 1), ((500, 500, 500), 1)])
+    @pytest.mark.parametrize(
+        "shape, voxel_mm", [((16, 20, 20), 6.5), ((256, 256, 170), 1), ((500, 500, 500), 1)]
+    )
     def test_heads(self, shape, voxel_mm):
         check_head("a.nii", shape, np.diag([voxel_mm] * 3 + [1]), "MRI")
 

@@ -7,7 +7,8 @@ from models.ops import kernels
 
 _WHY_NOT = None
 try:
-    # Before any test runs: a test elsewhere may import Triton to compile, and then it interprets no more.
+    # Before any test runs: a test elsewhere may import Triton to compile, and then it interprets no
+    # more.
     if torch.cuda.is_available():
         import triton  # noqa: F401
     else:
@@ -51,9 +52,11 @@ def calls(monkeypatch):
 
 @pytest.fixture
 def agree(device):
-    """Function (ours, plain, tensors, dtype) that compares outputs and the gradients of all tensors.
+    """Function (ours, plain, tensors, dtype) that compares outputs and the gradients of all
+    tensors.
 
-    Both functions take the tensors. `plain` gets them in float32, rounded as ours are; the errors are relative.
+    Both functions take the tensors. `plain` gets them in float32, rounded as ours are; the errors
+    are relative.
     """
 
     def check(ours, plain, tensors, dtype=torch.float32, tolerance=1e-5):

@@ -46,5 +46,8 @@ def test_large_scores_do_not_overflow(device):
     torch.manual_seed(0)
     query, key, value = (300 * torch.randn(3, 1, 2, 2, 2, 8)).to(device)
     gate = torch.ones(1, 8, device=device)
-    ours, plain = (window_attention(query, key, value, gate, 1, (2, 2, 2), False, path) for path in ("fast", "plain"))
+    ours, plain = (
+        window_attention(query, key, value, gate, 1, (2, 2, 2), False, path)
+        for path in ("fast", "plain")
+    )
     assert torch.allclose(ours, plain)

@@ -15,7 +15,18 @@ def rows(monkeypatch, capsys, device):
     monkeypatch.setattr(tiles, "DEPTHWISE_WEIGHT_PARTS", 1)
 
     def run(*flags) -> list[list[str]]:
-        common = ["--device", str(device), "--size", "8", "--embed-dim", "24", "--levels", "1", "--repeats", "1"]
+        common = [
+            "--device",
+            str(device),
+            "--size",
+            "8",
+            "--embed-dim",
+            "24",
+            "--levels",
+            "1",
+            "--repeats",
+            "1",
+        ]
         monkeypatch.setattr(sys, "argv", ["kernels", *common, "--dtypes", "float32", *flags])
         benchmark.main()
         lines = capsys.readouterr().out.splitlines()
@@ -26,7 +37,13 @@ def rows(monkeypatch, capsys, device):
 
 def test_all_kernels_are_measured(rows):
     table = rows()
-    names = ["7x7x7 blend", "3x3x3 depthwise", "sampling", "attention", "LayerNorm, GELU, Linear to 3"]
+    names = [
+        "7x7x7 blend",
+        "3x3x3 depthwise",
+        "sampling",
+        "attention",
+        "LayerNorm, GELU, Linear to 3",
+    ]
     assert [row[0] for row in table] == names
     for row in table:
         assert float(row[3]) < 1e-4

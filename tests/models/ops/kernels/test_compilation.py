@@ -1,4 +1,6 @@
-"""Every kernel compiles for a GPU, present or not: the interpreter would also run what the compiler refuses."""
+"""Every kernel compiles for a GPU, present or not: the interpreter would also run what the compiler
+refuses.
+"""
 
 import importlib.util
 import os
@@ -23,9 +25,16 @@ def test_kernels_compile_and_keep_their_sums_in_registers(tmp_path):
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
     environment.pop("TRITON_INTERPRET", None)
     ended = subprocess.run(
-        [*command, "--dtypes", "bfloat16"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [*command, "--dtypes", "bfloat16"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    rows = [line.strip("| ").split(" | ") for line in ended.stdout.splitlines() if line.startswith("| ")][1:]
+    rows = [
+        line.strip("| ").split(" | ") for line in ended.stdout.splitlines() if line.startswith("| ")
+    ][1:]
     assert {row[0] for row in rows} == KERNELS
     assert all(int(row[4]) == 0 for row in rows), rows

@@ -19,7 +19,9 @@ def both(function, *options):
 
 
 def volume(*shape: int) -> torch.Tensor:
-    """(B, C, D, H, W), in the memory order of channels-last tokens but with a stride of two: not contiguous."""
+    """(B, C, D, H, W), in the memory order of channels-last tokens but with a stride of two: not
+    contiguous.
+    """
     b, c, d, h, w = shape
     return torch.randn(b, d, h, w, 2 * c)[..., ::2].permute(0, 4, 1, 2, 3)
 
@@ -74,7 +76,9 @@ def test_autocast_computes_in_its_type_with_the_kernel_in_float32(device):
 
 
 def test_autocast_takes_the_kernel_for_streams_of_two_types(device, calls):
-    """On a GPU it computes a LayerNorm in float32, and the partner comes in bfloat16 from the sampling kernel."""
+    """On a GPU it computes a LayerNorm in float32, and the partner comes in bfloat16 from the
+    sampling kernel.
+    """
     first, second = volume(2, 3, 2, 2, 2).to(device).unsqueeze(1)
     weight, bias = torch.randn(3, 2, 3, 3, 3, device=device), torch.randn(3, device=device)
     with torch.autocast(device.type, dtype=torch.bfloat16):

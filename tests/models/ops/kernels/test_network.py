@@ -41,7 +41,9 @@ def run_block(monkeypatch, device, dtype: torch.dtype = torch.float32) -> None:
     x, y = torch.randn(2, 1, 2, 2, 1, 24, device=device).to(dtype).requires_grad_()
     updated = block(x, y)
     updated.float().square().sum().backward()
-    assert updated.isfinite().all() and all(parameter.grad.isfinite().all() for parameter in block.parameters())
+    assert updated.isfinite().all() and all(
+        parameter.grad.isfinite().all() for parameter in block.parameters()
+    )
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
@@ -56,13 +58,17 @@ def test_fast_with_kernels_equals_plain(device, monkeypatch, calls, variant):
 
 
 def test_autocast_takes_every_kernel(device, monkeypatch, calls):
-    """In all places: on a GPU a LayerNorm gives float32 under autocast, what goes on from another layer is bfloat16."""
+    """In all places: on a GPU a LayerNorm gives float32 under autocast, what goes on from another
+    layer is bfloat16.
+    """
 
     def not_taken(*_):
         raise AssertionError("a depthwise convolution went to PyTorch")
 
     layer_norm = F.layer_norm
-    monkeypatch.setattr(F, "layer_norm", lambda features, *options: layer_norm(features.float(), *options))
+    monkeypatch.setattr(
+        F, "layer_norm", lambda features, *options: layer_norm(features.float(), *options)
+    )
     monkeypatch.setattr(depthwise, "_convolve", not_taken)
     with torch.autocast(device.type, torch.bfloat16):
         run_block(monkeypatch, device, torch.bfloat16)
@@ -70,7 +76,9 @@ def test_autocast_takes_every_kernel(device, monkeypatch, calls):
 
 
 def test_every_launch_is_on_the_device_of_its_tensors(device, monkeypatch):
-    """Triton itself launches on the current one. Forward and backward, seen in the interpreter on a CPU."""
+    """Triton itself launches on the current one. Forward and backward, seen in the interpreter on a
+    CPU.
+    """
     if device.type == "cuda":
         pytest.skip("launches are seen in the interpreter only")
     from triton.runtime.interpreter import GridExecutor
