@@ -21,6 +21,7 @@ from data.subjects import find_subjects
 from data.volume import read_pair
 from evaluation import methods, scoring
 from evaluation.scorebook import ScoreBook
+from inference.trained import load_model
 from models import build_model
 from models.baselines.slicewise import Slicewise
 from training import checkpoint
@@ -112,7 +113,7 @@ def test_every_row_has_the_scores_of_its_fusion(score, synthetic_cohort, run_fol
     assert {key[1] for key in table} == {"dc2fusion", *TRIVIAL}
     mri, pet = sources(subjects[0])
     with torch.no_grad():
-        network = checkpoint.load_model(run_folder).model(mri[None, None], pet[None, None])[0, 0]
+        network = load_model(run_folder).model(mri[None, None], pet[None, None])[0, 0]
     fusions = {
         "dc2fusion": network,
         "average": (mri + pet) / 2,
@@ -256,7 +257,7 @@ def test_comparison_methods_are_rows_like_any_other(
     released = build_model("matr", weights=weights("matr")).eval()
     repaired = build_model("matr", weights=weights("matr"), tokens="channels").eval()
     models = {"laplacian": build_model("laplacian"), "matr": released, "matr-channels": repaired}
-    models["trained"] = checkpoint.load_model(own).model
+    models["trained"] = load_model(own).model
     assert {key[1] for key in table} == {*models, *TRIVIAL}
     for label, model in models.items():
         with torch.no_grad():

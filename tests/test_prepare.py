@@ -32,10 +32,10 @@ from data.phantom.download import write_download
 from data.subjects import find_subjects
 from data.volume import read_pair
 from preparation.output.folder import PreparedFolder
+from tests.helpers.golden import ROOT as REPOSITORY
 from tests.helpers.runs import QUICK
 from tests.helpers.tasks import is_alive, wait_until
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 GOOD = ("synthetic-001", "synthetic-002")
 CUT, NOISE = "cut", "noise"
 

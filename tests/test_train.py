@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train_diff
 from data.dataset import PairDataset
 from data.subjects import find_subjects
+from inference.trained import load_model
 from losses import OBJECTIVES
 from metrics import score as score_volume
 from tests.helpers import workers
@@ -200,7 +201,7 @@ def test_options_reach_the_network(train):
     )
     config = checkpoint.read_own(folder / "best.pt")[1]
     assert config.recipe == "released" and config.switched == ("R5", "R4")
-    model = checkpoint.load_model(folder).model
+    model = load_model(folder).model
     assert model.variant.scrambled_partner and not model.variant.linear_attention
 
 

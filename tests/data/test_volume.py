@@ -4,7 +4,6 @@ import gzip
 import itertools
 import os
 import pickle
-from pathlib import Path
 
 import nibabel as nib
 import nibabel.processing
@@ -14,9 +13,10 @@ from scipy import ndimage
 
 from data import volume
 from data.volume import check_output, read_pair, read_volume, resample_to, write_like
+from tests.helpers.golden import SHARED
 from utils.errors import InputError
 
-PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data" / "pairs"
+PAIRS = SHARED / "data" / "pairs"
 ORIENTATIONS = ["RAS", "LAS", "PSR", "SAL", "IPR"]
 FORM_FIELDS = ["sform_code", "qform_code", "srow_x", "srow_y", "srow_z", "xyzt_units"]
 FORM_FIELDS += ["quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"]

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 
+from inference.trained import load_model
 from models import build_model
 from tests.helpers.golden import rule_filled_released_state
 from training import checkpoint
@@ -38,7 +39,7 @@ def saved(tmp_path):
 
 def test_a_saved_network_comes_back_with_its_preprocessing(saved):
     path, model = saved
-    trained = checkpoint.load_model(path)
+    trained = load_model(path)
     assert (trained.recipe, trained.size) == ("released", 40)
     assert trained.model.variant == model.variant and not trained.model.training
     ours = trained.model.state_dict()
@@ -51,7 +52,7 @@ def test_a_checkpoint_from_before_the_2d_methods_is_dc2fusion(saved):
     for key in ("model", "plane", "vgg"):
         del content["config"][key]
     torch.save(content, path)
-    trained = checkpoint.load_model(path)
+    trained = load_model(path)
     assert type(trained.model) is type(model) and "dc2fusion" in trained.description
 
 
@@ -62,13 +63,13 @@ def test_a_2d_method_comes_back_on_its_plane(saved, name):
     model = build_model(name, **config.model_options())
     content = checkpoint.read(path) | {"config": config.to_dict(), "model": model.state_dict()}
     torch.save(content, path)
-    trained = checkpoint.load_model(path)
+    trained = load_model(path)
     assert type(trained.model.method) is type(model.method) and trained.model.plane == "coronal"
     assert f"{name}, on coronal slices, epoch 3" in trained.description
     ours = trained.model.state_dict()
     assert all(torch.equal(ours[key], tensor) for key, tensor in model.state_dict().items())
     with pytest.raises(InputError, match=f"--variant.*{name}"):
-        checkpoint.load_model(path, "paper")
+        load_model(path, "paper")
 
 
 def test_a_run_folder_means_its_best_checkpoint(saved):
@@ -119,14 +120,14 @@ class TestReleased:
         return path
 
     def test_the_width_is_read_off_and_skipped_keys_are_said(self, released):
-        trained = checkpoint.load_model(released, "released")
+        trained = load_model(released, "released")
         assert trained.model.head.norm.normalized_shape == (48,)
         assert (trained.recipe, trained.size) == ("released", 128)
         assert "50 tensors skipped" in trained.description
 
     def test_released_is_taken_unless_the_variant_is_given(self, released):
-        assert checkpoint.load_model(released).model.variant.linear_attention
-        assert not checkpoint.load_model(released, "paper").model.variant.linear_attention
+        assert load_model(released).model.variant.linear_attention
+        assert not load_model(released, "paper").model.variant.linear_attention
 
     def test_a_key_too_few_names_the_file(self, tmp_path):
         state = dict(rule_filled_released_state())
@@ -134,13 +135,13 @@ class TestReleased:
         path = tmp_path / "cut.pth"
         torch.save(state, path)
         with pytest.raises(InputError, match=r"cut\.pth.*head\.to_maps\.bias"):
-            checkpoint.load_model(path)
+            load_model(path)
 
 
 class TestRefused:
     def refuse(self, path, match):
         with pytest.raises(InputError, match=match) as refusal:
-            checkpoint.load_model(path)
+            load_model(path)
         assert str(path) in str(refusal.value)
 
     def test_missing(self, tmp_path):
@@ -217,4 +218,4 @@ class TestRefused:
     def test_another_variant_than_it_was_trained_as(self, saved):
         path, _ = saved
         with pytest.raises(InputError, match="--variant.*released"):
-            checkpoint.load_model(path, "paper")
+            load_model(path, "paper")

@@ -4,14 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.helpers.golden import ROOT as REPOSITORY
 from tests.helpers.tasks import behave, hang_at, is_alive, wait_until
 from utils.processes import TASKS_PER_PROCESS, Task, default_jobs, run_tasks
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def tasks(tmp_path, *names):

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -14,6 +13,7 @@ from scipy import ndimage
 
 from data.phantom.cohort import subject_seed, write_cohort
 from data.phantom.head import HYPOMETABOLIC_REGIONS, TISSUES, _deform, _world_grid, make_subject
+from tests.helpers.golden import ROOT
 from utils.errors import InputError
 
 COARSE = 6.0  # mm: enough where the anatomy is not looked at
@@ -290,7 +290,7 @@ def test_command_line(tmp_path):
         "--subjects",
         "1",
     ]
-    home = Path(__file__).resolve().parents[2]
+    home = ROOT
     done = subprocess.run([*command, "--voxel-mm", "8"], cwd=home, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "c").rglob("*.nii.gz"))) == 2

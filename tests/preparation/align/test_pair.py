@@ -21,9 +21,9 @@ from preparation.align.pose import cube_rotations, nmi, spread_rotations, turn_a
 from preparation.align.quality import judge
 from preparation.align.registration import register, to_ants, working_copy
 from preparation.align.template import MNI_AFFINE, MNI_SHAPE, load_template
+from tests.helpers.golden import ROOT
 from utils.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[2]
 SPM = ROOT.parent / "shared" / "data" / "pairs" / "template" / "template_mri_MNI152.nii.gz"
 MISSING = [name for name in ("ants", "nilearn") if importlib.util.find_spec(name) is None]
 needs_ants = pytest.mark.skipif(

@@ -1,7 +1,6 @@
 """Figures of an alignment and the flags that they raise, for one subject and for a cohort."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +14,9 @@ from preparation.align.pose import Pose, turn_about
 from preparation.align.quality import judge, measure, nmi_limit, peak, rotation_deg
 from preparation.align.registration import working_copy
 from preparation.align.template import BrainFit
+from tests.helpers.golden import SHARED
 
-PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data" / "pairs"
+PAIRS = SHARED / "data" / "pairs"
 
 GOOD = {
     "rotation_deg": 5.0,

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from data.phantom.dicom_writer import About, write_series
 from data.phantom.download import transverse
 from preparation.find.table import find_bids, read_scan_pairs, refuse_inside, write_pairs_tsv
 from preparation.scans import Findings, LeftOutScan, Scan, ScanPair
+from tests.helpers.golden import ROOT
 from utils.errors import InputError
 
 
@@ -450,7 +450,7 @@ def test_finding_needs_nothing_heavy():
         "import sys, preparation.find.adni, preparation.find.table, data.phantom.download\n"
         "print(*sorted({'torch', 'monai', 'ants', 'nilearn'} & set(sys.modules)))"
     )
-    root = Path(__file__).resolve().parents[2]
+    root = ROOT
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )

@@ -7,7 +7,6 @@ import itertools
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -18,11 +17,12 @@ from data.phantom.download import make_visit, write_download
 from data.volume import corner_distance
 from preparation.read.dicom import read_series
 from tests.helpers.dicom_series import SHAPE, enhanced, mr_series, pet_series, write_plane
+from tests.helpers.golden import SHARED
 from utils.errors import InputError
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
 
-DICOM = Path(__file__).resolve().parents[3] / "shared" / "data" / "dicom"
+DICOM = SHARED / "data" / "dicom"
 needs_series = pytest.mark.skipif(
     not DICOM.is_dir(), reason="the DICOM series are not beside this checkout"
 )

@@ -6,11 +6,11 @@ import importlib.util
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.helpers.golden import ROOT
+
 KERNELS = {
     *(f"depthwise.{name}" for name in ("_convolve", "_correlate")),
     *(f"sampling.{name}" for name in ("_forward", "_gather", "_slope")),
