@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-# Sampling more coarsely than this (in moving voxels per voxel of the grid) asks for smoothing
-# first.
+# From this many moving voxels in a voxel of the grid, sampling asks for smoothing first.
 SMOOTH_ABOVE = 1.5
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, in standard deviations
 
@@ -43,9 +42,7 @@ def centre_of_mass(image: Image) -> np.ndarray:
 
 
 def coarsening(moving: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """(3,) voxels of the grid `moving` that a voxel of the grid `affine` spans, along the axes of
-    `moving`.
-    """
+    """(3,) voxels of the grid `moving`, along its axes, that a voxel of the grid `affine` spans."""
     return np.linalg.norm((np.linalg.inv(moving) @ affine)[:3, :3], axis=1)
 
 
@@ -60,9 +57,8 @@ def sample(
 
     Outside the moving image the result is 0. Along an axis that is sampled more than 1.5 times more
     coarsely a Gaussian goes first: for a factor f its sigma is sqrt(f^2 - 1) / (2 sqrt(2 ln 2))
-        moving
-    voxels, which widens a point of 1 voxel FWHM to f voxels (Cardoso et al., "Scale factor point
-    spread function matching", MICCAI 2015).
+    moving voxels, which widens a point of 1 voxel FWHM to f voxels (Cardoso et al., "Scale factor
+    point spread function matching", MICCAI 2015).
 
     Args:
         shape, affine: of the grid to sample on.
@@ -77,8 +73,9 @@ def sample(
     values = moving.array.astype(np.float32, copy=False)
     factors = coarsening(world, affine)
     if (factors > SMOOTH_ABOVE).any():
-        widths = np.where(factors > SMOOTH_ABOVE, np.sqrt(np.maximum(factors**2 - 1, 0)), 0) / _FWHM
-        values = ndimage.gaussian_filter(values, widths, mode="constant")
+        fwhm = np.sqrt(np.maximum(factors**2 - 1, 0))  # moving voxels
+        sigma = np.where(factors > SMOOTH_ABOVE, fwhm, 0) / _FWHM
+        values = ndimage.gaussian_filter(values, sigma, mode="constant")
     # "constant" would zero the outermost voxels when rounding puts them 1e-12 outside.
     return ndimage.affine_transform(
         values,
@@ -92,18 +89,19 @@ def sample(
 
 
 def coarser(image: Image, voxel_mm: float) -> Image:
-    """The image on a grid of the same box with voxels of at least `voxel_mm` and axes at right
-    angles.
+    """The image on a right-angled grid of the same box with voxels of at least `voxel_mm`.
 
     An axis that is coarser already keeps its steps. Sheared axes (a gantry tilt) are replaced by
     the nearest orthogonal ones, so that what comes back can be handed to ITK, which knows no
     others.
     """
-    shape, old = np.array(image.array.shape), sides(image.affine)
+    shape = np.array(image.array.shape)
+    old = sides(image.affine)
     new = np.maximum(old, voxel_mm)
-    left, _, right = np.linalg.svd(image.affine[:3, :3] / old)
-    directions = left @ right
-    if np.allclose(new, old) and np.allclose(directions, image.affine[:3, :3] / old, atol=1e-6):
+    axes = image.affine[:3, :3] / old  # unit columns
+    left, _, right = np.linalg.svd(axes)
+    directions = left @ right  # the orthogonal matrix nearest to `axes`
+    if np.allclose(new, old) and np.allclose(directions, axes, atol=1e-6):
         return image
     count = np.maximum(np.ceil(shape * old / new - 1e-6), 1).astype(int)
     middle = carry(image.affine, (shape[None] - 1) / 2)[0]

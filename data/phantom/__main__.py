@@ -1,5 +1,6 @@
-"""Write a cohort of synthetic heads: python -m data.phantom --out DIR --subjects 8 --seed 3407
---voxel-mm 2.
+"""Write a cohort of synthetic heads.
+
+python -m data.phantom --out data/synthetic --subjects 8 --seed 3407 --voxel-mm 2
 """
 
 from pathlib import Path
@@ -13,10 +14,11 @@ from utils.cli import Parser, non_negative_int, positive_float, positive_int, ru
 def main() -> None:
     """Write a cohort from the command line."""
     parser = Parser(prog="python -m data.phantom", description="Write a cohort of synthetic heads.")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the cohort")
-    parser.add_argument("--subjects", type=positive_int, default=8, help="how many [8]")
-    parser.add_argument("--seed", type=non_negative_int, default=3407, help="seed [3407]")
-    parser.add_argument("--voxel-mm", type=positive_float, default=2.0, help="voxel edge in mm [2]")
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder of the cohort")
+    add("--subjects", type=positive_int, default=8, help="how many [8]")
+    add("--seed", type=non_negative_int, default=3407, help="seed [3407]")
+    add("--voxel-mm", type=positive_float, default=2.0, help="voxel edge in mm [2]")
     args = parser.parse_args()
     names = write_cohort(args.out, args.subjects, args.seed, args.voxel_mm, tqdm)
     print(f"{len(names)} subjects in {args.out}")

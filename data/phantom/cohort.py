@@ -12,6 +12,8 @@ from data.phantom.head import VERSION, make_subject
 from utils.errors import InputError
 from utils.files import replacing
 
+_REMEDY = "give a folder that can be written to"
+
 
 def subject_seed(seed: int, index: int) -> int:
     """Seed of subject `index` (from 0) of a cohort; it does not depend on the cohort's size."""
@@ -45,33 +47,38 @@ def write_cohort(
     """
     root = Path(root)
     if not 0.5 <= voxel_mm <= 8:
-        raise InputError(
-            "voxel size", f"{voxel_mm:g} mm is not within 0.5 to 8 mm", "choose 1 or 2"
-        )
-    names = [f"synthetic-{index + 1:03d}" for index in range(subjects)]
+        problem = f"{voxel_mm:g} mm is not within 0.5 to 8 mm"
+        raise InputError("voxel size", problem, "choose 1 or 2")
+    names = [f"synthetic-{number:03d}" for number in range(1, subjects + 1)]
     about = {"generator_version": VERSION, "seed": seed, "voxel_mm": float(voxel_mm)}
     if _is_complete(root, names, about):
         return names
     found = {}
-    remedy = "give a folder that can be written to"
     for index, name in enumerate(progress(names)):
         subject = make_subject(subject_seed(seed, index), voxel_mm)
-        for kind, array in (("mri", subject.mri), ("FDG", subject.pet)):
-            with replacing(root / name / f"{name}_{kind}_MNI152.nii.gz", remedy) as part:
-                part.write_bytes(_nifti_bytes(array, subject.affine))
+        _write_image(_mri_path(root, name), subject.mri, subject.affine)
+        _write_image(_pet_path(root, name), subject.pet, subject.affine)
         found[name] = {"hypometabolic": subject.hypometabolic}
-    with replacing(root / "cohort.json", remedy) as part:
+    with replacing(root / "cohort.json", _REMEDY) as part:
         part.write_text(json.dumps(about | {"subjects": found}, indent=2) + "\n")
     return names
+
+
+def _mri_path(root: Path, name: str) -> Path:
+    return root / name / f"{name}_mri_MNI152.nii.gz"
+
+
+def _pet_path(root: Path, name: str) -> Path:
+    return root / name / f"{name}_FDG_MNI152.nii.gz"
 
 
 def _is_complete(root: Path, names: list[str], about: dict) -> bool:
     """Whether the cohort is there. Other synthetic subjects in its place are an error."""
     remedy = "delete the folder or give another one"
-    if strangers := sorted({path.name for path in root.glob("synthetic-*")} - set(names)):
-        raise InputError(
-            root, f"holds {strangers[0]}, which is not of the cohort asked for", remedy
-        )
+    there = {path.name for path in root.glob("synthetic-*")}
+    if strangers := sorted(there - set(names)):
+        problem = f"holds {strangers[0]}, which is not of the cohort asked for"
+        raise InputError(root, problem, remedy)
     mark = root / "cohort.json"
     if not mark.exists():
         return False
@@ -84,14 +91,18 @@ def _is_complete(root: Path, names: list[str], about: dict) -> bool:
     if not same:
         asked = ", ".join(f"{key} {value}" for key, value in about.items())
         raise InputError(root, f"holds a cohort made with other settings than {asked}", remedy)
-    files = (root / n / f"{n}_{kind}_MNI152.nii.gz" for n in names for kind in ("mri", "FDG"))
-    return written == names and all(file.is_file() for file in files)
+    if written != names:
+        return False
+    return all(_mri_path(root, n).is_file() and _pet_path(root, n).is_file() for n in names)
 
 
-def _nifti_bytes(array: np.ndarray, affine: np.ndarray) -> bytes:
-    """Gzipped NIfTI-1 without time stamp or file name, so that equal arrays give equal bytes."""
+def _write_image(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    """Write gzipped NIfTI-1; equal arrays give equal bytes."""
     image = nib.Nifti1Image(array.astype(np.int16), affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code="mni")
     image.set_qform(affine, code="mni")
-    return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+    # Without the time stamp and the file name that gzip puts into its header.
+    packed = gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+    with replacing(path, _REMEDY) as part:
+        part.write_bytes(packed)

@@ -37,6 +37,39 @@ class Planes:
     durations: tuple[float, ...] = ()
 
 
+def sagittal(array: np.ndarray, affine: np.ndarray) -> Planes:
+    """An (X, Y, Z) volume as sagittal planes.
+
+    Columns run backwards, rows downwards, planes to the right.
+    """
+    stored = array.transpose(1, 2, 0)[::-1, ::-1]  # -Y, -Z, X
+    x, y, z = affine[:3, :3].T
+    return Planes(stored, _turned(affine, (-y, -z, x), _last(array) * [0, 1, 1]))
+
+
+def transverse(array: np.ndarray, affine: np.ndarray, durations: tuple[float, ...] = ()) -> Planes:
+    """An (X, Y, Z[, T]) volume as transverse planes from the top down.
+
+    Columns run to the left, rows backwards.
+    """
+    stored = array[::-1, ::-1, ::-1]  # -X, -Y, -Z[, T]
+    x, y, z = affine[:3, :3].T
+    return Planes(stored, _turned(affine, (-x, -y, -z), _last(array)), durations)
+
+
+def _last(array: np.ndarray) -> np.ndarray:
+    """(3,) index of the last voxel."""
+    return np.array(array.shape[:3]) - 1
+
+
+def _turned(affine: np.ndarray, steps: tuple, first: np.ndarray) -> np.ndarray:
+    """Affine with these steps (mm, one for each axis), from a voxel of the one given."""
+    origin = (affine @ [*first, 1])[:3]
+    turned = np.eye(4)
+    turned[:3] = np.stack([*steps, origin], 1)
+    return turned
+
+
 @dataclass(frozen=True)
 class About:
     """What the headers of a series say besides the image.
@@ -71,7 +104,9 @@ def write_series(files: Sequence[Path], planes: Planes, about: About) -> None:
     Raises:
         InputError: pydicom is missing.
     """
-    array = planes.array if planes.array.ndim == 4 else planes.array[..., None]
+    array = planes.array
+    if array.ndim == 3:
+        array = array[..., None]  # columns, rows, planes, frames
     dataset = _common(array.shape, planes.affine, about)
     if about.modality == "PT":
         _add_pet(dataset, array.shape, about)
@@ -110,18 +145,21 @@ def _common(shape: tuple[int, ...], affine: np.ndarray, about: About):
     dataset.Manufacturer = "Synthetic"
     dataset.PatientName = dataset.PatientID = about.patient
     dataset.PatientPosition = "HFS"
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = uid(about.key + " study"), uid(about.key)
+    dataset.StudyInstanceUID = uid(about.key + " study")
+    dataset.SeriesInstanceUID = uid(about.key)
     dataset.FrameOfReferenceUID = uid(about.key + " frame of reference")
     dataset.SeriesDescription = about.description
     dataset.SeriesNumber = about.series_number
-    dataset.StudyDate = dataset.SeriesDate = dataset.AcquisitionDate = about.when.strftime("%Y%m%d")
-    dataset.StudyTime = dataset.SeriesTime = dataset.AcquisitionTime = about.when.strftime("%H%M%S")
+    day, time = about.when.strftime("%Y%m%d"), about.when.strftime("%H%M%S")
+    dataset.StudyDate = dataset.SeriesDate = dataset.AcquisitionDate = day
+    dataset.StudyTime = dataset.SeriesTime = dataset.AcquisitionTime = time
     dataset.ImageType = ["ORIGINAL", "PRIMARY"] + ["M", "ND"] * (about.modality == "MR")
     dataset.ImageOrientationPatient = _decimals([*axes[:, 0], *axes[:, 1]])
     dataset.PixelSpacing = _decimals([sides[1], sides[0]])  # between rows, between columns
     dataset.SliceThickness = _decimals([sides[2]])[0]
     dataset.Columns, dataset.Rows = shape[:2]
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
     dataset.PixelRepresentation = int(about.modality == "PT")
     for keyword, value in about.extra.items():
@@ -139,10 +177,13 @@ def _add_pet(dataset, shape: tuple[int, ...], about: About) -> None:
     if shape[3] > 1:
         dataset.NumberOfTimeSlices = shape[3]
     code = pydicom.Dataset()
-    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "C-111A1", "SRT", "^18^Fluorine"
+    code.CodeValue = "C-111A1"
+    code.CodingSchemeDesignator = "SRT"
+    code.CodeMeaning = "^18^Fluorine"
     dose = pydicom.Dataset()
     dose.Radiopharmaceutical = about.tracer
-    dose.RadionuclideTotalDose, dose.RadionuclideHalfLife = "185000000", "6586.2"
+    dose.RadionuclideTotalDose = "185000000"
+    dose.RadionuclideHalfLife = "6586.2"  # seconds, of fluorine-18
     dose.RadionuclideCodeSequence = [code]
     dataset.RadiopharmaceuticalInformationSequence = [dose]
 
@@ -173,10 +214,8 @@ def _decimals(values) -> list[str]:
 
 def _file_meta(dataset):
     meta = import_pydicom().dataset.FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
-        dataset.SOPClassUID,
-        dataset.SOPInstanceUID,
-    )
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = _EXPLICIT_LITTLE_ENDIAN
     meta.ImplementationClassUID = uid("DC2Fusion")
     meta.ImplementationVersionName = "DC2FUSION"

@@ -1,5 +1,4 @@
-"""A synthetic ADNI download: DICOM series of synthetic heads, with ADNI's folders, names and
-headers.
+"""A synthetic ADNI download: DICOM series of synthetic heads with ADNI's folders and headers.
 
     python -m data.phantom.download --out data/adni-demo --subjects 3 --seed 3407 --voxel-mm 2
 
@@ -21,29 +20,18 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
-from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from data.phantom.cohort import subject_seed
-from data.phantom.dicom_writer import About, Planes, write_series
-from data.phantom.head import Phantom, make_subject
+from data.phantom.dicom_writer import About, Planes, sagittal, transverse, write_series
+from data.phantom.visit import Visit, make_visit
 from utils.cli import Parser, non_negative_int, positive_float, positive_int, run
 from utils.errors import InputError
 from utils.files import replacing
 
 VERSION = 1  # of the generator: raise it when the same arguments give other files
-MRI_DEGREES, MRI_MM = 6.0, 8.0  # largest turn and shift of a head in the MRI scanner
-PET_DEGREES, PET_MM = 12.0, 12.0  # and in the PET scanner
-BRAIN_CENTRE_MM = (0.0, -17.0, 8.0)  # about which heads turn
-PET_FIELD_MM = (256.0, 256.0, 170.0)
-FRAME_SECONDS = (300.0, 300.0, 600.0)
-FRAME_UPTAKE = (0.95, 1.0, 1.04)
-BQML_PER_UNIT = 2.5  # of the phantom's PET
 MOST_GAP_DAYS = 60
 
 MISSING_MRI_SLICE = "middle MRI slice missing"
@@ -69,100 +57,17 @@ DEFECTS = (
     CONSTANT,
 )
 _REMEDY = "delete it or give another folder"
-_TABLE_HEADER = (
-    "Image Data ID", "Subject", "Group", "Sex", "Age", "Visit", "Modality", "Description", "Type", "Acq Date",
-    "Format", "Downloaded",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Visit:
-    """One subject's two images as the scanners see them; arrays are (X, Y, Z) near RAS+ order.
-
-    Attributes:
-        mri: float32, whole numbers.
-        mri_affine: (4, 4) voxel -> mm of the MRI scanner.
-        frames: (X, Y, Z, T) float32, Bq/ml before they are rounded to 16 bits plane by plane.
-        pet_affine: (4, 4) voxel -> mm of the PET scanner; the planes are not tilted.
-        durations: seconds for each frame.
-        pet_to_mri: (4, 4) rigid, mm of the PET scanner -> mm of the MRI scanner.
-    """
-
-    mri: np.ndarray
-    mri_affine: np.ndarray
-    frames: np.ndarray
-    pet_affine: np.ndarray
-    durations: tuple[float, ...]
-    pet_to_mri: np.ndarray
-
-
-def make_visit(
-    seed: int, index: int, voxel_mm: float = 2.0, heads: int | None = None, dynamic: bool = False
-) -> Visit:
-    """Lay a synthetic head into both scanners.
-
-    Args:
-        seed, index: of the cohort and the subject in it, from 0.
-        voxel_mm: edge of the MRI's voxels. The PET's are at least 2 mm and 1.25 times as thick as
-            wide.
-        heads: number of different heads that the subjects share; None: one each.
-        dynamic: three frames instead of one.
-    """
-    phantom = _head(subject_seed(seed, index % heads if heads else index), voxel_mm)
-    rng = np.random.default_rng([seed, index, 1])
-    in_mri, in_pet = _pose(rng, MRI_DEGREES, MRI_MM), _pose(rng, PET_DEGREES, PET_MM)
-    pet_affine, shape = _pet_grid(rng, in_pet, voxel_mm)
-    to_head = np.linalg.inv(in_pet @ phantom.affine) @ pet_affine
-    pet = ndimage.affine_transform(
-        phantom.pet, to_head[:3, :3], to_head[:3, 3], shape, order=1, output=np.float32
-    )
-    pet *= BQML_PER_UNIT
-    durations = FRAME_SECONDS if dynamic else (1800.0,)
-    frames = [pet * uptake for uptake in FRAME_UPTAKE] if dynamic else [pet]
-    noisy = [
-        np.maximum(f + 0.02 * np.sqrt(f * f.max()) * rng.standard_normal(shape, np.float32), 0)
-        for f in frames
-    ]
-    pet_to_mri = in_mri @ np.linalg.inv(in_pet)
-    return Visit(
-        phantom.mri, in_mri @ phantom.affine, np.stack(noisy, -1), pet_affine, durations, pet_to_mri
-    )
-
-
-@lru_cache(maxsize=16)
-def _head(seed: int, voxel_mm: float) -> Phantom:
-    return make_subject(seed, voxel_mm)
-
-
-def _pose(rng: np.random.Generator, degrees: float, mm: float) -> np.ndarray:
-    """A random turn about the middle of the brain and a shift, as a (4, 4) map from the head to the
-    scanner.
-    """
-    axis, direction = rng.standard_normal((2, 3))
-    turn = Rotation.from_rotvec(
-        np.deg2rad(rng.uniform(0.3, 1) * degrees) * axis / np.linalg.norm(axis)
-    ).as_matrix()
-    shift = rng.uniform(0.3, 1) * mm * direction / np.linalg.norm(direction)
-    pose = np.eye(4)
-    pose[:3, :3] = turn
-    pose[:3, 3] = BRAIN_CENTRE_MM + shift - turn @ BRAIN_CENTRE_MM
-    return pose
-
-
-def _pet_grid(
-    rng: np.random.Generator, in_pet: np.ndarray, voxel_mm: float
-) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Affine and shape of the PET, its field of view about where the brain lies in the scanner."""
-    side = max(voxel_mm, 2.0)
-    sides = np.array([side, side, min(1.25 * side, 7.5)])
-    shape = np.rint(np.array(PET_FIELD_MM) / sides).astype(int)
-    centre = in_pet[:3, :3] @ BRAIN_CENTRE_MM + in_pet[:3, 3] + rng.uniform(-3, 3, 3)
-    affine = np.diag([*sides, 1.0])
-    affine[:3, 3] = centre - sides * (shape - 1) / 2
-    return affine, tuple(int(n) for n in shape)
-
-
-# The download ------------------------------------------------------------------------------------
+_FDG = "FDG -- fluorodeoxyglucose"
+_MR_TIMES = {
+    "ScanningSequence": ["GR", "IR"],
+    "SequenceVariant": ["SP", "MP"],
+    "MRAcquisitionType": "3D",
+    "RepetitionTime": "2300",
+    "EchoTime": "2.98",
+    "InversionTime": "900",
+    "FlipAngle": "9",
+    "MagneticFieldStrength": "3",
+}
 
 
 @dataclass(frozen=True)
@@ -181,24 +86,27 @@ class _Image:
         return f"I{self.number}"
 
     @property
+    def series_id(self) -> str:
+        return f"S{self.number // 10}"
+
+    @property
     def written(self) -> str:
         """The description as folders have it."""
-        return self.description.replace(" ", "_").replace(";", "_").replace(":", "_")
+        return self.description.translate(str.maketrans(" ;:", "___"))
 
     def folder(self, root: Path) -> Path:
         day = self.when.strftime("%Y-%m-%d_%H_%M_%S.0")
         return root / "ADNI" / self.subject / self.written / day / self.image_id
 
     def files(self, root: Path, count: int) -> list[Path]:
-        kind, upload = ("br_raw" if self.raw else "Br"), self.when.strftime("%Y%m%d%H%M%S") + "715"
+        kind = "br_raw" if self.raw else "Br"
+        upload = self.when.strftime("%Y%m%d%H%M%S") + "715"
         start = f"ADNI_{self.subject}_{self.modality}_{self.written}_{kind}_{upload}"
         # ADNI 4 (subjects of five digits) leaves series and image id out of the names.
-        end = (
-            ""
-            if len(self.subject) > len("033_S_5198")
-            else f"_S{self.number // 10}_{self.image_id}"
-        )
-        return [self.folder(root) / f"{start}_{number + 1}{end}.dcm" for number in range(count)]
+        is_adni4 = len(self.subject) > len("033_S_5198")
+        end = "" if is_adni4 else f"_{self.series_id}_{self.image_id}"
+        folder = self.folder(root)
+        return [folder / f"{start}_{number + 1}{end}.dcm" for number in range(count)]
 
 
 def write_download(
@@ -213,9 +121,9 @@ def write_download(
     """Write the download and the truth about it; return the truth.
 
     The truth has `subjects`: by name the `defect` (None for a good one), whether the PET is
-        `dynamic`, ids, dates and
-    descriptions of the two images, their shapes and affines (`mri_affine`, `pet_affine`: RAS+
-    order, voxel -> mm) and `pet_to_mri`. A download made with the same arguments is taken as it is.
+    `dynamic`, ids, dates and descriptions of the two images, their shapes and affines
+    (`mri_affine`, `pet_affine`: RAS+ order, voxel -> mm) and `pet_to_mri`. A download made with
+    the same arguments is taken as it is.
 
     Args:
         root: folder of the download; `<root>_truth.json` is written beside it.
@@ -229,21 +137,16 @@ def write_download(
             pydicom is missing.
     """
     root = Path(os.path.abspath(root))
-    if not 0.5 <= voxel_mm <= 7:
-        raise InputError(
-            "voxel size", f"{voxel_mm:g} mm is not within 0.5 to 7 mm", "choose 1 or 2"
-        )
-    if not 0 <= bad_share <= 1:
-        raise InputError(
-            "share of bad subjects", f"{bad_share:g} is not within 0 to 1", "choose 0.05"
-        )
+    _check_range("voxel size", voxel_mm, 0.5, 7, " mm", "choose 1 or 2")
+    _check_range("share of bad subjects", bad_share, 0, 1, "", "choose 0.05")
     asked = {
         "generator_version": VERSION,
         "seed": seed,
         "voxel_mm": float(voxel_mm),
         "number": subjects,
+        "heads": heads,
+        "bad_share": float(bad_share),
     }
-    asked |= {"heads": heads, "bad_share": float(bad_share)}
     mark = root.with_name(root.name + "_truth.json")
     if os.path.lexists(root):
         return _known(root, mark, asked)
@@ -251,22 +154,24 @@ def write_download(
     found, table = {}, []
     try:
         for index in progress(range(subjects)):
-            defect = _defect(index, bad_share)
-            found |= _write_subject(
-                part, index, make_visit(seed, index, voxel_mm, heads, index % 3 == 1), defect, table
-            )
+            visit = make_visit(seed, index, voxel_mm, heads, dynamic=index % 3 == 1)
+            found |= _write_subject(part, index, visit, _defect(index, bad_share), table)
         _write_table(part / "collection.csv", table)
         text = json.dumps(asked | {"subjects": found}, indent=2) + "\n"
         with replacing(mark, _REMEDY) as file:
             file.write_text(text, "utf-8")
-        os.rename(part, root)
+        os.rename(part, root)  # last: a folder of this name is a complete download
     except OSError as error:
-        raise InputError(
-            root, f"cannot be written ({error.strerror or error})", "give another folder"
-        ) from error
+        problem = f"cannot be written ({error.strerror or error})"
+        raise InputError(root, problem, "give another folder") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return json.loads(text)
+
+
+def _check_range(name: str, value: float, low: float, high: float, unit: str, remedy: str) -> None:
+    if not low <= value <= high:
+        raise InputError(name, f"{value:g}{unit} is not within {low:g} to {high:g}{unit}", remedy)
 
 
 def _known(root: Path, mark: Path, asked: dict) -> dict:
@@ -282,72 +187,64 @@ def _known(root: Path, mark: Path, asked: dict) -> dict:
 
 
 def subject_name(index: int) -> str:
-    """ADNI's way of naming; every seventh subject has a number of five digits. There is no site
-    999.
-    """
+    """A name as ADNI's, every seventh one with five digits. There is no site 999."""
     return f"999_S_{10001 + index}" if index % 7 == 4 else f"999_S_{index + 1:04d}"
 
 
 def _defect(index: int, share: float) -> str | None:
     """The defect of a subject, so that every beginning of the cohort has the same share of them."""
+    before = int(index * share + 1e-9)
     number = int((index + 1) * share + 1e-9)
-    return DEFECTS[(number - 1) % len(DEFECTS)] if number > int(index * share + 1e-9) else None
+    return DEFECTS[(number - 1) % len(DEFECTS)] if number > before else None
 
 
 def _write_subject(root: Path, index: int, visit: Visit, defect: str | None, table: list) -> dict:
     """All series of one subject, its rows of the table, and the truth about it by name."""
-    subject, number = subject_name(index), 9_000_000 + 100 * index
+    subject = subject_name(index)
+    number = 9_000_000 + 100 * index
     day = datetime.datetime(2012, 3, 1, 10, 20, 30) + datetime.timedelta(days=index % 700)
     gap = 800 if defect == FAR_APART else index * 7 % (MOST_GAP_DAYS + 1)
     dynamic = len(visit.durations) > 1
-    processed = index % 2 == 0
-    mri = _Image(subject, "MR", "MT1; GradWarp; N3m" if processed else "Accelerated Sagittal MPRAGE",
-                 day, number + 10, not processed)  # fmt: skip
-    pet = _Image(subject, "PT", "Co-registered Dynamic" if dynamic else "Co-registered, Averaged",
-                 day + datetime.timedelta(days=gap), number + 20, False)  # fmt: skip
+    raw = index % 2 == 1
+    mri_name = "Accelerated Sagittal MPRAGE" if raw else "MT1; GradWarp; N3m"
+    pet_name = "Co-registered Dynamic" if dynamic else "Co-registered, Averaged"
+    mri = _Image(subject, "MR", mri_name, day, number + 10, raw)
+    later = day + datetime.timedelta(days=gap)
+    pet = _Image(subject, "PT", pet_name, later, number + 20, raw=False)
+
+    images = [mri]
     _write_mri(root, mri, visit, defect)
     if defect != NO_PET:
+        images.append(pet)
         _write_pet(root, pet, visit, defect)
-    others = _write_others(root, subject, day, number, visit)
-    table += [_table_row(image) for image in (mri, *([pet] if defect != NO_PET else []), *others)]
+    images += _write_others(root, subject, day, number, visit)
+    table += [_table_row(image) for image in images]
     truth = {"defect": defect, "dynamic": dynamic, "days": gap}
-    for kind, image in (("mri", mri), ("pet", pet)):
-        truth |= {f"{kind}_id": image.image_id, f"{kind}_description": image.description}
-        truth |= {f"{kind}_date": image.when.date().isoformat()}
-    truth |= {"mri_shape": visit.mri.shape, "mri_affine": visit.mri_affine.tolist()}
-    truth |= {"pet_shape": visit.frames.shape[:3], "pet_affine": visit.pet_affine.tolist()}
+    return {subject: truth | _truth_of_image("mri", mri) | _truth_of_image("pet", pet)
+            | _truth_of_visit(visit)}  # fmt: skip
+
+
+def _truth_of_image(kind: str, image: _Image) -> dict:
     return {
-        subject: truth | {"durations_s": visit.durations, "pet_to_mri": visit.pet_to_mri.tolist()}
+        f"{kind}_id": image.image_id,
+        f"{kind}_description": image.description,
+        f"{kind}_date": image.when.date().isoformat(),
     }
 
 
-def sagittal(array: np.ndarray, affine: np.ndarray) -> Planes:
-    """An (X, Y, Z) volume as sagittal planes: columns run backwards, rows downwards, planes to the
-    right.
-    """
-    stored = array.transpose(1, 2, 0)[::-1, ::-1]
-    turned = np.eye(4)
-    turned[:3] = np.stack(
-        [-affine[:3, 1], -affine[:3, 2], affine[:3, 0], (affine @ [0, *_last(array, 1, 2), 1])[:3]],
-        1,
-    )
-    return Planes(stored, turned)
+def _truth_of_visit(visit: Visit) -> dict:
+    return {
+        "mri_shape": visit.mri.shape,
+        "mri_affine": visit.mri_affine.tolist(),
+        "pet_shape": visit.frames.shape[:3],
+        "pet_affine": visit.pet_affine.tolist(),
+        "durations_s": visit.durations,
+        "pet_to_mri": visit.pet_to_mri.tolist(),
+    }
 
 
-def transverse(array: np.ndarray, affine: np.ndarray, durations: tuple[float, ...] = ()) -> Planes:
-    """An (X, Y, Z[, T]) volume as transverse planes from the top down: columns run to the left,
-    rows backwards.
-    """
-    turned = np.eye(4)
-    turned[:3] = np.stack([*-affine[:3, :3].T, (affine @ [*_last(array, 0, 1, 2), 1])[:3]], 1)
-    return Planes(array[::-1, ::-1, ::-1], turned, durations)
-
-
-def _last(array: np.ndarray, *axes: int) -> list[int]:
-    return [array.shape[axis] - 1 for axis in axes]
-
-
-def _about(image: _Image, tracer: str = "FDG -- fluorodeoxyglucose", **more) -> About:
+def _about(image: _Image, tracer: str = _FDG, **more) -> About:
+    """The headers of an image; `more` as in `About`."""
     key = f"DC2Fusion {image.subject} {image.image_id}"
     return About(
         image.modality, image.subject, image.description, key, image.when, tracer=tracer, **more
@@ -359,8 +256,9 @@ def _write_mri(root: Path, image: _Image, visit: Visit, defect: str | None) -> N
     count = planes.array.shape[2]
     files = _written(root, image, planes, _about(image, extra=_MR_TIMES))
     _write_xml(root, image, count)
+    middle = count // 2
     gone = {
-        MISSING_MRI_SLICE: files[count // 2 : count // 2 + 1],
+        MISSING_MRI_SLICE: [files[middle]],
         MISSING_MRI_END: files[-3:],
         EMPTY_FOLDER: files,
     }
@@ -368,31 +266,20 @@ def _write_mri(root: Path, image: _Image, visit: Visit, defect: str | None) -> N
         file.unlink()
 
 
-_MR_TIMES = {
-    "ScanningSequence": ["GR", "IR"],
-    "SequenceVariant": ["SP", "MP"],
-    "MRAcquisitionType": "3D",
-    "RepetitionTime": "2300",
-    "EchoTime": "2.98",
-    "InversionTime": "900",
-    "FlipAngle": "9",
-    "MagneticFieldStrength": "3",
-}
-
-
 def _write_pet(root: Path, image: _Image, visit: Visit, defect: str | None) -> None:
     frames = np.full_like(visit.frames, 1000) if defect == CONSTANT else visit.frames
     planes = transverse(frames, visit.pet_affine, visit.durations)
-    middle = planes.array.shape[2] // 2
+    per_frame = planes.array.shape[2]
+    middle = per_frame // 2
     about = _about(
         image,
-        tracer="Florbetapir" if defect == OTHER_TRACER else "FDG -- fluorodeoxyglucose",
+        tracer="Florbetapir" if defect == OTHER_TRACER else _FDG,
         without_slope=frozenset([middle] if defect == NO_SLOPE else []),
     )
     files = _written(root, image, planes, about)
     if defect == MISSING_PET_SLICE:
-        for frame in range(len(visit.durations)):
-            files[(frame + 1) * planes.array.shape[2] - 1].unlink()
+        for last in range(per_frame - 1, len(files), per_frame):
+            files[last].unlink()
     if defect == CUT_SHORT:
         os.truncate(files[middle], files[middle].stat().st_size // 2)
 
@@ -407,14 +294,11 @@ def _write_others(
     other_pet = _Image(subject, "PT", "AV45 Co-registered, Averaged", day, number + 50, False)
     first = _Image(subject, "MR", "Accelerated Sagittal MPRAGE", earlier, number + 60, True)
     x = visit.mri.shape[0] // 2
+    middle = visit.mri[x : x + 2]
     for image in (localizer, mask, first):
-        array = visit.mri[x : x + 2] > 0 if image is mask else visit.mri[x : x + 2]
-        _written(
-            root,
-            image,
-            sagittal(array.astype(np.float32), visit.mri_affine),
-            _about(image, extra=_MR_TIMES),
-        )
+        array = (middle > 0).astype(np.float32) if image is mask else middle
+        planes = sagittal(array, visit.mri_affine)
+        _written(root, image, planes, _about(image, extra=_MR_TIMES))
     pet = transverse(visit.frames[:, :, :2, :1], visit.pet_affine)
     _written(root, other_pet, pet, _about(other_pet, tracer="Florbetapir"))
     return [localizer, mask, other_pet, first]
@@ -430,7 +314,7 @@ def _written(root: Path, image: _Image, planes: Planes, about: About) -> list[Pa
 
 def _write_xml(root: Path, image: _Image, planes: int) -> None:
     """The XML that comes with an image, as far as preparation reads it."""
-    name = f"ADNI_{image.subject}_{image.written}_S{image.number // 10}_{image.image_id}.xml"
+    name = f"ADNI_{image.subject}_{image.written}_{image.series_id}_{image.image_id}.xml"
     text = f"""<?xml version="1.0" encoding="UTF-8"?>
 <idaxs><project><projectIdentifier>ADNI</projectIdentifier><subject>
 <subjectIdentifier>{image.subject}</subjectIdentifier>
@@ -443,53 +327,65 @@ def _write_xml(root: Path, image: _Image, planes: int) -> None:
     (root / "ADNI" / name).write_text(text, "utf-8")
 
 
-def _table_row(image: _Image) -> list[str]:
+def _table_row(image: _Image) -> dict[str, str]:
+    """The image's line of the collection CSV, by column."""
     when = image.when
-    return [
-        image.image_id, image.subject, "CN", "F", "75", "sc", "MRI" if image.modality == "MR" else "PET",
-        image.description, "Original" if image.raw else "Processed", f"{when.month}/{when.day}/{when.year}", "DCM",
-        "11/01/2021",
-    ]  # fmt: skip
+    return {
+        "Image Data ID": image.image_id,
+        "Subject": image.subject,
+        "Group": "CN",
+        "Sex": "F",
+        "Age": "75",
+        "Visit": "sc",
+        "Modality": "MRI" if image.modality == "MR" else "PET",
+        "Description": image.description,
+        "Type": "Original" if image.raw else "Processed",
+        "Acq Date": f"{when.month}/{when.day}/{when.year}",
+        "Format": "DCM",
+        "Downloaded": "11/01/2021",
+    }
 
 
-def _write_table(path: Path, rows: list[list[str]]) -> None:
+def _write_table(path: Path, rows: list[dict[str, str]]) -> None:
     """The collection CSV, every cell in quotes."""
     text = io.StringIO(newline="")
-    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows([_TABLE_HEADER, *rows])
+    writer = csv.DictWriter(text, rows[0], quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text.getvalue(), "utf-8")
 
 
-def main() -> None:
-    """Write a download from the command line."""
+def _parse_args():
     parser = Parser(
         prog="python -m data.phantom.download",
         description="Write a synthetic ADNI download (DICOM).",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the download")
-    parser.add_argument("--subjects", type=positive_int, default=3, help="how many [3]")
-    parser.add_argument("--seed", type=non_negative_int, default=3407, help="seed [3407]")
-    parser.add_argument(
-        "--voxel-mm", type=positive_float, default=2.0, help="voxel edge of the MRIs in mm [2]"
-    )
-    parser.add_argument(
-        "--heads", type=positive_int, help="let the subjects share so many heads [one each]"
-    )
-    parser.add_argument(
-        "--bad-share", type=float, default=0.0, help="part of the subjects with a defect [0]"
-    )
-    args = parser.parse_args()
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder of the download")
+    add("--subjects", type=positive_int, default=3, help="how many [3]")
+    add("--seed", type=non_negative_int, default=3407, help="seed [3407]")
+    add("--voxel-mm", type=positive_float, default=2.0, help="voxel edge of the MRIs in mm [2]")
+    add("--heads", type=positive_int, help="let the subjects share so many heads [one each]")
+    add("--bad-share", type=float, default=0.0, help="part of the subjects with a defect [0]")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Write a download from the command line."""
+    args = _parse_args()
     truth = write_download(
-        args.out,
-        args.subjects,
-        args.seed,
-        args.voxel_mm,
-        args.heads,
-        args.bad_share,
-        lambda items: tqdm(items),
+        root=args.out,
+        subjects=args.subjects,
+        seed=args.seed,
+        voxel_mm=args.voxel_mm,
+        heads=args.heads,
+        bad_share=args.bad_share,
+        progress=tqdm,
     )
-    bad = sum(subject["defect"] is not None for subject in truth["subjects"].values())
-    print(f"{len(truth['subjects'])} subjects in {args.out}, {bad} of them with a defect")
+    subjects = truth["subjects"].values()
+    bad = [subject for subject in subjects if subject["defect"] is not None]
+    print(f"{len(subjects)} subjects in {args.out}, {len(bad)} of them with a defect")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ forwards, the left half backwards.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import ndimage
@@ -66,8 +67,8 @@ HYPOMETABOLIC_REGIONS = {
     "right frontal": ((36, 42, 22), (30, 34, 38)),
 }
 
-# (|x|, y, z, radius) along the lateral ventricle: frontal horn, body, occipital horn; then the
-# temporal horn
+# Tubes, as (|x|, y, z, radius) along their middle.
+# The lateral ventricle: frontal horn, body, occipital horn; then the temporal horn.
 VENTRICLE_BODY = (
     (12, 33, 0, 2.5), (8, 20, 9, 4.5), (7, 0, 17, 4.2), (11, -20, 18, 4.2),
     (22, -36, 13, 6.0), (25, -52, 8, 4.5), (22, -70, 4, 1.5),
@@ -77,6 +78,25 @@ BRAIN_STEM = (
     (0, -22, -7, 11), (0, -23, -16, 13), (0, -29, -32, 12), (0, -38, -52, 8.5),
     (0, -44, -68, 6.5), (0, -48, -90, 6),
 )  # fmt: skip
+CAUDATE_TAIL = ((13, 10, 13, 3.5), (16, -10, 20, 2.8), (21, -26, 17, 2))
+HIPPOCAMPUS = ((23, -4, -20, 7), (27, -20, -15, 5), (26, -34, -5, 3.5))
+PETROUS_BONE = ((22, -22, -44, 6), (44, -28, -43, 7), (55, -32, -44, 7))
+# The optic nerve and four muscles of the eye.
+EYE_STRINGS = (
+    ((31, 50, -36, 2.2), (14, 22, -28, 2.0)),
+    ((22, 56, -36, 2), (15, 26, -30, 1.5)),
+    ((42, 56, -36, 2), (18, 26, -30, 1.5)),
+    ((32, 56, -26, 2), (15, 26, -28, 1.5)),
+    ((32, 56, -46, 2), (15, 26, -33, 1.5)),
+)
+# (centre, radii): nasal cavity, maxillary, sphenoid and frontal sinuses, throat.
+AIR_SPACES = (
+    ((7, 46, -54), (6, 30, 12)),
+    ((28, 46, -64), (13, 16, 13)),
+    ((7, 22, -39), (8, 11, 8)),
+    ((8, 48, -34), (6, 16, 6)),
+    ((0, 2, -74), (11, 7, 20)),
+)
 
 
 @dataclass(frozen=True)
@@ -102,22 +122,36 @@ class Phantom:
 # --- shapes: signed distances in mm, negative inside; p is (3, X, Y, Z) ---
 
 
+def _column(xyz) -> np.ndarray:
+    """Three numbers, one for each axis, to go with points."""
+    return np.asarray(xyz, np.float32).reshape(3, 1, 1, 1)
+
+
+def _relative(p, centre, radii):
+    """Offset from a centre, counted in radii along each axis."""
+    return (p - _column(centre)) / _column(radii)  # 3, X, Y, Z
+
+
 def _ellipsoid(p, centre, radii):
-    q = [(a - c) / r for a, c, r in zip(p, centre, radii, strict=True)]
-    length = np.sqrt(sum(a * a for a in q))
-    slope = np.sqrt(sum((a / r) ** 2 for a, r in zip(q, radii, strict=True)))
+    """Distance to first order: exact on the surface, too short far away from it."""
+    q = _relative(p, centre, radii)  # 3, X, Y, Z
+    length = np.sqrt((q**2).sum(0))  # X, Y, Z; 1 on the surface
+    slope = np.sqrt(((q / _column(radii)) ** 2).sum(0))  # X, Y, Z
+    # length - 1, over the length of its gradient, which is slope / length.
     return length * (length - 1) / np.maximum(slope, 1e-6)
 
 
 def _tube(p, nodes):
-    """Chain of round cones through (x, y, z, radius) nodes."""
+    """Distance to a chain of round cones through (x, y, z, radius) nodes."""
     best = None
-    for a, b in zip(nodes[:-1], nodes[1:], strict=True):
-        axis = np.subtract(b[:3], a[:3]).astype(np.float32)
-        offset = [c - start for c, start in zip(p, a[:3], strict=True)]
-        t = np.clip(sum(o * d for o, d in zip(offset, axis, strict=True)) / (axis @ axis), 0, 1)
-        away = np.sqrt(sum((o - t * d) ** 2 for o, d in zip(offset, axis, strict=True)))
-        away -= a[3] + t * (b[3] - a[3])
+    for start, end in pairwise(nodes):
+        axis = np.subtract(end[:3], start[:3]).astype(np.float32)  # 3
+        offset = p - _column(start[:3])  # 3, X, Y, Z
+        along = (offset * _column(axis)).sum(0) / (axis @ axis)  # X, Y, Z
+        t = np.clip(along, 0, 1)  # 0 at the start, 1 at the end
+        nearest = t * _column(axis)  # 3, X, Y, Z
+        away = np.sqrt(((offset - nearest) ** 2).sum(0))  # X, Y, Z
+        away -= start[3] + t * (end[3] - start[3])
         best = away if best is None else np.minimum(best, away)
     return best
 
@@ -145,26 +179,28 @@ class _Field:
     PERIOD_MM = 288.0
 
     def __init__(self, rng, wavelength_mm: float, bandwidth: float = 0.25) -> None:
-        n = 2 * round(self.PERIOD_MM / max(wavelength_mm / 8, 2.5) / 2)
-        shape, self.spacing = (n, n, n), self.PERIOD_MM / n
-        cycles = np.fft.fftfreq(n, self.spacing), np.fft.rfftfreq(n, self.spacing)
-        k = np.sqrt(cycles[0][:, None, None] ** 2 + cycles[0][:, None] ** 2 + cycles[1] ** 2)
+        step = max(wavelength_mm / 8, 2.5)
+        n = 2 * round(self.PERIOD_MM / step / 2)  # even, so that irfftn gives n back
+        self.spacing = self.PERIOD_MM / n
+        full = np.fft.fftfreq(n, self.spacing)  # n; cycles per mm
+        half = np.fft.rfftfreq(n, self.spacing)  # n / 2 + 1
+        k = np.sqrt(full[:, None, None] ** 2 + full[:, None] ** 2 + half**2)  # n, n, n / 2 + 1
         band = np.exp(-(((k * wavelength_mm - 1) / bandwidth) ** 2) / 2)
-        values = np.fft.irfftn(
-            np.fft.rfftn(rng.standard_normal(shape)) * band, shape, axes=(0, 1, 2)
-        )
+        spectrum = np.fft.rfftn(rng.standard_normal((n, n, n)))  # n, n, n / 2 + 1
+        values = np.fft.irfftn(spectrum * band, (n, n, n), axes=(0, 1, 2))  # n, n, n
         self.values = ((values - values.mean()) / values.std()).astype(np.float32)
 
     def __call__(self, p) -> np.ndarray:
+        """Values at points (3, ...)."""
         return self._sample(self.values, p)
 
     def slope(self, p) -> np.ndarray:
-        """Length of the gradient per mm."""
-        slope = np.sqrt(sum(g * g for g in np.gradient(self.values, self.spacing)))
-        return self._sample(slope, p)
+        """Length of the gradient per mm at points (3, ...)."""
+        gradient = np.stack(np.gradient(self.values, self.spacing))  # 3, n, n, n
+        return self._sample(np.sqrt((gradient**2).sum(0)), p)
 
     def _sample(self, values, p):
-        where = np.stack([(a + self.PERIOD_MM / 2) / self.spacing for a in p])
+        where = (p + self.PERIOD_MM / 2) / self.spacing
         return ndimage.map_coordinates(values, where, order=2, mode="grid-wrap", output=np.float32)
 
 
@@ -172,11 +208,47 @@ def _world_grid(voxel_mm: float) -> tuple[np.ndarray, np.ndarray]:
     """World coordinates (3, X, Y, Z) of every voxel, and the affine."""
     affine = np.diag([voxel_mm, voxel_mm, voxel_mm, 1.0])
     affine[:3, 3] = ORIGIN_MM
-    axes = [
-        (o + voxel_mm * np.arange(round(f / voxel_mm))).astype(np.float32)
-        for o, f in zip(ORIGIN_MM, FIELD_MM, strict=True)
-    ]
+    axes = []
+    for origin, field in zip(ORIGIN_MM, FIELD_MM, strict=True):
+        count = round(field / voxel_mm)
+        axes.append((origin + voxel_mm * np.arange(count)).astype(np.float32))
     return np.stack(np.meshgrid(*axes, indexing="ij")), affine
+
+
+# --- deformation: a velocity field on a lattice of 8 mm about the head ---
+
+_STEP_MM = 8.0
+_LATTICE = (29, 35, 31)
+_LATTICE_ORIGIN_MM = (-112, -144, -104)
+_SQUARINGS = 5
+
+
+def _velocity(rng) -> np.ndarray:
+    """A smooth random velocity (3, *_LATTICE) of at most 4 to 8 mm (drawn)."""
+    components = [ndimage.gaussian_filter(rng.standard_normal(_LATTICE), 3.0) for _ in "xyz"]
+    velocity = np.stack(components)  # 3, I, J, K
+    points = np.indices(_LATTICE) * _STEP_MM + _column(_LATTICE_ORIGIN_MM)  # 3, I, J, K
+    # Still at the edge of the field of view, so that no head is pushed out of it.
+    edge = (_relative(points, (0, -17, 10), (95, 112, 105)) ** 2).sum(0)  # I, J, K
+    velocity *= np.exp(-(edge**2))
+    speed = np.sqrt((velocity**2).sum(0))  # I, J, K
+    velocity *= rng.uniform(4, 8) / speed.max()
+    return velocity
+
+
+def _flow(velocity: np.ndarray) -> np.ndarray:
+    """Shift (3, *_LATTICE) in mm after one unit of time, by scaling and squaring.
+
+    Arsigny et al., "A log-Euclidean framework for statistics on diffeomorphisms", MICCAI 2006: a
+    small step is followed by itself, and the result again, which keeps the map invertible.
+    """
+    shift = velocity / 2**_SQUARINGS
+    index = np.indices(_LATTICE).astype(float)  # 3, I, J, K
+    for _ in range(_SQUARINGS):
+        moved = index + shift / _STEP_MM
+        ahead = [ndimage.map_coordinates(s, moved, order=1, mode="nearest") for s in shift]
+        shift = shift + np.stack(ahead)
+    return shift
 
 
 def _deform(p, rng):
@@ -184,57 +256,51 @@ def _deform(p, rng):
 
     The velocity field is at most 4 to 8 mm (drawn), and the deformation about as much.
     """
-    spacing = 8.0
-    shape = (29, 35, 31)
-    lattice = np.stack(np.meshgrid(*[np.arange(n) * spacing for n in shape], indexing="ij"))
-    lattice -= np.reshape([112, 144, 104], (3, 1, 1, 1))
-    velocity = np.stack([ndimage.gaussian_filter(rng.standard_normal(shape), 3.0) for _ in "xyz"])
-    # Still at the edge of the field of view, so that no head is pushed out of it.
-    centre, radii = (0, -17, 10), (95, 112, 105)
-    still = sum(((a - c) / r) ** 2 for a, c, r in zip(lattice, centre, radii, strict=True))
-    velocity *= np.exp(-(still**2))
-    velocity *= rng.uniform(4, 8) / np.sqrt((velocity**2).sum(0)).max()
-
-    steps = 5
-    shift = velocity / 2**steps
-    index = np.indices(shape).astype(float)
-    for _ in range(steps):
-        moved = index + shift / spacing
-        shift = shift + np.stack(
-            [ndimage.map_coordinates(s, moved, order=1, mode="nearest") for s in shift]
-        )
-    where = [(a + o) / spacing for a, o in zip(p, (112, 144, 104), strict=True)]
-    shift = [ndimage.map_coordinates(s, where, order=3, output=np.float32) for s in shift]
+    shift = _flow(_velocity(rng))  # 3, I, J, K
+    where = (p - _column(_LATTICE_ORIGIN_MM)) / _STEP_MM  # 3, X, Y, Z
     size = rng.uniform(0.95, 1.02, 3)
-    x, y, z = ((a + s) / f for a, s, f in zip(p, shift, size, strict=True))
-    return np.stack([x, y - TORQUE_MM * np.tanh(x / 30), z]).astype(np.float32)
+    moved = []
+    for a, s, f in zip(p, shift, size, strict=True):
+        moved.append((a + ndimage.map_coordinates(s, where, order=3, output=np.float32)) / f)
+    x, y, z = moved
+    y = y - TORQUE_MM * np.tanh(x / 30)
+    return np.stack([x, y, z]).astype(np.float32)  # 3, X, Y, Z
 
 
-# --- anatomy ---
+# --- anatomy; s is (side, y, z) with side = |x|, so that both halves have one shape ---
 
 
-def _tentorium(ax, y):
+def _tentorium(side, y):
     """Height of the roof of the posterior fossa: a tent that falls to the sides and the back."""
-    return 1 - 0.32 * ax - 0.20 * np.maximum(-45 - y, 0)
+    return 1 - 0.32 * side - 0.20 * np.maximum(-45 - y, 0)
 
 
 def _cerebrum_hull(s):
-    """Cerebrum without folds and without the fissure between the halves; s is (|x|, y, z)."""
-    ax, y, z = s
-    egg = np.stack([ax * (1 + 0.0003 * (y + 25)), y, z])  # wider behind than in front
-    front = 1 / (1 + np.exp(-(y - 6) / 5))
-    base = front * (-27 + 11 * np.minimum(ax / 32, 1) ** 2) + (1 - front) * (_tentorium(ax, y) - 1)
+    """Cerebrum without folds and without the fissure between the halves."""
+    side, y, z = s
+    roof = _tentorium(side, y)
+    egg = np.stack([side * (1 + 0.0003 * (y + 25)), y, z])  # wider behind than in front
+    front = 1 / (1 + np.exp(-(y - 6) / 5))  # 1 before y = 6 mm, 0 behind
+    skull_base = -27 + 11 * np.minimum(side / 32, 1) ** 2
+    base = front * skull_base + (1 - front) * (roof - 1)
     main = _cut(_ellipsoid(egg, (0, -17, 10), (70, 88, 66)), base - z, 5)
     temporal = _ellipsoid(s, (40, -11, -21), (26, 37, 23))
-    return _union(main, _cut(temporal, _tentorium(ax, y) - 14 - np.maximum(y + 45, 0) - z, 6), 5)
+    floor = roof - 14 - np.maximum(y + 45, 0)
+    return _union(main, _cut(temporal, floor - z, 6), 5)
 
 
 def _cerebellum_hull(s):
-    ax, y, z = s
-    lobes = _union(
-        _ellipsoid(s, (23, -62, -32), (29, 29, 25)), _ellipsoid(s, (0, -60, -27), (15, 26, 28)), 5
-    )
-    return _cut(lobes, z - _tentorium(ax, y) + 2, 2)
+    """Cerebellum without leaves: two lobes and the vermis between them, under the tentorium."""
+    side, y, z = s
+    lobes = _ellipsoid(s, (23, -62, -32), (29, 29, 25))
+    vermis = _ellipsoid(s, (0, -60, -27), (15, 26, 28))
+    return _cut(_union(lobes, vermis, 5), z - _tentorium(side, y) + 2, 2)
+
+
+def _stem_hull(s):
+    """Brain stem: a tube, with the pons in front of it and the tectum behind."""
+    stem = _union(_tube(s, BRAIN_STEM), _ellipsoid(s, (0, -23, -31), (17, 12, 14)), 5)
+    return _union(stem, _ellipsoid(s, (0, -34, -8), (9, 7, 9)), 4)
 
 
 def _sylvian(s, wobble):
@@ -242,13 +308,16 @@ def _sylvian(s, wobble):
 
     `wobble` is a random field that bends both.
     """
-    ax, y, z = s[0] + 2.0 * wobble, s[1], s[2] + 2.5 * wobble
+    side = s[0] + 2.0 * wobble
+    y = s[1]
+    z = s[2] + 2.5 * wobble
     height = -9 - 0.42 * (y - 12)
+    inside = np.maximum(37 - side, 0)
     behind = np.maximum(-42 - y, 0)
-    slit = np.sqrt(((z - height) * 0.92) ** 2 + np.maximum(37 - ax, 0) ** 2 + behind**2)
+    slit = np.sqrt(((z - height) * 0.92) ** 2 + inside**2 + behind**2)
     up = np.maximum(np.abs(z - 2 + 0.15 * y) - 11, 0)
-    along = np.maximum(np.abs(y - 0) - 22, 0)
-    insula = np.sqrt((ax - 38 + 0.004 * y * y) ** 2 + up**2 + along**2)
+    along = np.maximum(np.abs(y) - 22, 0)
+    insula = np.sqrt((side - 38 + 0.004 * y * y) ** 2 + up**2 + along**2)
     return np.minimum(slit, insula)
 
 
@@ -257,41 +326,53 @@ def _fissure(s):
 
     The sheet ends where the core (callosum and diencephalon) begins, at relative radius 1.
     """
-    ax, y, z = s
+    side, y, z = s
     core = np.hypot((y + 5) / 39, (z - 1) / 26)
-    return np.hypot(ax, np.maximum((1 - core) * 28, 0)), core
+    return np.hypot(side, np.maximum((1 - core) * 28, 0)), core
 
 
-def _pial_depth(p, s, hull, rng, voxel_mm):
-    """Depth below the folded brain surface in mm, negative in the CSF outside and in sulci."""
-    fissure, _ = _fissure(s)
-    outer = _union(-hull, fissure - 0.4, 4)
-    near = outer > -3  # folds are worked out only where there is brain
-    depth, p, s = outer[near], p[:, near], s[:, near]
-    normal = np.stack([slope[near] for slope in np.gradient(outer, voxel_mm)])
-    steep = np.sqrt((normal**2).sum(0))
-    # Half way between two surfaces there is no normal, and so no sulcus.
-    ridge = np.where(depth > 6, 20 * np.maximum(0.7 - steep, 0), 0)
-    inwards = np.clip(depth, -4, 22)
-    surface = p - inwards * normal / np.maximum(steep, 0.5)
-    lean = 0.35 * inwards * _Field(rng, 32.0)(p)  # sulci are curved sheets, not planes
-    surface += lean * np.reshape([1, -1, 1], (3, 1))
-
-    width = 0.35 + 0.8 * np.exp(-np.maximum(depth, 0) / 4)
-    folds = _sylvian(s, _Field(rng, 16.0)(p)) - 0.9
-    secondary = 13.0 + 2.8 * np.clip(_Field(rng, 45.0)(surface), -1.2, 1.2)
-    # wavelength (twice the distance between sulci), depth of the floor and opening of three sets of
-    # sulci
+def _sulci(surface, depth, rng):
+    """Distance (N) to the sulci that start at points (3, N) of the surface, at a depth (N)."""
+    secondary = 13.0 + 2.8 * np.clip(_Field(rng, 45.0)(surface), -1.2, 1.2)  # N
+    # three sets: wavelength (twice the distance between sulci), depth of the floor, opening
     sets = (50.0, 18.0, 1.2), (23.5, secondary, 1.0), (17.0, 3.0, 0.5)
+    width = 0.35 + 0.8 * np.exp(-np.maximum(depth, 0) / 4)  # wider at the top
+    nearest = np.inf
     for wavelength, floor, opening in sets:
         field = _Field(rng, wavelength, 0.15)
         # Level over slope is the distance to the zero level set; the constant keeps it finite.
-        slope = np.sqrt(field.slope(surface) ** 2 + (1.8 / wavelength) ** 2)
+        slope = np.sqrt(field.slope(surface) ** 2 + (1.8 / wavelength) ** 2)  # N
         sheet = np.abs(field(surface)) / slope
-        sulcus = np.hypot(sheet, np.maximum(depth - floor, 0)) - opening * width
-        folds = np.minimum(folds, sulcus + ridge)
+        below = np.maximum(depth - floor, 0)
+        nearest = np.minimum(nearest, np.hypot(sheet, below) - opening * width)
+    return nearest
+
+
+def _pial_depth(p, s, hull, rng, voxel_mm):
+    """Depth below the folded brain surface in mm, negative in the CSF outside and in sulci.
+
+    Args:
+        p, s: (3, X, Y, Z) points, and the same with |x|.
+        hull: (X, Y, Z) signed distance to the cerebrum without folds.
+    """
+    fissure, _ = _fissure(s)
+    outer = _union(-hull, fissure - 0.4, 4)  # X, Y, Z
+    near = outer > -3  # folds are worked out only where there is brain
+    normal = np.stack(np.gradient(outer, voxel_mm))  # 3, X, Y, Z
+    depth, normal = outer[near], normal[:, near]  # N and 3, N
+    p, s = p[:, near], s[:, near]  # 3, N
+    steep = np.sqrt((normal**2).sum(0))  # N
+    inwards = np.clip(depth, -4, 22)
+    surface = p - inwards * normal / np.maximum(steep, 0.5)  # 3, N
+    lean = 0.35 * inwards * _Field(rng, 32.0)(p)  # sulci are curved sheets, not planes
+    surface += lean * np.reshape([1, -1, 1], (3, 1))
+
+    sylvian = _sylvian(s, _Field(rng, 16.0)(p)) - 0.9  # N
+    # Half way between two surfaces there is no normal, and so no sulcus.
+    ridge = np.where(depth > 6, 20 * np.maximum(0.7 - steep, 0), 0)
+    folds = np.minimum(sylvian, _sulci(surface, depth, rng) + ridge)
     outer[near] = _union(depth, folds, 2.0)
-    return outer
+    return outer  # X, Y, Z
 
 
 def _cerebellar_depth(p, s, hull, rng):
@@ -307,12 +388,16 @@ def _cerebellar_depth(p, s, hull, rng):
     return result
 
 
+# --- painting ---
+
+
 class _Canvas:
     """T1-like signal, FDG-like uptake and label, painted tissue over tissue with partial volume."""
 
     def __init__(self, shape, voxel_mm) -> None:
         self.voxel_mm = voxel_mm
-        self.t1, self.fdg = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        self.t1 = np.zeros(shape, np.float32)
+        self.fdg = np.zeros(shape, np.float32)
         self.labels = np.zeros(shape, np.uint8)
 
     def paint(self, tissue: str, distance: np.ndarray) -> None:
@@ -324,28 +409,33 @@ class _Canvas:
         self.labels[share > 0.5] = label
 
 
+def _head_outline(s, inner):
+    """Signed distance to the skin, around the inner side of the skull."""
+    side, y, z = s
+    bulge = ((side - 62) / 22) ** 2 + ((y - 15) / 40) ** 2 + ((z + 12) / 30) ** 2
+    temple = 3.5 * np.exp(-bulge)
+    head = inner - 12.0 - temple
+    head = _union(head, _ellipsoid(s, (0, 34, -54), (64, 44, 66)), 16)  # face
+    head = _union(head, _ellipsoid(s, (0, 74, -48), (10, 13, 19)), 8)  # nose
+    head = _union(head, _ellipsoid(s, (0, -26, -104), (72, 66, 90)), 24)  # neck
+    return _union(head, _ellipsoid(s, (77, -22, -30), (7, 13, 22)), 4)  # ears
+
+
 def _paint_head(canvas, p, s, inner, rng):
     """Skin, fat, muscle, skull and face; returns the signed distance to the skin."""
-    ax, y, z = s
     wobble = _Field(rng, 50.0)(p)
-    temple = 3.5 * np.exp(-(((ax - 62) / 22) ** 2) - ((y - 15) / 40) ** 2 - ((z + 12) / 30) ** 2)
-    head = inner - 12.0 - temple
-    face = _ellipsoid(s, (0, 34, -54), (64, 44, 66))
-    nose = _ellipsoid(s, (0, 74, -48), (10, 13, 19))
-    neck = _ellipsoid(s, (0, -26, -104), (72, 66, 90))
-    ear = _ellipsoid(s, (77, -22, -30), (7, 13, 22))
-    head = _union(_union(_union(_union(head, face, 16), nose, 8), neck, 24), ear, 4)
-
+    head = _head_outline(s, inner)
     canvas.paint("fat", head)
     canvas.paint("muscle", np.maximum(head + 5.5 + 0.8 * wobble, 4 - inner))
     strands = np.abs(_Field(rng, 22.0)(p)) * 5 - 0.5  # fat between the muscles
-    canvas.paint("fat", np.maximum(strands, np.maximum(head + 6, z + 38)))
+    below = s[2] + 38
+    canvas.paint("fat", np.maximum(strands, np.maximum(head + 6, below)))
     canvas.paint("skin", np.maximum(head, -head - 2.0))
 
     thickness = 6.3 + 0.7 * wobble
     canvas.paint("bone", np.maximum(inner - thickness, head + 4))
     canvas.paint("marrow", np.abs(inner - 0.52 * thickness) - (0.9 + 0.25 * wobble))
-    canvas.paint("bone", _tube(s, ((22, -22, -44, 6), (44, -28, -43, 7), (55, -32, -44, 7))))
+    canvas.paint("bone", _tube(s, PETROUS_BONE))
     canvas.paint("marrow", _ellipsoid(s, (0, -4, -44), (11, 7, 13)))  # clivus
     canvas.paint("bone", _ellipsoid(s, (0, -22, -76), (13, 10, 13)))  # upper cervical spine
     canvas.paint("marrow", _ellipsoid(s, (0, -22, -76), (10, 7, 10)))
@@ -357,64 +447,74 @@ def _paint_head(canvas, p, s, inner, rng):
 
 def _paint_face(canvas, s):
     """Orbits with eyes, and the air spaces with their lining."""
-    ax = s[0]
+    side = s[0]
     canvas.paint("fat", _ellipsoid(s, (29, 45, -36), (15, 24, 14)))
-    for nodes in (((31, 50, -36, 2.2), (14, 22, -28, 2.0)), ((22, 56, -36, 2), (15, 26, -30, 1.5)),
-                  ((42, 56, -36, 2), (18, 26, -30, 1.5)), ((32, 56, -26, 2), (15, 26, -28, 1.5)),
-                  ((32, 56, -46, 2), (15, 26, -33, 1.5))):  # fmt: skip
+    for nodes in EYE_STRINGS:
         canvas.paint("muscle", _tube(s, nodes))
     eye = _ellipsoid(s, (32, 55, -36), (12.5, 12, 12.5))
     canvas.paint("dura", eye)
     canvas.paint("eye", eye + 1.3)
     canvas.paint("lens", _ellipsoid(s, (33, 63.5, -36), (5, 2.3, 5)))
-    lining = 1.6
-    for centre, radii in (((7, 46, -54), (6, 30, 12)), ((28, 46, -64), (13, 16, 13)),
-                          ((7, 22, -39), (8, 11, 8)), ((8, 48, -34), (6, 16, 6)),
-                          ((0, 2, -74), (11, 7, 20))):  # fmt: skip
+    lining_mm = 1.6
+    for centre, radii in AIR_SPACES:
         space = _ellipsoid(s, centre, radii)
         canvas.paint("mucosa", space)
-        septum = 1.4 - ax if centre[0] else -1e3
-        canvas.paint("sinus air", np.maximum(space + lining, septum))
+        septum = 1.4 - side if centre[0] else -1e3  # none in the one in the middle
+        canvas.paint("sinus air", np.maximum(space + lining_mm, septum))
     canvas.paint("mucosa", _ellipsoid(s, (7, 42, -58), (3, 22, 3.5)))  # turbinate
 
 
-def _paint_brain(canvas, p, s, hulls, rng, ventricle_size, voxel_mm):
-    """Cerebrum, deep nuclei, ventricles, brain stem and cerebellum into the CSF."""
-    ax, y, z = s
-    cerebrum, cerebellum, stem = hulls
+def _paint_cerebrum(canvas, p, s, hull, rng, voxel_mm):
+    """Falx, cortex, white matter and corpus callosum."""
+    side, y, z = s
     _, core = _fissure(s)
-    falx = np.maximum(np.maximum(ax - 0.25, 1.25 - core), np.maximum(cerebrum, -8 - z))
-    canvas.paint("dura", falx)
+    sheet = np.maximum(side - 0.25, 1.25 - core)
+    canvas.paint("dura", np.maximum(sheet, np.maximum(hull, -8 - z)))
 
-    pial = _pial_depth(p, s, cerebrum, rng, voxel_mm)
+    pial = _pial_depth(p, s, hull, rng, voxel_mm)
     canvas.paint("grey matter", -pial)
     thickness = 2.6 + 0.25 * _Field(rng, 60.0)(p)
     canvas.paint("white matter", thickness - pial)
+
     ring = (np.hypot((y + 5) / 36, (z - 1) / 22.5) - 1) * 26
     thick = 2.6 + 0.0016 * (y + 3) ** 2
-    canvas.paint("corpus callosum", _cut(np.abs(ring) - thick, np.maximum(2 - z, ax - 9), 5))
+    upper_middle = np.maximum(2 - z, side - 9)
+    canvas.paint("corpus callosum", _cut(np.abs(ring) - thick, upper_middle, 5))
 
-    nucleus = np.stack([ax + 0.16 * (y - 2), y, z])
-    canvas.paint("putamen", _ellipsoid(nucleus, (27, 2, 1), (5.5, 17, 11)))
-    canvas.paint("pallidum", _ellipsoid(nucleus, (19.5, -2, -1), (4.5, 10, 7)))
+
+def _paint_nuclei(canvas, s):
+    """Basal ganglia, thalamus and hippocampus."""
+    side, y, z = s
+    slanted = np.stack([side + 0.16 * (y - 2), y, z])  # the lentiform nucleus opens to the back
+    canvas.paint("putamen", _ellipsoid(slanted, (27, 2, 1), (5.5, 17, 11)))
+    canvas.paint("pallidum", _ellipsoid(slanted, (19.5, -2, -1), (4.5, 10, 7)))
     canvas.paint("thalamus", _ellipsoid(s, (11, -18, 7), (9.5, 15, 9)))
-    canvas.paint("caudate", _union(
-        _ellipsoid(s, (13, 15, 5), (6, 11, 9)),
-        _tube(s, ((13, 10, 13, 3.5), (16, -10, 20, 2.8), (21, -26, 17, 2))), 3))  # fmt: skip
-    canvas.paint("hippocampus", _tube(s, ((23, -4, -20, 7), (27, -20, -15, 5), (26, -34, -5, 3.5))))
+    caudate_head = _ellipsoid(s, (13, 15, 5), (6, 11, 9))
+    canvas.paint("caudate", _union(caudate_head, _tube(s, CAUDATE_TAIL), 3))
+    canvas.paint("hippocampus", _tube(s, HIPPOCAMPUS))
 
+
+def _paint_hindbrain(canvas, p, s, cerebellum, stem, rng):
+    """Brain stem, and the cerebellum with its leaves."""
     canvas.paint("brain stem", stem)
     depth = _cerebellar_depth(p, s, cerebellum, rng)
     canvas.paint("cerebellar grey", -depth)
     canvas.paint("cerebellar white", 2.2 - depth)
     canvas.paint("brain stem", _ellipsoid(s, (9, -42, -32), (9, 12, 7)))  # peduncles
 
-    grow = 2.5 * (ventricle_size - 1)
+
+def _paint_ventricles(canvas, s, size):
+    """Lateral ventricles, third, aqueduct and fourth."""
+    grow = 2.5 * (size - 1)
     lateral = np.minimum(_tube(s, VENTRICLE_BODY), _tube(s, VENTRICLE_HORN)) - grow
-    canvas.paint("csf", np.maximum(lateral, 0.8 - ax))
-    canvas.paint("csf", _ellipsoid(s, (0, -11, -1), (2 * ventricle_size, 13, 9)))
+    septum = 0.8 - s[0]
+    canvas.paint("csf", np.maximum(lateral, septum))
+    canvas.paint("csf", _ellipsoid(s, (0, -11, -1), (2 * size, 13, 9)))
     canvas.paint("csf", _tube(s, ((0, -30, -6, 1.0), (0, -38, -20, 1.2))))
     canvas.paint("csf", _ellipsoid(s, (0, -42, -32), (6, 4.5, 10)))
+
+
+# --- images ---
 
 
 def _mri_signal(t1, head, p, rng):
@@ -423,20 +523,20 @@ def _mri_signal(t1, head, p, rng):
     bias *= rng.uniform(0.10, 0.15) / np.abs(bias[head]).max()
     signal = ndimage.gaussian_filter(t1, 0.35) * np.exp(bias)
     sigma = rng.uniform(0.016, 0.026)
-    noise = rng.standard_normal((2, *t1.shape), dtype=np.float32) * sigma
+    noise = rng.standard_normal((2, *t1.shape), dtype=np.float32) * sigma  # 2, X, Y, Z
+    # The magnitude of a complex signal whose two parts are noisy.
     signal = np.hypot(signal + noise[0], noise[1])
     return np.where(head, np.rint(signal * MRI_SCALE), 0).astype(np.float32)
 
 
 def _bump(p, centre, radii):
     """1 in the middle of a region, falling smoothly to 0 around its border."""
-    r2 = sum(((a - c) / r) ** 2 for a, c, r in zip(p, centre, radii, strict=True))
+    r2 = (_relative(p, centre, radii) ** 2).sum(0)  # X, Y, Z
     return np.exp(-(r2**2))
 
 
-def _pet_signal(fdg, labels, head, p, rng, voxel_mm, hypometabolic):
-    """Tissue uptake -> PET: regions, point spread of 5 to 7 mm FWHM, correlated noise, >= 0."""
-    grey = np.isin(labels, [TISSUES[t][0] for t in ("grey matter", "hippocampus")])
+def _regional_uptake(fdg, labels, p, rng, hypometabolic):
+    """Tissue uptake with the more active regions, its variation, and the one of low uptake."""
     factor = np.ones_like(fdg)
     for centre, radii, gain in ACTIVE_REGIONS.values():
         factor += (gain - 1) * _bump(p, centre, radii)
@@ -444,16 +544,29 @@ def _pet_signal(fdg, labels, head, p, rng, voxel_mm, hypometabolic):
     drop = rng.uniform(0.20, 0.45)
     if hypometabolic:
         factor *= 1 - drop * _bump(p, *HYPOMETABOLIC_REGIONS[hypometabolic])
-    uptake = fdg * np.where(grey | (fdg > 0.3), factor, 1)
+    grey = np.isin(labels, [TISSUES[name][0] for name in ("grey matter", "hippocampus")])
+    return fdg * np.where(grey | (fdg > 0.3), factor, 1)
 
+
+def _pet_signal(uptake, head, rng, voxel_mm):
+    """Uptake -> PET: point spread of 5 to 7 mm FWHM, correlated noise, >= 0, 0 outside the head."""
     to_voxels = 1 / (2.3548 * voxel_mm)  # FWHM in mm -> standard deviation in voxels
-    fwhm_mm, noise_level = rng.uniform(5, 7), rng.uniform(0.03, 0.05)
+    fwhm_mm = rng.uniform(5, 7)
+    noise_level = rng.uniform(0.03, 0.05)
     blurred = ndimage.gaussian_filter(uptake, fwhm_mm * to_voxels)
-    noise = rng.standard_normal(fdg.shape, dtype=np.float32)
+    noise = rng.standard_normal(uptake.shape, dtype=np.float32)
     noise = ndimage.gaussian_filter(noise, 4.5 * to_voxels)
     noise *= noise_level / noise.std()
+    # Counts are Poisson: their spread grows with the square root.
     pet = np.maximum(blurred + noise * np.sqrt(np.maximum(blurred, 0)), 0)
     return np.where(head, np.rint(pet * PET_SCALE), 0).astype(np.float32)
+
+
+def _draw_hypometabolic(rng) -> str | None:
+    """The region of low uptake, in `HYPOMETABOLIC_SHARE` of the subjects."""
+    ill = rng.random() < HYPOMETABOLIC_SHARE
+    region = rng.integers(len(HYPOMETABOLIC_REGIONS))
+    return list(HYPOMETABOLIC_REGIONS)[region] if ill else None
 
 
 def make_subject(seed: int, voxel_mm: float = 2.0) -> Phantom:
@@ -468,26 +581,29 @@ def make_subject(seed: int, voxel_mm: float = 2.0) -> Phantom:
     # Own streams, so that the noise, which grows with the number of voxels, moves nothing else.
     rng, illness_rng, mri_rng, pet_rng = np.random.default_rng(seed).spawn(4)
     ventricle_size = rng.uniform(0.7, 1.6)
-    hypometabolic = None
-    ill, region = illness_rng.random(), illness_rng.integers(len(HYPOMETABOLIC_REGIONS))
-    if ill < HYPOMETABOLIC_SHARE:
-        hypometabolic = list(HYPOMETABOLIC_REGIONS)[region]
+    hypometabolic = _draw_hypometabolic(illness_rng)
 
-    world, affine = _world_grid(voxel_mm)
-    p = _deform(world, rng)
-    s = np.stack([np.sqrt(p[0] ** 2 + 0.01), p[1], p[2]])
-    cerebrum, cerebellum = _cerebrum_hull(s), _cerebellum_hull(s)
-    stem = _union(_tube(s, BRAIN_STEM), _ellipsoid(s, (0, -23, -31), (17, 12, 14)), 5)
-    stem = _union(stem, _ellipsoid(s, (0, -34, -8), (9, 7, 9)), 4)  # tectum
-    inner = _union(_union(cerebrum, cerebellum, 8), stem - 2, 8) - 1.5
+    world, affine = _world_grid(voxel_mm)  # 3, X, Y, Z
+    p = _deform(world, rng)  # 3, X, Y, Z
+    side = np.sqrt(p[0] ** 2 + 0.01)  # |x|, rounded over the midline
+    s = np.stack([side, p[1], p[2]])  # 3, X, Y, Z
+    cerebrum = _cerebrum_hull(s)
+    cerebellum = _cerebellum_hull(s)
+    stem = _stem_hull(s)
+    brain = _union(cerebrum, cerebellum, 8)
+    inner = _union(brain, stem - 2, 8) - 1.5  # of the skull
 
     canvas = _Canvas(world.shape[1:], voxel_mm)
     skin = _paint_head(canvas, p, s, inner, rng)
     canvas.paint("csf", inner)
-    hulls = cerebrum, cerebellum, stem
-    _paint_brain(canvas, p, s, hulls, rng, ventricle_size, voxel_mm)
+    _paint_cerebrum(canvas, p, s, cerebrum, rng, voxel_mm)
+    _paint_nuclei(canvas, s)
+    _paint_hindbrain(canvas, p, s, cerebellum, stem, rng)
+    _paint_ventricles(canvas, s, ventricle_size)
+
     head = skin < 0
     labels = np.where(head, canvas.labels, 0).astype(np.uint8)
     mri = _mri_signal(canvas.t1, head, world, mri_rng)
-    pet = _pet_signal(canvas.fdg, labels, head, p, pet_rng, voxel_mm, hypometabolic)
+    uptake = _regional_uptake(canvas.fdg, labels, p, pet_rng, hypometabolic)
+    pet = _pet_signal(uptake, head, pet_rng, voxel_mm)
     return Phantom(mri, pet, labels, affine, hypometabolic)

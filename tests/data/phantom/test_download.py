@@ -9,12 +9,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from data.phantom import download as synthetic
-from data.phantom.cohort import subject_seed
-from data.phantom.download import DEFECTS, main, make_visit, write_download
-from data.phantom.head import make_subject
+from data.phantom.download import DEFECTS, main, write_download
+from data.phantom.visit import make_visit
 from preparation.descriptions import FILE_NAME
 from preparation.find.adni import find_adni
 from utils.errors import InputError
@@ -148,24 +146,6 @@ def test_dcm2niix_reads_the_same(download, dcm2niix, tmp_path, index):
         assert np.abs(image.get_fdata() - array).max() <= error
 
 
-def test_pet_to_mri_brings_the_pet_onto_the_mri():
-    made = visit(0)
-    head = make_subject(subject_seed(SEED, 0), VOXEL_MM)
-    to_pet = np.linalg.inv(made.pet_to_mri @ made.pet_affine) @ made.mri_affine
-    back = ndimage.affine_transform(
-        made.frames[..., 0], to_pet[:3, :3], to_pet[:3, 3], head.pet.shape, order=1
-    )
-    unmoved = np.linalg.inv(made.pet_affine) @ made.mri_affine
-    wrong = ndimage.affine_transform(
-        made.frames[..., 0], unmoved[:3, :3], unmoved[:3, 3], head.pet.shape, order=1
-    )
-    seen = back > 0
-    right, unaligned = (np.corrcoef(pet[seen], head.pet[seen])[0, 1] for pet in (back, wrong))
-    assert right > 0.95 and unaligned < right - 0.05
-    rotation = made.pet_to_mri[:3, :3]
-    assert np.allclose(rotation @ rotation.T, np.eye(3)) and np.linalg.det(rotation) > 0
-
-
 def test_same_arguments_same_bytes(download, tmp_path):
     root, truth = download
     again = tmp_path / "again"
@@ -236,20 +216,9 @@ def test_nothing_is_left_of_an_interrupted_one(tmp_path, monkeypatch):
 
 
 def test_command_line(tmp_path, monkeypatch, capsys):
-    flags = [
-        "--out",
-        str(tmp_path / "adni"),
-        "--subjects",
-        "1",
-        "--seed",
-        str(SEED),
-        "--voxel-mm",
-        "7",
-    ]
-    monkeypatch.setattr("sys.argv", ["phantom_download", *flags])
+    flags = ["--subjects", "1", "--seed", str(SEED), "--voxel-mm", "7"]
+    monkeypatch.setattr("sys.argv", ["download", "--out", str(tmp_path / "adni"), *flags])
     main()
     assert "1 subjects" in capsys.readouterr().out
-    assert (
-        json.loads((tmp_path / "adni_truth.json").read_text())["subjects"]["999_S_0001"]["defect"]
-        is None
-    )
+    truth = json.loads((tmp_path / "adni_truth.json").read_text())
+    assert truth["subjects"]["999_S_0001"]["defect"] is None

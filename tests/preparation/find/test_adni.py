@@ -8,8 +8,7 @@ import os
 import numpy as np
 import pytest
 
-from data.phantom.dicom_writer import About, write_series
-from data.phantom.download import transverse
+from data.phantom.dicom_writer import About, transverse, write_series
 from preparation import descriptions
 from preparation.find.adni import find_adni
 from preparation.find.adni_tables import read_image_ids, read_tables

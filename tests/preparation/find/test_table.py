@@ -12,8 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from data.phantom.dicom_writer import About, write_series
-from data.phantom.download import transverse
+from data.phantom.dicom_writer import About, transverse, write_series
 from preparation.find.table import find_bids, read_scan_pairs, refuse_inside, write_pairs_tsv
 from preparation.scans import Findings, LeftOutScan, Scan, ScanPair
 from tests.helpers.golden import ROOT

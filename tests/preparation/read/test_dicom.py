@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
-from data.phantom.download import make_visit, write_download
+from data.phantom.download import write_download
+from data.phantom.visit import make_visit
 from data.volume import corner_distance
 from preparation.read.dicom import read_series
 from tests.helpers.dicom_series import SHAPE, enhanced, mr_series, pet_series, write_plane
