@@ -20,6 +20,7 @@ from pathlib import Path
 
 from utils.cli import Parser, non_negative_int, positive_float, positive_int, run
 from utils.errors import InputError, notice
+from utils.optional import check_installed
 
 
 def build_parser() -> Parser:
@@ -224,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     source = check_flags(args)
 
-    from preparation.cohort import check_packages
+    from preparation.cohort import PACKAGES
     from preparation.find.table import write_pairs_tsv
     from preparation.output.folder import PreparedFolder
     from preparation.report import pairing_table
@@ -240,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return status
         if not findings.pairs:
             raise InputError(source, "no pair to prepare", f"see the reasons in {table}")
-        check_packages()
+        check_installed(PACKAGES, "prepare.py")
         stop_on_termination()
         return prepare_all(args, findings, folder, source)
 

@@ -40,10 +40,6 @@ CACHES = ("disk", "memory", "none")
 CACHE_VERSION = 1  # raise it when the deterministic part of the preprocessing changes
 
 
-class CacheError(InputError):
-    """The cache cannot be written, whatever the data are like."""
-
-
 class PairDataset(Dataset):
     """MRI/PET pairs as the network sees them.
 
@@ -150,9 +146,9 @@ class PairDataset(Dataset):
     def _attempt(self, index: int) -> InputError | None:
         try:
             kept = self._kept(index)
-        except CacheError:
-            raise
         except InputError as error:
+            if error.kind == "output":  # the cache cannot be written, whatever the data are like
+                raise
             return error
         if self.cache == "memory":
             self._memory[index] = kept
@@ -170,14 +166,11 @@ class PairDataset(Dataset):
             return np.load(path, mmap_mode="r")
         except (OSError, ValueError, EOFError):  # not there yet, or damaged
             array = self._read(subject)
-        try:
-            with (
-                replacing(path, "free space or pass --cache memory") as part,
-                open(part, "wb") as file,
-            ):
-                np.save(file, array)
-        except InputError as error:
-            raise CacheError(error.source, error.problem, error.remedy) from error
+        with (
+            replacing(path, "free space or pass --cache memory") as part,
+            open(part, "wb") as file,
+        ):
+            np.save(file, array)
         return array
 
     def _read(self, subject: Subject) -> np.ndarray:

@@ -10,7 +10,6 @@ plausible alignment looks like depends on the cohort; only then do they appear i
 import contextlib
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import math
 import os
@@ -31,7 +30,7 @@ from utils.processes import Outcome, Task, run_tasks
 
 BYTES_EACH = 1 << 30  # memory of a process at 1 mm
 DISK_EACH = 30_000_000  # bytes of two volumes of 1 mm with a scanner's noise
-_PACKAGES = {"ants": "antspyx", "pydicom": "pydicom", "nilearn": "nilearn"}
+PACKAGES = ("antspyx", "pydicom", "nilearn")  # that only preparation needs
 _OTHERS = (
     "numpy",
     "scipy",
@@ -82,23 +81,6 @@ class Item:
         """Of the pair as it was found now, and of its images when they were made."""
         return list(
             dict.fromkeys([*self.pair.warnings, *(self.record["warnings"] if self.record else ())])
-        )
-
-
-def check_packages() -> None:
-    """Look for the packages that only preparation needs.
-
-    Raises:
-        InputError: one is missing.
-    """
-    missing = [
-        name for module, name in _PACKAGES.items() if importlib.util.find_spec(module) is None
-    ]
-    if missing:
-        raise InputError(
-            "prepare.py",
-            f"{', '.join(missing)} not installed",
-            "pip install -r requirements-prep.txt",
         )
 
 
@@ -285,7 +267,7 @@ def _versions() -> dict[str, str]:
     found = {
         "dc2fusion": tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["version"]
     }
-    for package in (*_PACKAGES.values(), *_OTHERS):
+    for package in (*PACKAGES, *_OTHERS):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -1,9 +1,7 @@
 """One subject: converted, aligned, written, pictured and committed, in a process of its own."""
 
 import contextlib
-import io
 import os
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -27,8 +25,7 @@ from preparation.output.layout import (
 from preparation.output.qc import save_qc_picture
 from preparation.read.scan import Allowed, Loaded, load_scan
 from preparation.scans import Scan, ScanPair
-from utils.errors import InputError
-from utils.processes import Refusal
+from utils.errors import InputError, hearing
 
 VERSION = (
     2  # of the way from scans to files: raise it when the same inputs and options give other files
@@ -75,14 +72,14 @@ def prepare_subject(job: Job) -> dict:
     """Convert, align, write, picture, and commit one subject; returns its record.
 
     Raises:
-        Refusal: a scan that cannot be used.
-        InputError: everything else that can go wrong: the disk, the registration, a package.
+        InputError: of kind "final" when a scan cannot be used; of other kinds for everything else
+            that can go wrong: the disk, the registration, a package.
     """
     pair, place, options = job.pair, job.place, job.options
     folder = PreparedFolder(job.root)
     started = time.monotonic()
     with folder.working_on(pair.name) as working:
-        with _hearing_notices() as heard:
+        with hearing() as heard:
             with _refusing():
                 mri = load_scan(pair.mri, allowed=options.allowed)
                 pet = load_scan(pair.pet, align_frames, options.allowed)
@@ -124,14 +121,14 @@ def _refusing(*sources: os.PathLike) -> Iterator[None]:
         sources: only errors about these are the scans'; none: all are.
 
     Raises:
-        Refusal: an `InputError` that is about a scan.
+        InputError: of kind "final" when it is about a scan.
     """
     try:
         yield
     except InputError as error:
         if sources and error.source not in map(str, sources) or _is_of_the_machine(error):
             raise
-        raise Refusal(error.source, error.problem, error.remedy) from error
+        raise InputError(error.source, error.problem, error.remedy, kind="final") from error
 
 
 def _is_of_the_machine(error: BaseException | None) -> bool:
@@ -142,24 +139,10 @@ def _is_of_the_machine(error: BaseException | None) -> bool:
             isinstance(error, OSError) and error.errno is not None
         ):
             return True
-        if isinstance(error, InputError) and error.remedy.startswith("pip install"):
+        if isinstance(error, InputError) and error.kind == "package":
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-@contextlib.contextmanager
-def _hearing_notices() -> Iterator[list[str]]:
-    """Collect the notices that are said meanwhile; they, and all else, are printed afterwards."""
-    heard: list[str] = []
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            yield heard
-    finally:
-        print(said.getvalue(), end="", file=sys.stderr)
-        lines = said.getvalue().splitlines()
-        heard += [line.removeprefix("notice: ") for line in lines if line.startswith("notice: ")]
 
 
 def _encoded(aligned: Aligned, options: PrepareOptions) -> dict[str, bytes]:

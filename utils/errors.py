@@ -1,9 +1,13 @@
-"""What goes wrong outside the program, and how it is said: one line each.
-
-A leaf module: it imports nothing of the project and nothing heavy.
-"""
+"""What goes wrong outside the program, and how it is said: one line each."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+Kind = Literal["input", "package", "output", "final"]
+
+_listening: list[list[str]] = []
 
 
 class InputError(Exception):
@@ -13,18 +17,47 @@ class InputError(Exception):
         source: the file or flag at fault, as the user wrote it.
         problem: what is wrong with it.
         remedy: what to do about it.
+        kind: "input" when what was given is at fault, "package" when an optional package is,
+            "output" when a result cannot be written. "final" says that the same input will be
+            refused again, whenever and wherever it is tried.
     """
 
-    def __init__(self, source: object, problem: str, remedy: str) -> None:
-        super().__init__(f"{source}: {problem}; {remedy}")
-        self.source, self.problem, self.remedy = str(source), problem, remedy
+    def __init__(
+        self, source: object, problem: str = "", remedy: str = "", kind: Kind = "input"
+    ) -> None:
+        if problem:
+            line = f"{source}: {problem}; {remedy}"
+        else:
+            # A DataLoader hands on the error of its worker as one text: a traceback, which ends in
+            # "utils.errors.InputError: " and the line.
+            source = str(source).strip().splitlines()[-1].split("InputError: ", 1)[-1]
+            line = source
+        super().__init__(" ".join(line.split()))
+        self.source, self.problem, self.remedy, self.kind = str(source), problem, remedy, kind
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.source, self.problem, self.remedy, self.kind)
 
 
 def notice(text: str) -> None:
     """Say one line that the user should know and that is not an error."""
+    for heard in _listening:
+        heard.append(text)
     print(f"notice: {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def hearing() -> Iterator[list[str]]:
+    """The notices that are said meanwhile, in any thread, beside being printed."""
+    heard: list[str] = []
+    _listening.append(heard)
+    try:
+        yield heard
+    finally:
+        # by identity: two lists that have heard the same are equal
+        _listening[:] = [other for other in _listening if other is not heard]
 
 
 def report(error: InputError) -> None:
     """Print the one line of an error."""
-    print("error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
+    print(f"error: {error}", file=sys.stderr, flush=True)

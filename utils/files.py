@@ -10,8 +10,7 @@ from utils.errors import InputError
 
 @contextmanager
 def replacing(path: str | os.PathLike, remedy: str = "choose another place") -> Iterator[Path]:
-    """A path beside `path` to write to, renamed into its place when the block ends without an
-    error.
+    """A path beside `path` to write to, renamed into its place when the block ends well.
 
     Missing folders are made. The temporary name keeps the suffixes, which some writers go by, and
     is removed whatever happens.
@@ -21,7 +20,7 @@ def replacing(path: str | os.PathLike, remedy: str = "choose another place") -> 
         remedy: what the user should do when it cannot be written.
 
     Raises:
-        InputError: the system refuses (no space, no permission, a file in a folder's place).
+        InputError: of kind "output", the system refuses (no space, no permission, a file in a folder's place).
     """
     path = Path(path)
     part = path.with_name(f".{os.getpid()}.{path.name}")
@@ -33,7 +32,8 @@ def replacing(path: str | os.PathLike, remedy: str = "choose another place") -> 
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(path, f"cannot be written ({error.strerror or error})", remedy) from error
+        problem = f"cannot be written ({error.strerror or error})"
+        raise InputError(path, problem, remedy, kind="output") from error
 
 
 def write_tsv(

@@ -50,15 +50,12 @@ class Task:
     log: Path
 
 
-class Refusal(InputError):
-    """What a task was given cannot be used, whenever and wherever it is tried again."""
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What became of a task: its result, or in `problem` one line on why there is none.
 
-    `is_final` says that the task raised a `Refusal`; every other problem may be gone the next time.
+    `is_final` says that the task raised an `InputError` of kind "final"; every other problem may be
+    gone the next time.
     """
 
     task: Task
@@ -212,7 +209,7 @@ def _answer(function: Callable, task: Task) -> tuple[Any, str | None, bool]:
     try:
         return function(task.argument), None, False
     except InputError as error:
-        return None, " ".join(str(error).split()), isinstance(error, Refusal)
+        return None, str(error), error.kind == "final"
     except MemoryError:
         traceback.print_exc()
         return None, "not enough memory; use fewer --jobs, or a machine with more", False

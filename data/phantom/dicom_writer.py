@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preparation.read.dicom_planes import import_pydicom
+from utils.optional import need
 
 MR_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 PET_STORAGE = "1.2.840.10008.5.1.4.1.1.128"
@@ -135,7 +135,7 @@ def uid(key: str) -> str:
 
 def _common(shape: tuple[int, ...], affine: np.ndarray, about: About):
     """What all files of the series have in common."""
-    dataset = import_pydicom().Dataset()
+    dataset = need("pydicom").Dataset()
     dataset.preamble = b"\0" * 128
     sides = np.linalg.norm(affine[:3, :3], axis=0)
     axes = (_LPS[:3, :3] @ affine[:3, :3]) / sides
@@ -169,7 +169,7 @@ def _common(shape: tuple[int, ...], affine: np.ndarray, about: About):
 
 def _add_pet(dataset, shape: tuple[int, ...], about: About) -> None:
     """The PET module: units, decay, counts of planes and frames, tracer."""
-    pydicom = import_pydicom()
+    pydicom = need("pydicom")
     dataset.Units, dataset.DecayCorrection = "BQML", "START"
     dataset.CorrectedImage = ["NORM", "DTIM", "ATTN", "SCAT", "DECY"]
     dataset.SeriesType = ["DYNAMIC" if shape[3] > 1 else "STATIC", "IMAGE"]
@@ -213,7 +213,7 @@ def _decimals(values) -> list[str]:
 
 
 def _file_meta(dataset):
-    meta = import_pydicom().dataset.FileMetaDataset()
+    meta = need("pydicom").dataset.FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = _EXPLICIT_LITTLE_ENDIAN

@@ -15,6 +15,7 @@ import numpy as np
 
 from data.grids import Image, coarser, sides
 from utils.errors import InputError
+from utils.optional import need
 
 CLIP_PERCENTILES = 0.5, 99.5  # of the voxels above 0
 # The two finest of ANTs' four levels, which start at 6 voxels; from a start that is nearly right
@@ -37,13 +38,7 @@ def _import_ants() -> ModuleType:
     """
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
     os.environ["ANTS_RANDOM_SEED"] = "1"
-    try:
-        import ants
-    except ImportError as error:
-        raise InputError(
-            "antspyx", f"cannot be imported ({error})", "pip install -r requirements-prep.txt"
-        ) from error
-    return ants
+    return need("antspyx")
 
 
 def working_copy(image: Image, voxel_mm: float) -> Image:

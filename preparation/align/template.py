@@ -10,6 +10,7 @@ from data.volume import read_volume
 from preparation.align.pose import grown, turn_about
 from preparation.align.registration import register, working_copy
 from utils.errors import InputError
+from utils.optional import need
 
 PACKAGED = "MNI152NLin2009aSym"  # nilearn's, a brain without skull
 # Output grid of `--space mni`: the published loader pads to 224 voxels and never crops.
@@ -68,13 +69,7 @@ def load_template(path: Path | None = None) -> Template:
     Raises:
         InputError: nilearn is missing, the file cannot be read or is not in MNI152 space.
     """
-    try:
-        from nilearn.datasets import load_mni152_template
-    except ImportError as error:
-        raise InputError(
-            "nilearn", f"cannot be imported ({error})", "pip install -r requirements-prep.txt"
-        ) from error
-    packaged = load_mni152_template(resolution=1)
+    packaged = need("nilearn.datasets").load_mni152_template(resolution=1)
     values = np.asarray(packaged.dataobj, dtype=np.float32)
     head = Image(values, packaged.affine)
     brain = Image(values > _BRAIN_ABOVE * values.max(), packaged.affine)

@@ -162,7 +162,7 @@ def write_durably(folder: Path, contents: Mapping[Path, bytes]) -> None:
         free = shutil.disk_usage(folder).free
         if free < needed:
             problem = f"no space left, {free / 1e6:.0f} of {needed / 1e6:.0f} MB"
-            raise InputError(folder, problem, "free some and run the command again")
+            raise InputError(folder, problem, "free some and run the command again", kind="output")
         for name, content in contents.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +172,9 @@ def write_durably(folder: Path, contents: Mapping[Path, bytes]) -> None:
                 os.fsync(file.fileno())
     except OSError as error:
         problem = f"cannot be written ({error.strerror or error})"
-        raise InputError(folder, problem, "check the disk and run the command again") from error
+        raise InputError(
+            folder, problem, "check the disk and run the command again", kind="output"
+        ) from error
 
 
 def bids_sidecars(

@@ -24,9 +24,9 @@ from preparation.read.dicom_planes import (
     drop_copies,
     find_planes,
     folder_of,
-    import_pydicom,
 )
 from utils.errors import InputError
+from utils.optional import need
 
 MOST_VOXELS = 1024**3
 _AVERAGED = re.compile(r"averag|(?<![a-z])(avg|mean)(?![a-z])", re.IGNORECASE)
@@ -293,7 +293,7 @@ def _read_pixels(file: Path) -> np.ndarray:
         InputError: no pixel data, fewer than promised, or no decoder for the way they are
             compressed.
     """
-    pydicom = import_pydicom()
+    pydicom = need("pydicom")
     try:
         content = pydicom.dcmread(file, force=True)
         keyword = next((name for name in ("PixelData", *_FLOATING) if content.get(name)), None)
@@ -315,13 +315,12 @@ def _read_pixels(file: Path) -> np.ndarray:
 
 def _transfer_syntax(file: Path, content):
     """How the pixels are stored; without a file meta header it follows from how the elements were."""
-    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
+    uid = need("pydicom.uid")
     try:
         if not content.file_meta.get("TransferSyntaxUID"):
             implicit = content.original_encoding[0]
             content.file_meta.TransferSyntaxUID = (
-                ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+                uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
             )
         syntax = content.file_meta.TransferSyntaxUID
         known = syntax.is_transfer_syntax
@@ -333,16 +332,13 @@ def _transfer_syntax(file: Path, content):
 
 
 def _check_decoder(file: Path, syntax) -> None:
-    from pydicom.pixels import get_decoder
-
     try:
-        available = get_decoder(syntax).is_available
+        available = need("pydicom.pixels").get_decoder(syntax).is_available
     except NotImplementedError:
         available = False
     if not available:
-        raise InputError(
-            file, f"{syntax.name} pixel data and no decoder", 'pip install "pydicom[pixeldata]"'
-        )
+        problem = f"{syntax.name} pixel data and no decoder"
+        raise InputError(file, problem, 'pip install "pydicom[pixeldata]"', kind="package")
 
 
 def _check_length(file: Path, content, keyword: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from preparation.descriptions import pet_problem
 from preparation.find.adni_walk import ARCHIVE, ECAT
-from preparation.read.dicom_planes import import_pydicom
+from utils.optional import need
 
 _FLUORINE_18_S = 6586.2  # half-life
 _MODALITIES = {"MR": "MRI", "PT": "PET"}
@@ -43,7 +43,7 @@ def read_header(path: Path) -> SeriesHeader | str:
         return (error.strerror or str(error)).lower()
     if problem := _other_format(start):
         return problem
-    pydicom = import_pydicom()
+    pydicom = need("pydicom")
     try:
         # force: files without the preamble exist; what is no image then lacks the two fields asked
         # for below.

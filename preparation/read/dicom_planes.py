@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from utils.errors import InputError
+from utils.optional import need
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -153,16 +154,6 @@ class Plane:
         return None if numbers is None else tuple(np.round(numbers, 2) + 0.0)
 
 
-def import_pydicom():
-    """pydicom, which only preparation needs. Raises InputError when it is not installed."""
-    try:
-        import pydicom
-    except ImportError as error:
-        remedy = "pip install -r requirements-prep.txt"
-        raise InputError("pydicom", "it is not installed and DICOM needs it", remedy) from error
-    return pydicom
-
-
 def folder_of(files: Sequence[Path]) -> Path:
     """What to call a series in messages: the file if it is one, else the folder that holds all of
     them.
@@ -268,7 +259,7 @@ def _refuse_folder(error: OSError) -> None:
 
 def _read_header(file: Path) -> "Dataset | None":
     """The data set without pixel data, None when the file is no DICOM."""
-    pydicom = import_pydicom()
+    pydicom = need("pydicom")
     try:
         with open(file, "rb") as stream:
             start = stream.read(132)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from utils.errors import InputError
-from utils.processes import Refusal
 
 
 def behave(how: str) -> str:
@@ -19,7 +18,7 @@ def behave(how: str) -> str:
     if how == "raise":
         raise ZeroDivisionError("first line\nsecond line")
     if how == "refuse for good":
-        raise Refusal("scan.nii", "is bad", "mend it")
+        raise InputError("scan.nii", "is bad", "mend it", kind="final")
     if how == "crash":
         ctypes.string_at(0)
     if how == "hang":

@@ -19,7 +19,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from preparation.cohort import Item, check_packages, fingerprint
+from preparation.cohort import PACKAGES, Item, fingerprint
 from preparation.output import layout
 from preparation.output.folder import PreparedFolder, read_record
 from preparation.output.layout import (
@@ -35,7 +35,7 @@ from preparation.report import exit_status
 from preparation.scans import LeftOutScan, Scan, ScanPair
 from preparation.subject import Job, PrepareOptions, prepare_subject
 from utils.errors import InputError
-from utils.processes import Refusal
+from utils.optional import check_installed
 
 
 @pytest.fixture
@@ -192,38 +192,38 @@ def test_warnings_are_of_the_pair_as_it_is_now(pair):
 
 
 def test_missing_packages_are_named(monkeypatch):
-    check_packages()
+    check_installed(PACKAGES, "prepare.py")
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "ants" else object()
     )
     with pytest.raises(
         InputError, match="antspyx not installed; pip install -r requirements-prep.txt"
     ):
-        check_packages()
+        check_installed(PACKAGES, "prepare.py")
 
 
 @pytest.mark.parametrize(
-    ("cause", "remedy", "is_final"),
+    ("cause", "kind", "is_final"),
     (
-        (None, "download it again", True),
-        (OSError("Expected 10 bytes, got 5"), "copy it again", True),
-        (EOFError(), "copy it again", True),
-        (OSError(errno.EIO, "Input/output error"), "download it again", False),
-        (PermissionError(errno.EACCES, "Permission denied"), "make it readable", False),
-        (ImportError("no ants"), "install it", False),
-        (MemoryError(), "take another machine", False),
-        (None, 'pip install "pydicom[pixeldata]"', False),
+        (None, "input", True),
+        (OSError("Expected 10 bytes, got 5"), "input", True),
+        (EOFError(), "input", True),
+        (OSError(errno.EIO, "Input/output error"), "input", False),
+        (PermissionError(errno.EACCES, "Permission denied"), "input", False),
+        (ImportError("no ants"), "input", False),
+        (MemoryError(), "input", False),
+        (None, "package", False),
     ),
 )
-def test_only_errors_of_the_scans_are_final(pair, tmp_path, monkeypatch, cause, remedy, is_final):
+def test_only_errors_of_the_scans_are_final(pair, tmp_path, monkeypatch, cause, kind, is_final):
     def load_scan(scan, *_, **__):
-        raise InputError(scan.where, "cannot be read", remedy) from cause
+        raise InputError(scan.where, "cannot be read", "mend it", kind) from cause
 
     monkeypatch.setattr("preparation.subject.load_scan", load_scan)
     job = Job(pair, PLACE, PrepareOptions(), tmp_path / "data", "new", {})
     with pytest.raises(InputError, match="cannot be read") as caught:
         prepare_subject(job)
-    assert isinstance(caught.value, Refusal) == is_final
+    assert (caught.value.kind == "final") == is_final
 
 
 # States of a subject -----------------------------------------------------------------------------
