@@ -1,0 +1,104 @@
+"""The voxelwise optimum: a fused volume improved voxel by voxel until the objective falls no more.
+
+For one pair the objective can be minimised over the fused voxels themselves, without any network.
+No network trained on that objective can reach a smaller loss on that pair, so the *excess* says how
+far a network is from its limit: (loss - optimum) / (loss of the average - optimum).
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from losses import Objective
+
+LEARNING_RATE = 2e-2
+BLOCK = 128  # voxels a side that are optimised at once: about 1 GB
+HALO = 16  # voxels around a block that are optimised with it and thrown away
+
+
+def refine(
+    fused: Tensor,
+    mri: Tensor,
+    pet: Tensor,
+    objective: Objective,
+    steps: int,
+    lr: float = LEARNING_RATE,
+    progress: Callable[[int], object] | None = None,
+) -> Tensor:
+    """Minimise the objective over the fused voxels, from a given start.
+
+    Adam with a rate that falls linearly to 0. Volumes longer than a block are optimised in blocks
+    with a halo, which the objectives' reach of a few voxels allows. Nothing is drawn at random: the
+    same start gives the same volume.
+
+    Args:
+        fused: the start, (B, 1, D, H, W), such as the average or a network's output; not changed.
+        mri, pet: same shape, in [0, 1].
+        objective: what to minimise.
+        steps: of Adam; 0 returns the start. From the average 250 steps are the optimum within
+            0.5 %.
+        lr: rate of the first step, in intensity per step.
+        progress: called after every step with the number of voxels that took it; all calls add up
+            to `steps` times the voxels of the volume.
+
+    Returns:
+        (B, 1, D, H, W) float32 on the start's device, without a gradient, not clipped.
+    """
+    start, mri, pet = (volume.detach().float() for volume in (fused, mri, pet))
+    result = start.clone()
+    for inside, around in _blocks(start.shape[2:]):
+        core = tuple(
+            slice(i.start - a.start, i.stop - a.start) for i, a in zip(inside, around, strict=True)
+        )
+        volumes = (volume[:, :, *around] for volume in (start, mri, pet))
+        done = result[:, :, *inside].numel()
+        tell = None if progress is None else lambda done=done: progress(done)
+        result[:, :, *inside] = _minimise(*volumes, objective, steps, lr, tell)[:, :, *core]
+    return result
+
+
+def _minimise(
+    start: Tensor,
+    mri: Tensor,
+    pet: Tensor,
+    objective: Objective,
+    steps: int,
+    lr: float,
+    tell: Callable[[], object] | None,
+) -> Tensor:
+    """`refine` of one block."""
+    fused = start.clone().requires_grad_()
+    optimiser = torch.optim.Adam([fused], lr=lr)
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = lr * (1 - step / steps)
+        with torch.enable_grad():
+            loss, _ = objective(fused, mri, pet)
+        (fused.grad,) = torch.autograd.grad(loss, fused)
+        optimiser.step()
+        if tell is not None:
+            tell()
+    return fused.detach()
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """Blocks that tile a volume, each with its box one halo wider, cut off at the volume's border."""
+    axes = [list(_pieces(side)) for side in shape]
+    for d in axes[0]:
+        for h in axes[1]:
+            for w in axes[2]:
+                inside, around = zip(d, h, w, strict=True)
+                yield inside, around
+
+
+def _pieces(side: int) -> Iterator[tuple[slice, slice]]:
+    """Equal pieces of an axis, none longer than a block, beside their wider ones."""
+    number = -(-side // BLOCK)
+    borders = [side * i // number for i in range(number + 1)]
+    for first, last in zip(borders[:-1], borders[1:], strict=True):
+        yield slice(first, last), slice(max(first - HALO, 0), min(last + HALO, side))
+
+
+def excess(loss: float, optimum: float, average: float) -> float:
+    """How far a loss is from the optimum, 1 for that of the plain average and 0 for the optimum's."""
+    return (loss - optimum) / (average - optimum)

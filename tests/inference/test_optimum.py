@@ -1,0 +1,84 @@
+"""The voxelwise optimum: known minimisers, determinism, blocks."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from inference import optimum
+from inference.optimum import excess, refine
+from losses import build_objective
+
+
+@pytest.fixture
+def pair() -> tuple[torch.Tensor, torch.Tensor]:
+    noise = np.random.default_rng(2).standard_normal((2, 1, 1, 16, 18, 20)).astype(np.float32)
+    smooth = ndimage.gaussian_filter(noise, (0, 0, 0, 1, 1, 1))
+    mri, pet = torch.from_numpy((smooth - smooth.min()) / np.ptp(smooth))
+    return mri, pet
+
+
+def test_the_intensity_term_alone_leads_to_the_weighted_mean(pair):
+    mri, pet = pair
+    objective = build_objective("ssim-gradient-intensity", alpha=(0, 0), beta=(0, 0), gamma=(2, 1))
+    found = refine((mri + pet) / 2, mri, pet, objective, steps=300)
+    torch.testing.assert_close(found, (2 * mri + pet) / 3, atol=1e-3, rtol=0)
+
+
+def test_one_source_twice_is_its_own_optimum(pair):
+    mri, _ = pair
+    objective = build_objective("ssim-gradient-intensity")
+    found = refine(0.8 * mri + 0.1, mri, mri, objective, steps=200)
+    assert (found - mri).abs().max() < 0.02
+
+
+def test_the_loss_falls_below_that_of_the_start_and_any_mix(pair):
+    mri, pet = pair
+    objective = build_objective("ssim-gradient-intensity")
+    found = refine((mri + pet) / 2, mri, pet, objective, steps=60)
+    loss = objective(found, mri, pet)[0]
+    for share in torch.linspace(0, 1, 11):
+        assert loss < objective(share * mri + (1 - share) * pet, mri, pet)[0]
+
+
+def test_the_start_stays_as_it_is_and_runs_repeat(pair):
+    mri, pet = pair
+    start = (mri + pet) / 2
+    before = start.clone()
+    objective = build_objective("lncc-ssim-l1")
+    first, second = (refine(start, mri, pet, objective, steps=5) for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(start, before) and not start.requires_grad and not first.requires_grad
+    assert torch.equal(refine(start, mri, pet, objective, steps=0), start)
+
+
+def test_works_under_no_grad_and_takes_half_precision(pair):
+    mri, pet = pair
+    objective = build_objective("ssim-gradient-intensity")
+    with torch.no_grad():
+        found = refine(mri.bfloat16(), mri, pet, objective, steps=3)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, mri.bfloat16().float())
+
+
+def test_blocks_give_what_the_whole_volume_gives(pair, monkeypatch):
+    generator = torch.Generator().manual_seed(3)
+    coarse = torch.rand(2, 1, 1, 12, 6, 6, generator=generator)
+    mri, pet = torch.nn.functional.interpolate(coarse[:, 0], scale_factor=4, mode="trilinear")[
+        :, None
+    ]
+    start, objective = (mri + pet) / 2, build_objective("ssim-gradient-intensity")
+    whole = refine(start, mri, pet, objective, steps=20)
+    monkeypatch.setattr(optimum, "BLOCK", 24)
+    counted = []
+    blocks = refine(start, mri, pet, objective, steps=20, progress=counted.append)
+    assert sum(counted) == 20 * mri.numel()
+    assert len(counted) == 2 * 20
+    change = (whole - start).abs().mean()
+    assert (blocks - whole).abs().mean() < 0.05 * change
+
+
+def test_excess():
+    assert excess(0.9, 0.5, 0.9) == 1
+    assert excess(0.5, 0.5, 0.9) == 0
+    assert excess(0.54, 0.5, 0.9) == pytest.approx(0.1)
