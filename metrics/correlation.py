@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .images import flat, is_constant, masked_mean, masked_sum, undefined_where
+from .images import flat, is_constant, masked_mean, masked_sum, spread_over, undefined_where
 
 
 class Centred(NamedTuple):
@@ -17,14 +17,17 @@ class Centred(NamedTuple):
 
 def centred(image: Tensor, mask: Tensor | None = None) -> Centred:
     """What a correlation needs to know of one image."""
-    mean = masked_mean(image, mask).reshape(-1, *[1] * (image.ndim - 1))
-    deviation = image - mean if mask is None else (image - mean) * mask
+    mean = masked_mean(image, mask)  # B
+    deviation = image - spread_over(mean, image)  # B, *spatial
+    if mask is not None:
+        deviation = deviation * mask
     return Centred(deviation, flat(deviation).norm(dim=1), is_constant(image, mask))
 
 
 def correlation(first: Centred, second: Centred) -> Tensor:
     """Pearson r, (B,); NaN where an image is constant."""
-    r = masked_sum(first.image * second.image, None) / (first.norm * second.norm)
+    product = masked_sum(first.image * second.image, None)  # B
+    r = product / (first.norm * second.norm)
     return undefined_where(first.constant | second.constant, r)
 
 
@@ -44,5 +47,6 @@ def scd(fused: Tensor, mri: Tensor, pet: Tensor, mask: Tensor | None = None) -> 
     linear mix of them, and NaN for a copy of a source (and so for identical images), where a
     difference is constant. Aslantas, Bendes, AEUe 69(12), 2015.
     """
-    first = correlation(centred(fused - pet, mask), centred(mri, mask))
-    return first + correlation(centred(fused - mri, mask), centred(pet, mask))
+    from_mri = correlation(centred(fused - pet, mask), centred(mri, mask))
+    from_pet = correlation(centred(fused - mri, mask), centred(pet, mask))
+    return from_mri + from_pet

@@ -21,11 +21,11 @@ class Edges(NamedTuple):
 
 def edges(image: Tensor, rule: str = "standard") -> Edges:
     """Sobel edges of a (B, H, W) image on the 0..255 scale, zero border."""
-    padded = pad(image, (1, 1, 1, 1))
-    rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]  # smoothed down the columns
-    columns = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
-    x = rows[:, :, :-2] - rows[:, :, 2:]  # left minus right
-    y = columns[:, 2:] - columns[:, :-2]  # lower minus upper
+    padded = pad(image, (1, 1, 1, 1))  # B, H + 2, W + 2
+    rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]  # B, H, W + 2
+    columns = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]  # B, H + 2, W
+    x = rows[:, :, :-2] - rows[:, :, 2:]  # B, H, W; left minus right
+    y = columns[:, 2:] - columns[:, :-2]  # B, H, W; lower minus upper
     strength = (x**2 + y**2).sqrt()
     if rule == "liu":
         return Edges(strength, torch.atan(y / torch.where(x == 0, 1e-5, -x)))
@@ -51,16 +51,18 @@ def qabf(
     """
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}; it is one of {', '.join(RULES)}")
-    return qabf_from(*(edges(image, rule) for image in (fused, mri, pet)), mask, rule)
+    return qabf_from(edges(fused, rule), edges(mri, rule), edges(pet, rule), mask, rule)
 
 
 def qabf_from(
     fused: Edges, mri: Edges, pet: Edges, mask: Tensor | None = None, rule: str = "standard"
 ) -> Tensor:
     """`qabf` of images whose edges are known."""
-    kept = sum(_preserved(fused, source, rule) * source.strength for source in (mri, pet))
-    total = masked_sum(mri.strength + pet.strength, mask)
-    return undefined_where(total == 0, masked_sum(kept, mask) / total)
+    kept_mri = _preserved(fused, mri, rule) * mri.strength
+    kept_pet = _preserved(fused, pet, rule) * pet.strength
+    kept = masked_sum(kept_mri + kept_pet, mask)  # B
+    total = masked_sum(mri.strength + pet.strength, mask)  # B
+    return undefined_where(total == 0, kept / total)
 
 
 def _preserved(fused: Edges, source: Edges, rule: str) -> Tensor:

@@ -27,6 +27,10 @@ class Windows(NamedTuple):
     norm: Tensor  # length of p - 1/9
     shape: tuple[int, ...]  # (B, H - 2, W - 2), N = B (H - 2) (W - 2)
 
+    def at(self, chosen: Tensor | slice) -> "Windows":
+        """The windows of these numbers only."""
+        return Windows(*(part[..., chosen] for part in self[:-1]), self.shape)
+
 
 def fmi(
     fused: Tensor, source: Tensor, mask: Tensor | None = None, feature: str = "pixel"
@@ -56,11 +60,12 @@ def gradient(image: Tensor) -> Tensor:
 
 def sobel_edges(image: Tensor) -> Tensor:
     """Binary edges: strength above four times its mean, and above both neighbours on an axis."""
-    columns = torch.cat([image[:, :, :1], image, image[:, :, -1:]], 2)
-    padded = torch.cat([columns[:, :1], columns, columns[:, -1:]], 1)
-    rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
-    across = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
-    x, y = (rows[:, :, 2:] - rows[:, :, :-2]) / 8, (across[:, 2:] - across[:, :-2]) / 8
+    wider = torch.cat([image[:, :, :1], image, image[:, :, -1:]], 2)  # B, H, W + 2
+    padded = torch.cat([wider[:, :1], wider, wider[:, -1:]], 1)  # B, H + 2, W + 2
+    rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]  # B, H, W + 2
+    columns = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]  # B, H + 2, W
+    x = (rows[:, :, 2:] - rows[:, :, :-2]) / 8  # B, H, W
+    y = (columns[:, 2:] - columns[:, :-2]) / 8  # B, H, W
     strength = x**2 + y**2
     strong = strength > 4 * strength.mean((1, 2), keepdim=True)
     ridge = torch.zeros_like(strong)
@@ -78,33 +83,38 @@ FEATURES = {"pixel": lambda image: image, "gradient": gradient}
 
 def _positions(image: Tensor) -> Tensor:
     """(9, B, H - 2, W - 2): the nine pixels of every window, down the columns first."""
-    height, width = (size - SIDE + 1 for size in image.shape[1:])
-    shifts = [
-        image[:, row : row + height, column : column + width]
-        for column in range(SIDE)
-        for row in range(SIDE)
-    ]
-    return torch.stack(shifts)
+    height = image.shape[1] - SIDE + 1
+    width = image.shape[2] - SIDE + 1
+    shifted = []
+    for column in range(SIDE):
+        for row in range(SIDE):
+            shifted.append(image[:, row : row + height, column : column + width])
+    return torch.stack(shifted)  # 9, B, H - 2, W - 2
 
 
 def windows(feature: Tensor) -> Windows:
     """What FMI needs to know of one stack of feature images, (B, H, W)."""
-    shape = (len(feature), *(size - SIDE + 1 for size in feature.shape[1:]))
-    parts = [_describe(_positions(part).flatten(1)) for part in feature.split(1)]
+    parts = []
+    for image in feature.split(1):  # one image at a time, whose tables stay in the cache
+        positions = _positions(image)  # 9, 1, H - 2, W - 2
+        parts.append(_describe(positions.flatten(1)))
+    batch, height, width = feature.shape
+    shape = (batch, height - SIDE + 1, width - SIDE + 1)
     return Windows(*(torch.cat(maps, -1) for maps in zip(*parts, strict=True)), shape)
 
 
 def _describe(pixels: Tensor) -> tuple[Tensor, ...]:
     """p, low, total, entropy, spread and norm of windows given as (9, N)."""
-    low = pixels.amin(0)
-    above = pixels - low
-    total = above.sum(0)
+    low = pixels.amin(0)  # N
+    above = pixels - low  # 9, N
+    total = above.sum(0)  # N
     is_flat = (total == 0).to(total)
-    p = above / (total + is_flat) + is_flat / CELLS
+    p = above / (total + is_flat) + is_flat / CELLS  # 9, N
     index = torch.arange(CELLS, dtype=p.dtype, device=p.device)
-    mean, square = index @ p, index**2 @ p
+    mean = index @ p  # N
+    square = index**2 @ p  # N
     spread = (square - mean**2).clamp(min=0).sqrt()
-    norm = ((p - 1 / CELLS) ** 2).sum(0).sqrt()
+    norm = ((p - 1 / CELLS) ** 2).sum(0).sqrt()  # N
     return p, low, total, -_plogp(p).sum(0), spread, norm
 
 
@@ -130,7 +140,7 @@ def _window_scores(fused: Windows, source: Windows) -> Tensor:
         chosen = pending[start : start + step]
         if len(pending) == len(scores):
             chosen = slice(start, start + step)  # a view, where nothing is left out
-        f, s = (Windows(*(part[..., chosen] for part in w[:-1]), w.shape) for w in (fused, source))
+        f, s = fused.at(chosen), source.at(chosen)
         total = f.entropy + s.entropy
         information = total - _joint_entropy(f, s)
         scores[chosen] = torch.where(total > 0, 2 * information / total.clamp(min=TINY), 0.0)
@@ -144,15 +154,17 @@ def _joint_entropy(fused: Windows, source: Windows) -> Tensor:
     dependent one, which is the same with q reversed. Only 17 of its 81 cells are not 0, so the sum
     is that of (1 - w) p q, which has a closed form, plus the change in those cells.
     """
-    p, q = fused.p, source.p
+    p, q = fused.p, source.p  # 9, N
     length = fused.norm * source.norm
-    correlation = torch.where(length > 0, ((p * q).sum(0) - 1 / CELLS) / length, 0.0)
+    inner = (p * q).sum(0) - 1 / CELLS  # N
+    correlation = torch.where(length > 0, inner / length, 0.0)
     mass, product, covariance = _coupling(p, torch.where(correlation < 0, q.flip(0), q))
     weight = correlation.abs() * fused.spread * source.spread
     weight = torch.where((weight > 0) & (covariance > 0), weight / covariance, 0.0)
     rest = 1 - weight
     independent = product.mul_(rest)
-    change = _plogp(independent) - _plogp(mass.mul_(weight).add_(independent))
+    mixed = mass.mul_(weight).add_(independent)  # 17, N
+    change = _plogp(independent) - _plogp(mixed)
     return rest * (fused.entropy + source.entropy) - _plogp(rest) + change.sum(0)
 
 
@@ -162,15 +174,17 @@ def _coupling(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Cell (i, j) holds the overlap of the i-th interval of the cumulative sums of p with the j-th of
     q. The cells on this staircase begin where an interval of p begins (9) or one of q does (8).
     """
-    p_ends, q_ends = p.cumsum(0), q.cumsum(0)
-    # (8, 8, N): has q's interval j ended at p's end i? In bytes, whose sums are fast.
-    passed = (q_ends[:-1] <= p_ends[:-1, None]).view(torch.int8)
-    j = passed.new_zeros(p.shape)  # of the cells that begin with p's intervals
+    p_ends = p.cumsum(0)  # 9, N
+    q_ends = q.cumsum(0)  # 9, N
+    # Has q's interval j ended at p's end i? In bytes, whose sums are fast.
+    passed = (q_ends[:-1] <= p_ends[:-1, None]).view(torch.int8)  # 8, 8, N
+    j = passed.new_zeros(p.shape)  # 9, N; of the cells that begin with p's intervals
     torch.sum(passed, 1, dtype=torch.int8, out=j[1:])
-    i = CELLS - 1 - passed.sum(0, dtype=torch.int8)  # of those that begin with q's later intervals
-    mass, product = p.new_empty(2, 2 * CELLS - 1, p.shape[1])
-    q_end, q_there = _pick(j, q_ends, q)
-    p_end, p_there = _pick(i, p_ends, p)
+    # i of the cells that begin with q's later intervals
+    i = CELLS - 1 - passed.sum(0, dtype=torch.int8)  # 8, N
+    mass, product = p.new_empty(2, 2 * CELLS - 1, p.shape[1])  # 17, N each
+    q_end, q_there = _pick(j, q_ends, q)  # 9, N
+    p_end, p_there = _pick(i, p_ends, p)  # 8, N
     torch.minimum(p_ends, q_end, out=mass[:CELLS])
     torch.minimum(q_ends[1:], p_end, out=mass[CELLS:])
     mass[1:CELLS] -= p_ends[:-1]
@@ -179,21 +193,25 @@ def _coupling(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     torch.mul(q[1:], p_there, out=product[CELLS:])
     steps = torch.arange(CELLS, dtype=p.dtype, device=p.device)
     covariance = steps @ (mass[:CELLS] * j) + steps[1:] @ (mass[CELLS:] * i)
-    means = (CELLS - 1 - p_ends[:-1].sum(0)) * (CELLS - 1 - q_ends[:-1].sum(0))
-    return mass, product, covariance - means
+    # The mean position is the sum of the chances that it comes later: 1 - p_ends.
+    p_mean = CELLS - 1 - p_ends[:-1].sum(0)  # N
+    q_mean = CELLS - 1 - q_ends[:-1].sum(0)  # N
+    return mass, product, covariance - p_mean * q_mean
 
 
 def _pick(rows: Tensor, *tables: Tensor) -> list[Tensor]:
     """table[rows[k, n], n] of each (9, N) table; twice as fast as `gather`."""
     count = rows.shape[1]
-    flat = (rows.long() * count + torch.arange(count, device=rows.device)).flatten()
+    columns = torch.arange(count, device=rows.device)
+    flat = (rows.long() * count + columns).flatten()
     return [t.contiguous().flatten().index_select(0, flat).view(rows.shape) for t in tables]
 
 
 def edge_codes(image: Tensor) -> Tensor:
     """(B, H - 2, W - 2): the nine edge bits of every window as a number below 512."""
+    bits = _positions(sobel_edges(image).short())  # 9, B, H - 2, W - 2
     codes = 0
-    for k, bit in enumerate(_positions(sobel_edges(image).short())):
+    for k, bit in enumerate(bits):
         codes = codes + bit * 2**k
     return codes.long()
 
@@ -202,10 +220,12 @@ def fmi_edge_from(fused: Tensor, source: Tensor, mask: Tensor | None = None) -> 
     """FMI of two binary edge images whose window codes are known: each pair is scored once."""
     kinds = 2**CELLS
     codes = fused * kinds + source
-    present = torch.bincount(codes.flatten(), minlength=kinds**2).nonzero()[:, 0]
-    pairs = torch.stack([present // kinds, present % kinds])
-    bits = (pairs >> torch.arange(CELLS, device=codes.device)[:, None, None]) & 1  # (9, 2, pairs)
-    sides = (Windows(*_describe(side), shape=()) for side in bits.double().unbind(1))
+    present = torch.bincount(codes.flatten(), minlength=kinds**2).nonzero()[:, 0]  # pairs
+    pairs = torch.stack([present // kinds, present % kinds])  # 2, pairs
+    places = torch.arange(CELLS, device=codes.device)[:, None, None]
+    bits = ((pairs >> places) & 1).double()  # 9, 2, pairs
+    first = Windows(*_describe(bits[:, 0]), shape=())
+    second = Windows(*_describe(bits[:, 1]), shape=())
     scores = torch.zeros(kinds**2, dtype=torch.float64, device=codes.device)
-    scores[present] = _window_scores(*sides)
+    scores[present] = _window_scores(first, second)
     return masked_mean(scores[codes], None if mask is None else mask[:, 1:-1, 1:-1])

@@ -81,7 +81,8 @@ def features(image: Tensor, form: Form = RELEASED) -> Features:
         gradient = _rounded_scharr(scaled)
     else:
         scaled = avg_pool2d(scaled, _pooling(scaled))
-        gradient = _scharr(pad(scaled, (1, 1, 1, 1))).div(16).square().sum(0).sqrt()
+        slopes = _scharr(pad(scaled, (1, 1, 1, 1))) / 16  # 2, B, H, W
+        gradient = slopes.square().sum(0).sqrt()  # B, H, W
     return Features(_phase_congruency(scaled, form), gradient, constant)
 
 
@@ -92,44 +93,61 @@ def _pooling(image: Tensor) -> int:
 
 def _rounded_scharr(image: Tensor) -> Tensor:
     """Scharr magnitude as the released code has it: each slope in unsigned 16-bit integers."""
-    mirrored = pad(image[:, None], (1, 1, 1, 1), mode="reflect")[:, 0]
-    return _scharr(mirrored).round().clamp(0, 65535).square().sum(0).sqrt()
+    mirrored = pad(image[:, None], (1, 1, 1, 1), mode="reflect")[:, 0]  # B, H + 2, W + 2
+    slopes = _scharr(mirrored).round().clamp(0, 65535)  # 2, B, H, W
+    return slopes.square().sum(0).sqrt()  # B, H, W
 
 
 def _scharr(padded: Tensor) -> Tensor:
     """(2, B, H, W): the unscaled Scharr slopes (3, 10, 3) along columns and rows."""
     rows = 3 * padded[:, :-2] + 10 * padded[:, 1:-1] + 3 * padded[:, 2:]
     columns = 3 * padded[:, :, :-2] + 10 * padded[:, :, 1:-1] + 3 * padded[:, :, 2:]
-    return torch.stack([rows[:, :, 2:] - rows[:, :, :-2], columns[:, 2:] - columns[:, :-2]])
+    x = rows[:, :, 2:] - rows[:, :, :-2]  # B, H, W
+    y = columns[:, 2:] - columns[:, :-2]  # B, H, W
+    return torch.stack([x, y])
 
 
 @lru_cache(maxsize=8)
 def _bank(shape: tuple[int, int], form: Form, device: torch.device) -> Tensor:
     """(orientations, SCALES, H, W) log-Gabor filters, zero frequency in the corner."""
-    axes = []
-    for size in shape:
-        steps = size if size % 2 == 0 else size - 1
-        axes.append((torch.arange(size, dtype=torch.float64) - size // 2) / max(steps, 1))
-    y, x = torch.meshgrid(*axes, indexing="ij")
-    radius = torch.fft.ifftshift(torch.hypot(x, y))
-    theta = torch.fft.ifftshift(torch.atan2(-y, x))
-    low_pass = 1 / (1 + (radius / 0.45) ** 30)
-    radius[0, 0] = 1
-    radial = []
+    y, x = torch.meshgrid(_frequencies(shape[0]), _frequencies(shape[1]), indexing="ij")
+    radius = torch.fft.ifftshift(torch.hypot(x, y))  # H, W
+    theta = torch.fft.ifftshift(torch.atan2(-y, x))  # H, W
+    radial = torch.stack(_radial(radius, form))  # SCALES, H, W
+    angular = torch.stack(_angular(theta, form))  # orientations, H, W
+    return (angular[:, None] * radial).to(device)  # orientations, SCALES, H, W
+
+
+def _frequencies(size: int) -> Tensor:
+    """Cycles per pixel along an axis, zero in the middle, from -1/2 to at most 1/2."""
+    steps = size if size % 2 == 0 else size - 1
+    return (torch.arange(size, dtype=torch.float64) - size // 2) / max(steps, 1)
+
+
+def _radial(radius: Tensor, form: Form) -> list[Tensor]:
+    """The part of each scale's filter that depends on the frequency alone."""
+    low_pass = 1 / (1 + (radius / 0.45) ** 30)  # nothing from the corners of the spectrum
+    radius[0, 0] = 1  # its logarithm is taken
+    filters = []
     for scale in range(SCALES):
         log_ratio = torch.log(radius * SHORTEST_WAVE * 2**scale)
         gabor = torch.exp(-(log_ratio**2) / (2 * math.log(form.sigma_on_f) ** 2)) * low_pass
-        gabor[0, 0] = 0
-        radial.append(gabor)
-    angular = []
+        gabor[0, 0] = 0  # the mean has no phase
+        filters.append(gabor)
+    return filters
+
+
+def _angular(theta: Tensor, form: Form) -> list[Tensor]:
+    """The part of each orientation's filter that depends on the direction alone."""
+    filters = []
     for orientation in range(form.orientations):
         away = theta - orientation * math.pi / form.orientations
-        away = torch.atan2(away.sin(), away.cos()).abs()
+        away = torch.atan2(away.sin(), away.cos()).abs()  # 0..pi
         if form == RELEASED:
-            angular.append((1 + torch.cos((3 * away).clamp(max=math.pi))) / 2)
+            filters.append((1 + torch.cos((3 * away).clamp(max=math.pi))) / 2)
         else:
-            angular.append(torch.exp(-(away**2) / (2 * (math.pi / 4 / 1.2) ** 2)))
-    return (torch.stack(angular)[:, None] * torch.stack(radial)).to(device)
+            filters.append(torch.exp(-(away**2) / (2 * (math.pi / 4 / 1.2) ** 2)))
+    return filters
 
 
 def _phase_congruency(image: Tensor, form: Form) -> Tensor:
@@ -138,51 +156,55 @@ def _phase_congruency(image: Tensor, form: Form) -> Tensor:
     step = CHUNK if image.device.type == "cpu" else 16 * CHUNK
     parts = []
     for part in image.split(step):
-        spectrum = torch.fft.fft2(part)[:, None]
-        total, amplitude = 0.0, 0.0
+        spectrum = torch.fft.fft2(part)[:, None]  # B, 1, H, W
+        total = amplitude = 0.0
         for filters in bank:
-            response = torch.fft.ifft2(spectrum * filters)
+            response = torch.fft.ifft2(spectrum * filters)  # B, SCALES, H, W
             if form == RELEASED:
                 total = total + _released_congruency(response)
             else:
                 energy, sums = _standard_energy(response, filters)
-                total, amplitude = total + energy, amplitude + sums
+                total = total + energy
+                amplitude = amplitude + sums
         parts.append(total if form == RELEASED else total / amplitude)
     return torch.cat(parts)
 
 
 def _energy(even: Tensor, odd: Tensor, epsilon: float) -> Tensor:
     """Energy along the mean phase minus the deviation from it, summed over scales."""
-    even_sum, odd_sum = even.sum(1), odd.sum(1)
+    even_sum = even.sum(1)  # B, H, W
+    odd_sum = odd.sum(1)  # B, H, W
     length = torch.sqrt(even_sum**2 + odd_sum**2)
-    across = even * odd_sum[:, None] - odd * even_sum[:, None]
+    across = even * odd_sum[:, None] - odd * even_sum[:, None]  # B, SCALES, H, W
     return (length**2 - across.abs_().sum(1)) / (length + epsilon)
 
 
 def _released_congruency(response: Tensor) -> Tensor:
     """Congruency at one orientation by Kovesi's toolbox; response (B, SCALES, H, W), complex."""
     even, odd = response.real.contiguous(), response.imag.contiguous()
-    amplitude = torch.sqrt(even**2 + odd**2)
-    tau = _median(amplitude[:, 0].flatten(1)) / math.sqrt(math.log(4))
-    noise = tau * (1 - 2.0**-SCALES) / (1 - 0.5)
+    epsilon = RELEASED.epsilon
+    amplitude = torch.sqrt(even**2 + odd**2)  # B, SCALES, H, W
+    # The finest scale is mostly noise, whose amplitudes are Rayleigh: tau from their median.
+    tau = _median(amplitude[:, 0].flatten(1)) / math.sqrt(math.log(4))  # B
+    noise = tau * (1 - 2.0**-SCALES) / (1 - 0.5)  # summed over the scales
     threshold = noise * (math.sqrt(math.pi / 2) + NOISE_SIGMAS * math.sqrt((4 - math.pi) / 2))
-    energy = (
-        _energy(even, odd, RELEASED.epsilon) - threshold.clamp(min=RELEASED.epsilon)[:, None, None]
-    )
-    sums = amplitude.sum(1)
-    width = (sums / (amplitude.amax(1) + RELEASED.epsilon) - 1) / (SCALES - 1)
-    return torch.sigmoid(10 * (width - 0.5)) * energy.clamp(min=0) / sums
+    energy = _energy(even, odd, epsilon) - threshold.clamp(min=epsilon)[:, None, None]
+    sums = amplitude.sum(1)  # B, H, W
+    width = (sums / (amplitude.amax(1) + epsilon) - 1) / (SCALES - 1)
+    spread = torch.sigmoid(10 * (width - 0.5))  # congruency over one scale says little
+    return spread * energy.clamp(min=0) / sums
 
 
 def _standard_energy(response: Tensor, filters: Tensor) -> tuple[Tensor, Tensor]:
     """Noise-free energy and summed amplitude at one orientation by the FSIM paper's code."""
     even, odd = response.real.contiguous(), response.imag.contiguous()
-    power = even**2 + odd**2
+    power = even**2 + odd**2  # B, SCALES, H, W
     impulse = torch.fft.ifft2(filters).real * math.sqrt(filters[0].numel())
     # sum h_s^2 and sum_{s<t} h_s h_t, over pixels: 2 S + 4 C = 2 (sum_s h_s)^2
     filter_power = 2 * impulse.sum(0).square().sum()
-    strength = power[:, 0].flatten(1).median(1).values / math.log(2) / filters[0].square().sum()
-    tau = torch.sqrt(strength * filter_power / 2)
+    median = power[:, 0].flatten(1).median(1).values  # B
+    strength = median / math.log(2) / filters[0].square().sum()
+    tau = torch.sqrt(strength * filter_power / 2)  # B
     threshold = tau * (math.sqrt(math.pi / 2) + NOISE_SIGMAS * math.sqrt(2 - math.pi / 2)) / 1.7
     energy = _energy(even, odd, STANDARD.epsilon) - threshold[:, None, None]
     return energy.clamp(min=0), power.sqrt().sum(1)
@@ -192,4 +214,5 @@ def _median(values: Tensor) -> Tensor:
     """(B, N) -> (B,): the median, for an even N the mean of the two in the middle."""
     count = values.shape[1]
     lower = values.kthvalue((count + 1) // 2, dim=1).values
-    return (lower + values.kthvalue(count // 2 + 1, dim=1).values) / 2
+    upper = values.kthvalue(count // 2 + 1, dim=1).values
+    return (lower + upper) / 2

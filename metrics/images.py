@@ -56,10 +56,8 @@ def clip_unit(volume: Image) -> tuple[Image, float]:
 
 
 def head_mask(mri: Tensor, pet: Tensor) -> Tensor:
-    """Where either source is above 0.05 of the [0, 1] scale; compared as float32, the volumes' own
-    type.
-    """
-    threshold = float(np.float32(0.05))
+    """Where either source is above 0.05 of the [0, 1] scale."""
+    threshold = float(np.float32(0.05))  # the volumes were float32 before they came here
     return (mri > threshold) | (pet > threshold)
 
 
@@ -79,6 +77,11 @@ def to_255(image: Tensor, scale: str = "f255") -> Tensor:
 def flat(image: Tensor) -> Tensor:
     """(B, *spatial) -> (B, N)."""
     return image.reshape(len(image), -1)
+
+
+def spread_over(values: Tensor, image: Tensor) -> Tensor:
+    """One value for each image, (B,) -> (B, 1, ...), to go with the pixels of `image`."""
+    return values.reshape(-1, *[1] * (image.ndim - 1))
 
 
 def is_constant(image: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -121,8 +124,9 @@ def crop(image: Tensor | None, margin: int, end: int | None = None) -> Tensor | 
     if image is None:
         return None
     end = margin if end is None else end
-    inner = (slice(margin, size - end) for size in image.shape[1:])
-    return image[(slice(None), *inner)]
+    for axis in range(1, image.ndim):
+        image = image.narrow(axis, margin, image.shape[axis] - margin - end)
+    return image
 
 
 def gaussian(size: int, sigma: float) -> Tensor:
@@ -146,11 +150,12 @@ def filter_valid(image: Tensor, taps: Tensor) -> Tensor:
         band = image.new_zeros(outputs, size)
         starts = torch.arange(outputs)[:, None]
         band[starts, starts + torch.arange(len(taps))] = taps.to(image)
-        shape = image.shape
-        if axis == image.ndim - 1:
-            image = (image.reshape(-1, size) @ band.T.contiguous()).reshape(*shape[:-1], outputs)
+        before, after = image.shape[:axis], image.shape[axis + 1 :]
+        if not after:
+            rows = image.reshape(-1, size)
+            filtered = rows @ band.T.contiguous()  # rows, outputs
         else:
-            columns = image.reshape(math.prod(shape[:axis]), size, -1)
-            image = torch.bmm(band.expand(len(columns), -1, -1), columns)
-            image = image.reshape(*shape[:axis], outputs, *shape[axis + 1 :])
+            columns = image.reshape(math.prod(before), size, -1)
+            filtered = torch.bmm(band.expand(len(columns), -1, -1), columns)
+        image = filtered.reshape(*before, outputs, *after)
     return image

@@ -43,10 +43,12 @@ def range_histogram(
     float32, which moves NMI by up to 2e-3 where grey levels are few. A constant image is put into
     one bin: entropy 0.
     """
-    return _histogram([_bin(values, count, precision) for values in selected(image, mask)], count)
+    bins = [_bin(values, count, precision) for values in selected(image, mask)]
+    return _histogram(bins, count)
 
 
 def _bin(values: Tensor, count: int, precision: type[np.floating]) -> Tensor:
+    """The bin of every value, int32; `range_histogram` has the rule."""
     if precision is np.float32:
         values = values.float().double()
     low, high = (precision(v) for v in values.aminmax()) if len(values) else (0, 0)
@@ -55,7 +57,8 @@ def _bin(values: Tensor, count: int, precision: type[np.floating]) -> Tensor:
     edges = torch.from_numpy(np.linspace(low, high, count + 1)).to(values)
     low, high = float(low), float(high)
     # The product below is off by round-off: next to an edge, compare with the edges themselves.
-    round_off = 8 * count * np.finfo(precision).eps * max(abs(low), abs(high)) / (high - low)
+    relative = max(abs(low), abs(high)) / (high - low)
+    round_off = 8 * count * np.finfo(precision).eps * relative
     bins = torch.empty(len(values), dtype=torch.int32, device=values.device)
     for part, index in zip(values.split(BLOCK), bins.split(BLOCK), strict=True):
         position = (part - low).mul_(count / (high - low))
@@ -87,13 +90,13 @@ def mutual_information(fused: Histogram, source: Histogram) -> Tensor:
 
 
 def _joint_entropy(fused: Histogram, source: Histogram) -> Tensor:
+    """H_FA in nats, (B,)."""
     cells = fused.count * source.count
-    return torch.stack(
-        [
-            _entropy(torch.bincount(f * source.count + s, minlength=cells))
-            for f, s in zip(fused.bins, source.bins, strict=True)
-        ]
-    )
+    entropies = []
+    for f, s in zip(fused.bins, source.bins, strict=True):
+        counts = torch.bincount(f * source.count + s, minlength=cells)
+        entropies.append(_entropy(counts))
+    return torch.stack(entropies)
 
 
 def nmi(
@@ -109,7 +112,9 @@ def nmi(
     the bins); NaN where an image is constant. Unchanged by an affine change of an image.
     Studholme, Hill, Hawkes, Pattern Recognition 32(1), 1999; equals scikit-image with `bins=100`.
     """
-    return nmi_from(*(range_histogram(image, bins, mask, precision) for image in (fused, source)))
+    f = range_histogram(fused, bins, mask, precision)
+    s = range_histogram(source, bins, mask, precision)
+    return nmi_from(f, s)
 
 
 def nmi_from(fused: Histogram, source: Histogram) -> Tensor:
@@ -123,9 +128,9 @@ def mi(fused: Tensor, source: Tensor, mask: Tensor | None = None, bins: int = MI
 
     Range 0 to ln 10 = 2.303, higher is better, H_A for identical images.
     """
-    return mutual_information(
-        range_histogram(fused, bins, mask), range_histogram(source, bins, mask)
-    )
+    f = range_histogram(fused, bins, mask)
+    s = range_histogram(source, bins, mask)
+    return mutual_information(f, s)
 
 
 def mi_bits(fused: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -153,8 +158,9 @@ def q_mi(fused: Histogram, mri: Histogram, pet: Histogram) -> Tensor:
     Range 0 to 2, higher is better, 2 for three identical images.
     Hossny, Nahavandi, Creighton, Electronics Letters 44(18), 2008.
     """
-    terms = (mutual_information(fused, s) / (fused.entropy + s.entropy) for s in (mri, pet))
-    return 2 * sum(terms)
+    from_mri = mutual_information(fused, mri) / (fused.entropy + mri.entropy)
+    from_pet = mutual_information(fused, pet) / (fused.entropy + pet.entropy)
+    return 2 * (from_mri + from_pet)
 
 
 def ncie(fused: Tensor, mri: Tensor, pet: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -166,14 +172,15 @@ def ncie(fused: Tensor, mri: Tensor, pet: Tensor, mask: Tensor | None = None) ->
     information is their entropy. NaN where an image is constant.
     Wang, Shen, Jin, chapter 19 of Image Fusion: Algorithms and Applications (ed. Stathaki), 2008.
     """
-    histograms = [stretched_histogram(image, mask) for image in (fused, mri, pet)]
-    between = mutual_information(histograms[1], histograms[2])
-    return ncie_from(*histograms, between)
+    f = stretched_histogram(fused, mask)
+    m = stretched_histogram(mri, mask)
+    p = stretched_histogram(pet, mask)
+    return ncie_from(f, m, p, between=mutual_information(m, p))
 
 
 def ncie_from(fused: Histogram, mri: Histogram, pet: Histogram, between: Tensor) -> Tensor:
     """`ncie` of known histograms; `between` is the mutual information of the sources in nats."""
-    matrix = torch.eye(3, dtype=torch.float64).repeat(len(between), 1, 1)
+    matrix = torch.eye(3, dtype=torch.float64).repeat(len(between), 1, 1)  # B, 3, 3
     pairs = {
         (0, 1): between,
         (0, 2): mutual_information(mri, fused),
@@ -181,7 +188,7 @@ def ncie_from(fused: Histogram, mri: Histogram, pet: Histogram, between: Tensor)
     }
     for (i, j), information in pairs.items():
         matrix[:, i, j] = matrix[:, j, i] = information.cpu() / math.log(256)
-    share = torch.linalg.eigvalsh(matrix).clamp(min=0) / 3
+    share = torch.linalg.eigvalsh(matrix).clamp(min=0) / 3  # B, 3
     value = 1 + torch.xlogy(share, share).sum(1) / math.log(256)
     constant = (fused.entropy == 0) | (mri.entropy == 0) | (pet.entropy == 0)
     return undefined_where(constant, value.to(between.device))

@@ -1,10 +1,9 @@
-"""Piella and Heijmans' fusion quality indices Q0, QW and QE."""
+"""Piella and Heijmans' fusion quality indices Q0 and QW."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from .images import crop, filter_valid, masked_mean, undefined_where
 
@@ -30,8 +29,9 @@ class Quality(NamedTuple):
 
 def windows(image: Tensor) -> Windows:
     """What the indices need to know of one image, (B, *spatial) on the 0..255 scale."""
-    mean = _box(image)
-    return Windows(image, mean, (_box(image**2) - mean**2).clamp(min=0))
+    mean = _box(image)  # B, *(spatial - 7)
+    variance = (_box(image**2) - mean**2).clamp(min=0)
+    return Windows(image, mean, variance)
 
 
 def _box(image: Tensor) -> Tensor:
@@ -66,24 +66,9 @@ def piella_from(fused: Windows, mri: Windows, pet: Windows, mask: Tensor | None 
 
 
 def _uqi(fused: Windows, source: Windows) -> Tensor:
+    """Universal quality index of every window: Wang, Bovik, IEEE SPL 9(3), 2002."""
     product = fused.mean * source.mean
     covariance = _box(fused.image * source.image) - product
     luminance = (2 * product + CONSTANT) / (fused.mean**2 + source.mean**2 + CONSTANT)
-    return luminance * (2 * covariance + CONSTANT) / (fused.variance + source.variance + CONSTANT)
-
-
-def piella_edges(fused: Tensor, mri: Tensor, pet: Tensor, mask: Tensor | None = None) -> Tensor:
-    """QE = QW(images) * QW(edge images), edge image = Prewitt magnitude, zero border; (B,), 2-D.
-
-    Range, direction and identical inputs as `piella`. Piella, Heijmans, ICIP 2003, exponent 1.
-    """
-    images = (fused, mri, pet)
-    edges = (_prewitt(image) for image in images)
-    return piella(*images, mask).qw * piella(*edges, mask).qw
-
-
-def _prewitt(image: Tensor) -> Tensor:
-    padded = pad(image, (1, 1, 1, 1))
-    rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
-    columns = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]
-    return torch.hypot(rows[:, :, 2:] - rows[:, :, :-2], columns[:, 2:] - columns[:, :-2])
+    variances = fused.variance + source.variance
+    return luminance * (2 * covariance + CONSTANT) / (variances + CONSTANT)

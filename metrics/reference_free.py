@@ -7,7 +7,7 @@ are on the 0..255 scale.
 import torch
 from torch import Tensor
 
-from .images import masked_mean
+from .images import masked_mean, spread_over
 
 
 def standard_deviation(image: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -15,7 +15,7 @@ def standard_deviation(image: Tensor, mask: Tensor | None = None) -> Tensor:
 
     Range 0 to 127.5, higher counts as better. It has no reference, so no value for a copy.
     """
-    mean = masked_mean(image, mask).reshape(-1, *[1] * (image.ndim - 1))
+    mean = spread_over(masked_mean(image, mask), image)
     return masked_mean((image - mean) ** 2, mask).sqrt()
 
 
@@ -43,5 +43,7 @@ def average_gradient(image: Tensor, mask: Tensor | None = None) -> Tensor:
     Cui, Feng, Xu, Li, Chen, Optics Communications 341, 2015.
     """
     axes = tuple(range(1, image.ndim))
-    squares = sum(gradient**2 for gradient in torch.gradient(image, dim=axes))
+    squares = torch.zeros_like(image)
+    for gradient in torch.gradient(image, dim=axes):
+        squares += gradient**2
     return masked_mean((squares / len(axes)).sqrt(), mask)

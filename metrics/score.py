@@ -1,5 +1,6 @@
 """One fused volume against its two sources, by a named protocol."""
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -182,16 +183,16 @@ class Scorer:
             stacks = [_slices(fused, axis, index) for axis, index, _ in self._planes]
 
         def run(family: Family) -> tuple[dict[str, float], dict[str, str]]:
-            return _family_scores(
-                family, self._runs[family], stacks if family.slicewise else [whole]
-            )
+            images = stacks if family.slicewise else [whole]
+            return _family_scores(family, self._runs[family], images)
 
         scores, self.undefined = {}, {}
         for values, reasons in _side_by_side(run, self.families).values():
             scores |= values
             self.undefined |= reasons
         if self.undefined:
-            text = "; ".join(f"{key}: {reason}" for key, reason in self.undefined.items())
+            lines = [f"{key}: {reason}" for key, reason in self.undefined.items()]
+            text = "; ".join(lines)
             warnings.warn(f"undefined scores: {text}", UndefinedScore, stacklevel=2)
         return scores | {"clipped": clipped} if self.report_clipped else scores
 
@@ -204,7 +205,9 @@ def _families(names: Sequence[str] | None, protocol: str) -> list[Family]:
     wanted = set(names) - {"clipped"}
     chosen = []
     for family in FAMILIES:
-        keys = {key for name in family.names for key in keys_of(name)}
+        keys = set()
+        for name in family.names:
+            keys.update(keys_of(name))
         if keys & wanted:
             chosen.append(family)
         wanted -= keys
@@ -261,12 +264,12 @@ def _family_scores(
     per_plane = [run(stack) for run, stack in zip(runs, stacks, strict=True)]
     means = {}
     for key in per_plane[0]:
-        values = [plane[key] for plane in per_plane]
+        values = [plane[key] for plane in per_plane]  # of every slice, plane by plane
         means[key] = float(torch.stack([v.mean() for v in values]).mean())
-        missing = sum(int(v.isnan().sum()) for v in values)
+        together = torch.cat(values)
+        missing = int(together.isnan().sum())
         if missing:
-            total = sum(len(v) for v in values)
-            where = f" in {missing} of {total} slices" if family.slicewise else ""
+            where = f" in {missing} of {len(together)} slices" if family.slicewise else ""
             reasons[key] = f"0/0{where} (constant, equal to a source, or no window in the mask)"
     for name in family.names:
         scores |= _combine(name, means)
@@ -280,6 +283,6 @@ def _combine(name: str, means: dict[str, float]) -> dict[str, float]:
         return {name: means[name]}
     mri, pet = means[f"{name}_mri"], means[f"{name}_pet"]
     total = mri + pet
-    lowest = float("nan") if total != total else min(mri, pet)
+    lowest = float("nan") if math.isnan(total) else min(mri, pet)
     value = total / 2 if metric.combine == "mean" else total
     return dict(zip(keys_of(name), (value, mri, pet, lowest), strict=True))

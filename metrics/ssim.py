@@ -30,7 +30,8 @@ def moments(image: Tensor) -> Moments:
     taps = gaussian(WINDOW, SIGMA)
     mean = filter_valid(image, taps)
     square = mean**2
-    return Moments(image, mean, square, filter_valid(image**2, taps).sub_(square))
+    variance = filter_valid(image**2, taps).sub_(square)
+    return Moments(image, mean, square, variance)
 
 
 def ssim(fused: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -56,7 +57,8 @@ def _map(fused: Moments, source: Moments, luminance: bool) -> Tensor:
     # In place and in blocks, whose temporaries stay in the cache: memory is what a volume costs.
     for start in range(0, values.shape[1], BLOCK):
         rows = (slice(None), slice(start, start + BLOCK))
-        value, product = values[rows], fused.mean[rows] * source.mean[rows]
+        value = values[rows]
+        product = fused.mean[rows] * source.mean[rows]
         variances = fused.variance[rows] + source.variance[rows]
         value.sub_(product).mul_(2).add_(C2).div_(variances.add_(C2))
         if luminance:
@@ -79,7 +81,8 @@ def ms_ssim(fused: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor
 
 def pyramid(image: Tensor) -> list[Moments]:
     """The moments of an image at each of the four scales."""
-    shortest, needed = min(image.shape[1:]), WINDOW * 2 ** (len(SCALE_WEIGHTS) - 1)
+    shortest = min(image.shape[1:])
+    needed = WINDOW * 2 ** (len(SCALE_WEIGHTS) - 1)
     if shortest < needed:
         raise TooSmall(f"a side of {shortest} pixels does not hold four scales, {needed} does")
     levels = [moments(image)]
@@ -90,10 +93,11 @@ def pyramid(image: Tensor) -> list[Moments]:
 
 def ms_ssim_from(fused: list[Moments], source: list[Moments], mask: Tensor | None = None) -> Tensor:
     """`ms_ssim` of two images whose pyramids are known."""
-    result = torch.ones(len(fused[0].image), dtype=torch.float64, device=fused[0].image.device)
-    for level, (f, s, weight) in enumerate(zip(fused, source, SCALE_WEIGHTS, strict=True)):
-        values = _map(f, s, luminance=level == len(SCALE_WEIGHTS) - 1)
-        mean = masked_mean(values, crop(mask, WINDOW // 2))
+    first = fused[0].image
+    result = torch.ones(len(first), dtype=torch.float64, device=first.device)
+    for f, s, weight in zip(fused, source, SCALE_WEIGHTS, strict=True):
+        values = _map(f, s, luminance=f is fused[-1])
+        mean = masked_mean(values, crop(mask, WINDOW // 2))  # B
         result = result * mean.clamp(min=0) ** weight
         if mask is not None:
             mask = _halve(mask.double()) >= 0.5

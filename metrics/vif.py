@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .images import crop, filter_valid, gaussian, masked_mean, undefined_where
+from .images import crop, filter_valid, gaussian, masked_mean, masked_sum, undefined_where
 
 WINDOWS = (17, 9, 5, 3)  # pixels, one per scale; sigma is a fifth of it
 VIF_NOISE = 2.0
@@ -56,7 +56,8 @@ def gains(fused: list[Level], source: list[Level]) -> list[Gain]:
         covariance = covariance - f.mean * s.mean
         gain = covariance / (s.variance + EPSILON)
         rest = f.variance - gain * covariance
-        flat_source, flat_fused = s.variance < EPSILON, f.variance < EPSILON
+        flat_source = s.variance < EPSILON
+        flat_fused = f.variance < EPSILON
         rest = torch.where(flat_source | (gain < 0), f.variance, rest)
         rest = torch.where(flat_fused, 0.0, rest).clamp(min=EPSILON)
         gain = torch.where(flat_source | flat_fused, 0.0, gain.clamp(min=0))
@@ -81,17 +82,16 @@ def vif_from(channels: list[Gain], mask: Tensor | None = None) -> Tensor:
     kept = held = 0.0
     for channel, inside in zip(channels, _centres(mask), strict=True):
         information, available = _information(channel, VIF_NOISE)
-        if inside is not None:
-            information, available = information * inside, available * inside
-        kept = kept + information.flatten(1).sum(1)
-        held = held + available.flatten(1).sum(1)
+        kept = kept + masked_sum(information, inside)
+        held = held + masked_sum(available, inside)
     return undefined_where(held == 0, kept / held)
 
 
 def _information(channel: Gain, noise: float) -> tuple[Tensor, Tensor]:
     """What the fused image keeps of a source, and what the source holds, per pixel in nats."""
     kept = torch.log1p(channel.gain**2 * channel.source / (channel.rest + noise))
-    return kept, torch.log1p(channel.source / noise)
+    held = torch.log1p(channel.source / noise)
+    return kept, held
 
 
 def _centres(mask: Tensor | None) -> list[Tensor | None]:
@@ -115,12 +115,15 @@ def viff(fused: Tensor, mri: Tensor, pet: Tensor, mask: Tensor | None = None) ->
     code.
     """
     described = levels(fused)
-    return viff_from(*(gains(described, levels(source)) for source in (mri, pet)), mask)
+    from_mri = gains(described, levels(mri))
+    from_pet = gains(described, levels(pet))
+    return viff_from(from_mri, from_pet, mask)
 
 
 def viff_from(mri: list[Gain], pet: list[Gain], mask: Tensor | None = None) -> Tensor:
     """`viff` of the two known channels."""
-    total, empty = 0.0, True
+    total = 0.0
+    empty = True
     for a, b, inside, weight in zip(mri, pet, _centres(mask), VIFF_WEIGHTS, strict=True):
         kept_a, held_a = _information(a, VIFF_NOISE)
         kept_b, held_b = _information(b, VIFF_NOISE)

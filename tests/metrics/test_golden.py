@@ -53,7 +53,6 @@ JOINT = {
     "viff_han": (vif.viff, 1e-8),
     "piella_q0": (lambda *images: piella.piella(*images).q0, 1e-6),
     "piella_qw": (lambda *images: piella.piella(*images).qw, 1e-8),
-    "piella_qe": (piella.piella_edges, 1e-8),
     "ncie": (information.ncie, 1e-8),
     "qmi_hossny": (
         lambda *images: information.q_mi(*map(information.stretched_histogram, images)),

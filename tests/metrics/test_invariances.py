@@ -41,7 +41,6 @@ JOINT = {
     "ncie": information.ncie,
     "piella_q0": lambda f, a, b, mask=None: piella.piella(f * 255, a * 255, b * 255, mask).q0,
     "piella_qw": lambda f, a, b, mask=None: piella.piella(f * 255, a * 255, b * 255, mask).qw,
-    "piella_qe": lambda f, a, b, mask=None: piella.piella_edges(f * 255, a * 255, b * 255, mask),
 }
 ALONE = {
     "en": information.entropy,
@@ -167,7 +166,6 @@ def test_affine_change_of_the_fused_image(name):
         "qabf": 0.9748,
         "piella_q0": 1,
         "piella_qw": 1,
-        "piella_qe": 1,
     }.items(),
 )
 def test_identical_images(name, value):
