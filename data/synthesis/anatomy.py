@@ -1,0 +1,136 @@
+"""The anatomies that pairs are drawn from: label maps of a folder, and procedural heads."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from data.phantom.cohort import subject_seed
+from data.phantom.head import VERSION, make_subject
+from data.synthesis.tissues import TISSUES, brain, from_freesurfer, from_phantom
+from utils.errors import InputError
+from utils.files import replacing
+from utils.text import natural_key
+
+HEAD_VOXEL_MM = 1.5  # of the procedural heads: their folds are coarser than those of people
+MARGIN_MM = 10.0  # of air kept around a head
+LARGEST_LABEL = 2**15
+
+Progress = Callable[[Iterable], Iterable]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """One head as tissue numbers.
+
+    Attributes:
+        name: of the file, or of the procedural head.
+        tissues: (X, Y, Z) uint8 in RAS+ order, numbers of `data.synthesis.tissues.TISSUES`; cropped
+            to the head and `MARGIN_MM` around it.
+        voxel_mm: edges of a voxel.
+        centre: (3,) voxel in the middle of the brain.
+    """
+
+    name: str
+    tissues: torch.Tensor
+    voxel_mm: tuple[float, float, float]
+    centre: tuple[float, float, float]
+
+
+def read_label_maps(folder: str | os.PathLike, progress: Progress = iter) -> list[Anatomy]:
+    """Every label map (.nii, .nii.gz) of a folder, in natural order.
+
+    Args:
+        folder: FreeSurfer's labels, extracerebral ones as SynthSeg's training maps have them; for
+            instance the label maps of SynthSeg's repository.
+        progress: wraps the iteration over files, for instance `tqdm`.
+
+    Raises:
+        InputError: no such folder, no map in it, or one that is not a 3-D map of a head's labels.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(folder, "no such folder", "give the folder of the label maps")
+    files = sorted(folder.iterdir(), key=lambda file: natural_key(file.name))
+    files = [file for file in files if file.name.lower().endswith((".nii", ".nii.gz"))]
+    if not files:
+        raise InputError(folder, "no label map in it", "give a folder of .nii.gz label maps")
+    return [_read_label_map(file) for file in progress(files)]
+
+
+def _read_label_map(file: Path) -> Anatomy:
+    remedy = "give FreeSurfer label maps"
+    try:
+        image = nib.as_closest_canonical(nib.load(file))
+        values = np.asarray(image.dataobj)
+    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
+        raise InputError(file, f"cannot be read ({error})", remedy) from error
+    if values.ndim != 3:
+        raise InputError(file, f"has {values.ndim} axes, a label map has 3", remedy)
+    labels = np.rint(values).astype(np.int32) if np.isfinite(values).all() else None
+    if labels is None or not np.array_equal(labels, values) or labels.min() < 0:
+        raise InputError(file, "holds values that are no labels", remedy)
+    if labels.max() > LARGEST_LABEL:
+        raise InputError(file, f"holds the label {labels.max()}", remedy)
+    voxel_mm = tuple(float(side) for side in image.header.get_zooms()[:3])
+    name = file.name.removesuffix(".gz").removesuffix(".nii")
+    return _anatomy(name, from_freesurfer(labels), voxel_mm, file)
+
+
+def procedural_heads(
+    count: int, seed: int, cache: str | os.PathLike, progress: Progress = iter
+) -> list[Anatomy]:
+    """Heads of `data.phantom`, made once and kept as files.
+
+    Args:
+        count: how many.
+        seed: of the cohort; other heads than those of `data.phantom.cohort` with the same seed.
+        cache: folder that the tissues are kept in.
+        progress: wraps the iteration over heads.
+
+    Raises:
+        InputError: the cache cannot be written.
+    """
+    heads = []
+    for index in progress(range(count)):
+        name = f"head-{VERSION}-{seed}-{index + 1:03d}"
+        path = Path(cache) / f"{name}.npy"
+        try:
+            tissues = np.load(path)
+        except (OSError, ValueError, EOFError):  # not there yet, or damaged
+            # cohorts count from 0 upwards, these seeds lie beyond any of them
+            phantom = make_subject(subject_seed(seed, 10**6 + index), HEAD_VOXEL_MM)
+            tissues = from_phantom(phantom.labels)
+            with replacing(path, "free space") as part, open(part, "wb") as file:
+                np.save(file, tissues)
+        heads.append(_anatomy(name, tissues, (HEAD_VOXEL_MM,) * 3, path))
+    return heads
+
+
+def _anatomy(
+    name: str, tissues: np.ndarray, voxel_mm: tuple[float, float, float], source: Path
+) -> Anatomy:
+    """An anatomy cropped to its head.
+
+    Raises:
+        InputError: there is no brain in it.
+    """
+    inside = brain()[tissues]
+    if inside.sum() * np.prod(voxel_mm) < 1e5:  # mm^3: a newborn's brain has four times as much
+        raise InputError(source, "holds no brain by FreeSurfer's labels", "give another label map")
+    box, centre = [], []
+    for axis, side in enumerate(voxel_mm):
+        others = tuple(other for other in range(3) if other != axis)
+        filled = np.flatnonzero((tissues > 0).any(axis=others))
+        margin = round(MARGIN_MM / side)
+        start, stop = max(filled[0] - margin, 0), min(filled[-1] + 1 + margin, tissues.shape[axis])
+        box.append(slice(start, stop))
+        brains = np.flatnonzero(inside.any(axis=others))
+        centre.append((brains[0] + brains[-1]) / 2 - start)
+    cropped = np.ascontiguousarray(tissues[tuple(box)])
+    assert cropped.max() < len(TISSUES)
+    return Anatomy(name, torch.from_numpy(cropped), voxel_mm, tuple(centre))

@@ -1,0 +1,130 @@
+"""A crop of an anatomy: where it lies, how it is turned and bent, which tissues its voxels hold."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from data.synthesis.anatomy import Anatomy
+from data.synthesis.fields import blur, grid_points, rotation, smooth_noise
+from data.synthesis.tissues import brain
+
+FINE = 2  # looked-up tissues a voxel along each axis, which gives borders partial volume
+VOXEL_MM = (0.8, 2.5)
+WHOLE_MM = 224.0  # field of view of the published preprocessing
+WHOLE_SHARE = 0.35  # of crops that show a whole head, as that preprocessing does
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The tissues in a cube.
+
+    Attributes:
+        tissues: (D, H, W, 8) int32, the tissue numbers at eight places within each voxel.
+        voxel_mm: (3,) edges of a voxel.
+    """
+
+    tissues: torch.Tensor
+    voxel_mm: np.ndarray
+
+    def paint(self, table: np.ndarray) -> torch.Tensor:
+        """(D, H, W) float32: each voxel's mean of a value by tissue, (tissues,)."""
+        values = torch.from_numpy(np.asarray(table, np.float32)).to(self.tissues.device)
+        return values[self.tissues].mean(dim=-1)
+
+    def near_brain(self, margin_mm: float) -> torch.Tensor:
+        """(D, H, W) float32 in [0, 1]: the brain and what it encloses, grown by `margin_mm`.
+
+        Grown by 6 mm and shrunk again, which closes sulci and cisterns as skull stripping does. A
+        blurred half space has the value Phi(-d / width) at a distance d outside its border.
+        """
+        width = 4.0  # mm of the blur that turns distances into thresholds
+        grown = 6.0
+        wide = blur(self.paint(brain()), width / self.voxel_mm) > _normal_cdf(-grown / width)
+        again = blur(wide.float(), width / self.voxel_mm)
+        return ((again - _normal_cdf((grown - margin_mm) / width)) * 20).add(0.5).clamp(0, 1)
+
+
+def _normal_cdf(value: float) -> float:
+    return 0.5 * (1 + math.erf(value / 2**0.5))
+
+
+def draw_crop(
+    anatomy: Anatomy,
+    size: int,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Crop:
+    """A cube of `size` voxels a side, somewhere in a head that is scaled, turned and bent.
+
+    Flip 1/2; scale 0.85 to 1.15 and rotation within 15 degrees along each axis; a smooth field of
+    displacements of up to 4 mm standard deviation. Voxels of 0.8 to 2.5 mm, one axis up to twice
+    that in a sixth of the crops; or as many mm as show the whole head.
+    """
+    whole = rng.random() < WHOLE_SHARE
+    voxel_mm = np.full(3, WHOLE_MM / size if whole else rng.uniform(*VOXEL_MM))
+    if not whole and rng.random() < 1 / 6:
+        voxel_mm[rng.integers(3)] *= rng.uniform(1, 2)
+    scale = rng.uniform(0.85, 1.15, 3) * np.array([rng.choice([-1, 1]), 1, 1])
+    turn = rotation(np.deg2rad(rng.uniform(-15, 15, 3)))
+    centre = _draw_centre(anatomy, whole, voxel_mm * size, rng)
+
+    points = grid_points(size, torch.from_numpy(voxel_mm), device)  # D, H, W, 3 in mm
+    points = points + _bend(size, voxel_mm, rng, generator, device)
+    to_voxels = (torch.diag(torch.from_numpy(scale / np.array(anatomy.voxel_mm))) @ turn).T
+    to_voxels = to_voxels.to(device, torch.float32)
+    points = points @ to_voxels + torch.tensor(centre, device=device, dtype=torch.float32)
+    inner = grid_points(FINE, torch.from_numpy(voxel_mm / FINE), device).view(-1, 3) @ to_voxels
+    return Crop(_looked_up(anatomy.tissues.to(device), points, inner), voxel_mm)
+
+
+def _draw_centre(
+    anatomy: Anatomy, whole: bool, sides_mm: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """(3,) voxel of the anatomy that the crop's middle lies on."""
+    if whole:
+        return np.array(anatomy.centre) + rng.uniform(-10, 10, 3) / anatomy.voxel_mm
+    # uniformly over the brain's box, so that borders and middle are seen alike
+    reach = np.maximum(np.array([60.0, 75.0, 55.0]) - sides_mm / 4, 0)
+    return np.array(anatomy.centre) + rng.uniform(-reach, reach) / anatomy.voxel_mm
+
+
+def _bend(
+    size: int,
+    voxel_mm: np.ndarray,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+    device: torch.device,
+) -> torch.Tensor:
+    """(D, H, W, 3) displacements in mm."""
+    like = torch.empty(0, device=device)
+    strength = rng.uniform(0, 4)
+    spacing = rng.uniform(20, 40) / voxel_mm.mean()
+    axes = [smooth_noise((size,) * 3, spacing, generator, like) for _ in range(3)]
+    return strength * torch.stack(axes, dim=-1)
+
+
+def _looked_up(tissues: torch.Tensor, points: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
+    """Tissue numbers around points, background (0) outside the anatomy.
+
+    Args:
+        tissues: (X, Y, Z) uint8.
+        points: (D, H, W, 3) in voxels of `tissues`.
+        inner: (8, 3) displacements from a point to the places that are looked up.
+
+    Returns:
+        (D, H, W, 8) int32.
+    """
+    flat = tissues.flatten()
+    found = []
+    for displacement in inner:
+        places = torch.zeros(points.shape[:3], dtype=torch.int32, device=points.device)
+        inside = torch.ones(points.shape[:3], dtype=torch.bool, device=points.device)
+        for axis, side in enumerate(tissues.shape):
+            index = (points[..., axis] + displacement[axis]).round().int()
+            inside &= (index >= 0) & (index < side)
+            places = places * side + index.clamp(0, side - 1)
+        found.append(flat[places] * inside)
+    return torch.stack(found, dim=-1).int()

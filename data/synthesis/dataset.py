@@ -1,0 +1,80 @@
+"""Synthetic pairs as a data set for training."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from data.synthesis.anatomy import Anatomy, procedural_heads, read_label_maps
+from data.synthesis.pair import draw_pair
+from utils.errors import InputError
+
+SOURCES = ("labels", "heads", "both")
+HEADS = 24  # procedural heads that pairs are drawn from
+HEADS_SEED = 20231016
+
+
+def find_anatomies(
+    source: str, labels: str | os.PathLike | None, cache: str | os.PathLike
+) -> list[Anatomy]:
+    """The anatomies of a source; says by bars what takes long.
+
+    Args:
+        source: "labels", "heads" or "both".
+        labels: folder of label maps, for "labels" and "both".
+        cache: folder for what is made of the procedural heads.
+
+    Raises:
+        InputError: no folder of label maps where they are asked for, or as `read_label_maps` and
+            `procedural_heads`.
+    """
+    if source not in SOURCES:
+        raise ValueError(f"unknown source {source!r}, choose from {', '.join(SOURCES)}")
+    anatomies = []
+    if source != "heads":
+        if labels is None:
+            problem = f"is missing beside --synthesis {source}"
+            raise InputError("--labels", problem, "give the folder of the label maps")
+        anatomies += read_label_maps(labels, lambda files: tqdm(files, "label maps", disable=None))
+    if source != "labels":
+        progress = lambda heads: tqdm(heads, "procedural heads", disable=None)  # noqa: E731
+        anatomies += procedural_heads(HEADS, HEADS_SEED, cache, progress)
+    return anatomies
+
+
+class SyntheticPairs(Dataset):
+    """Pairs drawn anew in every epoch from (seed, epoch, index) alone.
+
+    An item is asked for by (epoch, index), see `data.dataset.EpochSampler`, and is a dict of "mri"
+    and "pet", float32 (1, size, size, size) in [0, 1], "name" and "index". Neither the number of
+    workers nor the order changes it.
+
+    Args:
+        anatomies: what is drawn from.
+        size: voxels a side.
+        length: pairs in an epoch.
+        seed: of everything.
+    """
+
+    def __init__(self, anatomies: Sequence[Anatomy], size: int, length: int, seed: int) -> None:
+        self.anatomies, self.size, self.length, self.seed = list(anatomies), size, length, seed
+        # whether items leave here undrawn, because `finish` runs on the training's device
+        self.deferred = False
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        epoch, index = key
+        item = {} if self.deferred else self.finish({}, epoch, index)
+        return item | {"name": f"synthetic pair {epoch}-{index}", "index": index}
+
+    def finish(
+        self, item: dict, epoch: int, index: int, device: torch.device | str = "cpu"
+    ) -> dict[str, torch.Tensor]:
+        """Draw a pair on a device: "mri" and "pet", float32 (1, size, size, size) in [0, 1]."""
+        with torch.no_grad():
+            (mri, pet), _ = draw_pair(self.anatomies, self.size, (self.seed, epoch, index), device)
+        return {"mri": mri[None], "pet": pet[None]}

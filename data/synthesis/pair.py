@@ -1,0 +1,139 @@
+"""A synthetic pair: one anatomy, an MRI and a PET of it, and what goes wrong with either.
+
+anatomy -> crop -> MRI, PET -> lesions -> point spread -> misalignment -> masks -> background
+-> [0, 1]
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from data.synthesis.anatomy import Anatomy
+from data.synthesis.crop import Crop, draw_crop
+from data.synthesis.fields import grid_points, moved, rotation, smooth_noise
+from data.synthesis.mri import draw_mri
+from data.synthesis.pet import draw_pet, seen_by_scanner
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+BRIGHTEST = (
+    0.999  # quantile of the crop that becomes 1, so that a hot voxel does not darken the rest
+)
+
+
+def draw_pair(
+    anatomies: Sequence[Anatomy],
+    size: int,
+    key: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> tuple[Pair, np.ndarray]:
+    """MRI and PET of one crop, and its voxels' edges.
+
+    Args:
+        anatomies: one of them is drawn.
+        size: voxels a side.
+        key: whole numbers of at least 0 that decide everything, such as (seed, epoch, index).
+        device: where it is computed; the draws are the same on each.
+
+    Returns:
+        ((MRI, PET), voxel_mm): two (size, size, size) float32 in [0, 1], and (3,) mm.
+    """
+    rng = np.random.default_rng(list(key))
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    anatomy = anatomies[rng.integers(len(anatomies))]
+    crop = draw_crop(anatomy, size, rng, generator, torch.device(device))
+    mri, pet = draw_mri(crop, rng, generator), draw_pet(crop, rng, generator)
+    mri, pet = _with_lesions(mri, pet, crop, rng, generator)
+    pet = seen_by_scanner(pet, crop, rng, generator)
+    pet = _misaligned(pet, crop, rng)
+    mri, pet = _stripped(mri, pet, crop, rng)
+    mri, pet = _cut_short(mri, pet, crop, rng)
+    mri, pet = (_scaled(image, rng) for image in (mri, pet))
+    return (mri, pet), crop.voxel_mm
+
+
+def _with_lesions(
+    mri: torch.Tensor,
+    pet: torch.Tensor,
+    crop: Crop,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+) -> Pair:
+    """Regions of low uptake (p 0.4, PET only) and ragged lesions (p 0.5, in one or in both)."""
+    if rng.random() < 0.4:
+        for _ in range(rng.integers(1, 4)):
+            region = _blob(crop, rng.uniform(8, 35), 0.15, rng, generator, pet)
+            pet = pet * (1 - region * (1 - rng.uniform(0.5, 0.9)))
+    if rng.random() < 0.5:
+        for _ in range(rng.integers(1, 4)):
+            lesion = _blob(crop, rng.uniform(3, 25), 0.4, rng, generator, pet)
+            where = rng.choice(["pet", "mri", "both"], p=[0.35, 0.35, 0.3])
+            if where != "mri":
+                factor = rng.uniform(0.1, 0.5) if rng.random() < 0.5 else rng.uniform(1.2, 2.5)
+                pet = pet * (1 + lesion * (factor - 1))
+            if where != "pet":
+                mri = mri * (1 + lesion * (rng.uniform(0.2, 1.9) - 1))
+    return mri, pet
+
+
+def _blob(
+    crop: Crop,
+    radius_mm: float,
+    raggedness: float,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+    like: torch.Tensor,
+) -> torch.Tensor:
+    """(D, H, W) in [0, 1]: a soft-edged ball somewhere in the crop, its border waved."""
+    size = like.shape[0]
+    middle = rng.uniform(-0.4, 0.4, 3) * size * crop.voxel_mm
+    points = grid_points(size, torch.from_numpy(crop.voxel_mm), like.device)
+    distance = (points - torch.tensor(middle, device=like.device, dtype=torch.float32)).norm(dim=-1)
+    spacing = max(radius_mm / crop.voxel_mm.mean() / 1.5, 1.0)
+    wave = 1 + raggedness * smooth_noise(like.shape, spacing, generator, like).clamp(-2, 2)
+    edge_mm = rng.uniform(1, 4)
+    return torch.sigmoid((radius_mm * wave - distance) / edge_mm)
+
+
+def _misaligned(pet: torch.Tensor, crop: Crop, rng: np.random.Generator) -> torch.Tensor:
+    """What a registration leaves: nothing in half of the pairs, else about 1 mm and 1 degree."""
+    if rng.random() < 0.5:
+        return pet
+    shift = rng.normal(0, 1, 3).clip(-3, 3) / crop.voxel_mm
+    turn = rotation(np.deg2rad(rng.normal(0, 1, 3).clip(-3, 3)))
+    return moved(pet, torch.from_numpy(shift), turn)
+
+
+def _stripped(mri: torch.Tensor, pet: torch.Tensor, crop: Crop, rng: np.random.Generator) -> Pair:
+    """Half of the heads are brains; half of these have lost their skull in one modality only."""
+    if rng.random() < 0.5:
+        return mri, pet
+    mask = crop.near_brain(rng.uniform(-1, 4))
+    which = rng.choice(["both", "mri", "pet"], p=[0.6, 0.2, 0.2])
+    return (mri if which == "pet" else mri * mask), (pet if which == "mri" else pet * mask)
+
+
+def _cut_short(mri: torch.Tensor, pet: torch.Tensor, crop: Crop, rng: np.random.Generator) -> Pair:
+    """A field of view that ends within the crop, in a fifth of the pairs, of both or of the PET."""
+    if rng.random() >= 0.2:
+        return mri, pet
+    axis, size = int(rng.integers(3)), mri.shape[0]
+    missing = int(min(rng.uniform(0, 40) / crop.voxel_mm[axis], size / 3))
+    start = 0 if rng.random() < 0.5 else size - missing
+    only_pet = rng.random() < 0.5
+    images = [mri.clone(), pet.clone()]
+    for image in images[only_pet:]:
+        image.narrow(axis, start, missing).zero_()
+    return images[0], images[1]
+
+
+def _scaled(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """To [0, 1] as the preprocessing does, with grey backgrounds and crops that miss the maximum."""
+    if rng.random() < 0.15:
+        # group templates and unmasked reconstructions are grey where nothing is
+        image = image + rng.uniform(0.02, 0.2) * float(image.max())
+    low = float(image.min())
+    high = float(torch.quantile(image.flatten()[::3], BRIGHTEST))
+    image = ((image - low) / max(high - low, 1e-6)).clamp(0, 1)
+    # a window of a larger volume need not hold its brightest voxel
+    return image * (rng.uniform(0.6, 1) if rng.random() < 0.4 else 1.0)
