@@ -4,7 +4,7 @@ Two layouts are known, and which one a folder has is found by looking:
 
 - published: `<root>/<subject>/<subject>_mri_MNI152.nii.gz` and `<subject>_FDG_MNI152.nii.gz`;
 - BIDS: `sub-*/[ses-*/]anat/*_T1w.nii.gz` and `sub-*/[ses-*/]pet/*_pet.nii.gz`, with any further
-  entities in the names.
+  entities in the names; PETs of other tracers than FDG are left out (`data.bids`).
 
 `.nii` is taken as well as `.nii.gz`. For inference there is also a table of pairs (`read_pairs`).
 """
@@ -15,15 +15,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.bids import (
+    PET,
+    T1W,
+    BidsImage,
+    Sidecars,
+    Visit,
+    has_images,
+    images,
+    listed,
+    run_number,
+    stem,
+    tracer_problem,
+    visits,
+)
 from utils.errors import InputError
-from utils.text import natural_key, read_table
+from utils.text import read_table
 
 PUBLISHED_MRI, PUBLISHED_PET = "_mri_MNI152", "_FDG_MNI152"
 # Folders beside the subjects: what others made of them (BIDS), and what prepare.py writes for
 # people to look at.
 NOT_SUBJECTS = ("derivatives", "flagged", "qc")
-_KINDS = ("anat", "pet")
-_SUFFIXES = (".nii.gz", ".nii")
 _LOOKED_FOR = (
     "looked for <subject>/<subject>_mri_MNI152.nii.gz with <subject>_FDG_MNI152.nii.gz, and for "
     "sub-*/[ses-*/]anat/*_T1w.nii.gz with sub-*/[ses-*/]pet/*_pet.nii.gz"
@@ -108,28 +120,23 @@ def find_subjects(
     """
     root = Path(root)
     folders = _subject_folders(root)
-    published = [folder for folder in folders if _looks_published(folder)]
-    bids = [folder for folder in folders if _looks_bids(folder)]
-    if published and bids:
-        problem = f"two layouts in one folder ({published[0].name} published, {bids[0].name} BIDS)"
-        raise InputError(root, problem, "keep each layout in a folder of its own")
-    if not published and not bids:
-        raise InputError(root, "no subject in it", _LOOKED_FOR)
-    if published:
-        found, layout = [_published_subject(folder) for folder in folders], "published"
+    layout = _layout(root, folders)
+    if layout == "published":
+        found = [_published_subject(folder) for folder in folders]
     else:
-        sessions = [place for folder in folders for place in _sessions(folder)]
-        found, layout = [_bids_subject(place, recording, run) for place in sessions], "BIDS"
-    subjects = tuple(item for item, _ in found if isinstance(item, Subject))
-    left_out = tuple(item for item, _ in found if isinstance(item, LeftOut))
+        found = _bids_subjects(root, folders, recording, run)
+    subjects, left_out, passed_over = [], [], []
+    for item, files in found:
+        if isinstance(item, Subject):
+            subjects.append(item)
+            passed_over += files
+        else:
+            left_out.append(item)
     if not subjects:
         first = left_out[0]
         problem = f"none of {_count(left_out, 'subject')} has a pair ({first.name}: {first.reason})"
         raise InputError(root, problem, "complete the pairs")
-    passed_over = tuple(
-        file for item, files in found if isinstance(item, Subject) for file in files
-    )
-    return Cohort(subjects, left_out, layout, passed_over)
+    return Cohort(tuple(subjects), tuple(left_out), layout, tuple(passed_over))
 
 
 def read_pairs(path: str | os.PathLike) -> list[ListedPair]:
@@ -147,18 +154,7 @@ def read_pairs(path: str | os.PathLike) -> list[ListedPair]:
     pairs = [_listed_pair(path, line, row) for line, row in rows]
     if not pairs:
         raise InputError(path, "no pairs in it", "write one line `mri,pet` for each pair")
-    missing = [
-        f"line {pair.line} {file}"
-        for pair in pairs
-        for file in (pair.mri, pair.pet)
-        if not os.path.isfile(file)
-    ]
-    if missing:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        problem = f"no such file: {', '.join(missing[:5])}{more}"
-        raise InputError(
-            path, problem, "correct the paths (relative ones start at the list's folder)"
-        )
+    _refuse_missing(path, pairs)
     _refuse_twice(path, "subject", pairs, "give each line its own name in a column `subject`")
     _refuse_twice(path, "output", pairs, "give each line its own output")
     return pairs
@@ -188,37 +184,27 @@ def _subject_folders(root: Path) -> list[Path]:
         raise InputError(root, "no such folder", "check the path")
     if not os.path.isdir(root):
         raise InputError(root, "is a file", "give the folder that holds the subjects")
-    entries = _listed(root)
+    entries = listed(root)
     if not entries:
         raise InputError(root, "the folder is empty", _LOOKED_FOR)
-    visible = [entry for entry in entries if not entry.name.startswith((".", "__"))]
-    folders = [entry for entry in visible if os.path.isdir(entry)]
-    return [folder for folder in folders if folder.name not in NOT_SUBJECTS]
+    folders = []
+    for entry in entries:
+        is_subject = entry.name not in NOT_SUBJECTS and not entry.name.startswith("__")
+        if is_subject and os.path.isdir(entry):
+            folders.append(entry)
+    return folders
 
 
-def _listed(folder: Path) -> list[Path]:
-    """What is in a folder, in natural order."""
-    try:
-        return sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(folder, f"cannot be read ({reason})", "make it readable") from error
-
-
-def _images(folder: Path, ending: str) -> list[Path]:
-    """The NIfTI files in `folder` whose name without .nii or .nii.gz ends in `ending`."""
-    if not os.path.isdir(folder):
-        return []
-    found = [file for file in _listed(folder) if stem(file).endswith(ending)]
-    return [file for file in found if os.path.isfile(file)]
-
-
-def stem(file: Path) -> str:
-    """The name without .nii or .nii.gz; '' for a file that is no NIfTI by its name."""
-    for suffix in _SUFFIXES:
-        if file.name.endswith(suffix):
-            return file.name.removesuffix(suffix)
-    return ""
+def _layout(root: Path, folders: list[Path]) -> str:
+    """The one layout that the folders have."""
+    published = [folder for folder in folders if _looks_published(folder)]
+    bids = [folder for folder in folders if _looks_bids(folder)]
+    if published and bids:
+        problem = f"two layouts in one folder ({published[0].name} published, {bids[0].name} BIDS)"
+        raise InputError(root, problem, "keep each layout in a folder of its own")
+    if not published and not bids:
+        raise InputError(root, "no subject in it", _LOOKED_FOR)
+    return "published" if published else "BIDS"
 
 
 def _count(items: Iterable, noun: str) -> str:
@@ -234,7 +220,13 @@ def _names(files: Iterable[Path]) -> str:
 
 
 def _looks_published(folder: Path) -> bool:
-    return bool(_images(folder, PUBLISHED_MRI) or _images(folder, PUBLISHED_PET))
+    return bool(_ending_in(folder, PUBLISHED_MRI) or _ending_in(folder, PUBLISHED_PET))
+
+
+def _ending_in(folder: Path, ending: str) -> list[Path]:
+    """The NIfTI files in a folder whose name without .nii or .nii.gz ends so."""
+    found = [file for file in listed(folder) if stem(file).endswith(ending)]
+    return [file for file in found if os.path.isfile(file)]
 
 
 def _published_subject(folder: Path) -> tuple[Subject | LeftOut, list[LeftOut]]:
@@ -245,8 +237,9 @@ def _published_subject(folder: Path) -> tuple[Subject | LeftOut, list[LeftOut]]:
         return LeftOut(name, f"the folder's name {problem}"), []
     chosen, reasons = [], []
     for modality, ending in (("MRI", PUBLISHED_MRI), ("PET", PUBLISHED_PET)):
-        files = [file for file in _images(folder, ending) if stem(file) == name + ending]
-        others = [file for file in _images(folder, ending) if file not in files]
+        candidates = _ending_in(folder, ending)
+        files = [file for file in candidates if stem(file) == name + ending]
+        others = [file for file in candidates if file not in files]
         chosen += files
         if not files:
             hint = f" (found {_names(others)})" if others else ""
@@ -272,109 +265,103 @@ def _participant(name: str) -> str:
 
 
 def _looks_bids(folder: Path) -> bool:
-    return folder.name.startswith("sub-") and any(
-        os.path.isdir(place / kind)
-        for place in (folder, *_session_folders(folder))
-        for kind in _KINDS
-    )
+    return folder.name.startswith("sub-") and any(has_images(visit) for visit in visits(folder))
 
 
-def _session_folders(folder: Path) -> list[Path]:
-    named = [entry for entry in _listed(folder) if entry.name.startswith("ses-")]
-    return [entry for entry in named if os.path.isdir(entry)]
-
-
-def _sessions(folder: Path) -> list[Path]:
-    """Where a participant's pairs can lie: in each session, or in the participant's folder."""
-    if not folder.name.startswith("sub-"):
-        return []
-    sessions = _session_folders(folder)
-    direct = not sessions or any(os.path.isdir(folder / kind) for kind in _KINDS)
-    return [folder] * direct + sessions
-
-
-def entities(name: str) -> dict[str, str]:
-    """BIDS entities of a file's stem: `sub-01_trc-FDG_pet` -> {"sub": "01", "trc": "FDG"}."""
-    parts = name.split("_")[:-1]
-    return dict(part.split("-", 1) for part in parts if "-" in part)
+def _bids_subjects(
+    root: Path, folders: list[Path], recording: str | None, run: str | int | None
+) -> list[tuple[Subject | LeftOut, list[LeftOut]]]:
+    """One subject for each session, and the files of each that were not taken."""
+    sidecars = Sidecars(root)
+    found = []
+    for folder in folders:
+        if folder.name.startswith("sub-"):
+            found += [_bids_subject(visit, sidecars, recording, run) for visit in visits(folder)]
+    return found
 
 
 def _bids_subject(
-    place: Path, recording: str | None, run: str | int | None
+    visit: Visit, sidecars: Sidecars, recording: str | None, run: str | int | None
 ) -> tuple[Subject | LeftOut, list[LeftOut]]:
-    """The pair in one session, and the files in it that were not taken."""
-    session = place.name if place.name.startswith("ses-") else ""
-    participant = place.parent.name if session else place.name
-    name = f"{participant}_{session}" if session else participant
-    mris, strays = _belonging(_images(place / "anat", "_T1w"), participant, session)
-    pets, others = _belonging(_images(place / "pet", "_pet"), participant, session)
-    pets, tracers = _with_fdg(pets)
-    passed_over = strays + others + tracers
+    """The pair of one session, and the files in it that were not taken."""
+    passed_over: list[LeftOut] = []
+    mris = _fitting(images(visit, T1W), passed_over)
+    pets = _fitting(images(visit, PET), passed_over)
+    pets = _with_fdg(pets, sidecars, passed_over)
+    pets = _with_run(_with_recording(pets, recording), run)
     if len(mris) > 1:
         mris = _with_run(mris, run)
-    pets = _with_run(_with_recording(pets, recording), run)
-    asked = [f"rec-{recording}"] * (recording is not None) + [f"run-{run}"] * (run is not None)
+
+    name = visit.participant + (f"_ses-{visit.session}" if visit.session is not None else "")
     problem = name_problem(name)
     reasons = [f"the name {problem}"] if problem else []
+    asked = [] if recording is None else [f"rec-{recording}"]
+    asked += [] if run is None else [f"run-{run}"]
     reasons += _candidates_reason("T1w MRI", mris) + _candidates_reason("FDG-PET", pets, asked)
     if reasons:
         notes = [f"{item.name}: {item.reason}" for item in passed_over]
         return LeftOut(name, "; ".join(reasons + notes)), []
-    return Subject(name, mris[0], pets[0], group=participant), passed_over
+    return Subject(name, mris[0].path, pets[0].path, group=visit.participant), passed_over
 
 
-def _belonging(
-    files: list[Path], participant: str, session: str
-) -> tuple[list[Path], list[LeftOut]]:
-    """The files whose `sub-` and `ses-` agree with the folder they lie in, and the others."""
-    taken, strays = [], []
-    for file in files:
-        labels = entities(stem(file))
-        person, visit = f"sub-{labels.get('sub')}", f"ses-{labels.get('ses')}"
-        if person == participant and ("ses" not in labels or visit == session):
-            taken.append(file)
+def _fitting(found: list[BidsImage], passed_over: list[LeftOut]) -> list[BidsImage]:
+    """The files whose `sub-` and `ses-` agree with the folder they lie in."""
+    taken = []
+    for image in found:
+        file = image.path
+        if not os.path.isfile(file):
+            continue
+        if image.fits_folder:
+            taken.append(image)
         else:
-            strays.append(LeftOut(file.name, f"its name does not fit its folder, {file.parent}"))
-    return taken, strays
+            reason = f"its name does not fit its folder, {file.parent}"
+            passed_over.append(LeftOut(file.name, reason))
+    return taken
 
 
-def _with_fdg(files: list[Path]) -> tuple[list[Path], list[LeftOut]]:
-    """The PETs whose tracer (`trc-`, in old data sets `acq-`) is FDG or not named, and the others."""
-    taken, others = [], []
-    for file in files:
-        labels = entities(stem(file))
-        tracer = labels.get("trc", labels.get("acq"))
-        if tracer is None or "FDG" in tracer.upper():
-            taken.append(file)
+def _with_fdg(
+    pets: list[BidsImage], sidecars: Sidecars, passed_over: list[LeftOut]
+) -> list[BidsImage]:
+    """The PETs whose name and sidecars do not speak against FDG."""
+    taken = []
+    for pet in pets:
+        try:
+            problem = tracer_problem(pet, sidecars)
+        except InputError as error:
+            passed_over.append(LeftOut(pet.path.name, f"its sidecar is damaged ({error})"))
+            continue
+        if problem:
+            passed_over.append(LeftOut(pet.path.name, f"the {problem}"))
         else:
-            others.append(LeftOut(file.name, f"the tracer is {tracer}, not FDG"))
-    return taken, others
+            taken.append(pet)
+    return taken
 
 
-def _with_recording(files: list[Path], recording: str | None) -> list[Path]:
+def _with_recording(pets: list[BidsImage], recording: str | None) -> list[BidsImage]:
     """The files of a recording; failing that, those that name none."""
     if recording is None:
-        return files
-    matching = [file for file in files if entities(stem(file)).get("rec") == recording]
-    return matching or [file for file in files if "rec" not in entities(stem(file))]
+        return pets
+    matching = [pet for pet in pets if pet.labels.get("rec") == recording]
+    return matching or [pet for pet in pets if "rec" not in pet.labels]
 
 
-def _with_run(files: list[Path], run: str | int | None) -> list[Path]:
-    """The files of a run (02 is 2); failing that, those that name none."""
+def _with_run(found: list[BidsImage], run: str | int | None) -> list[BidsImage]:
+    """The files of a run; failing that, those that name none."""
     if run is None:
-        return files
-    wanted = str(run).lstrip("0")
-    matching = [file for file in files if entities(stem(file)).get("run", "").lstrip("0") == wanted]
-    return matching or [file for file in files if "run" not in entities(stem(file))]
+        return found
+    matching = [image for image in found if image.run == run_number(run)]
+    return matching or [image for image in found if image.run is None]
 
 
-def _candidates_reason(what: str, files: list[Path], asked: Iterable[str] = ()) -> list[str]:
+def _candidates_reason(
+    what: str, candidates: list[BidsImage], asked: Iterable[str] = ()
+) -> list[str]:
     """Nothing for exactly one candidate, else the reason against the subject."""
-    if len(files) == 1:
+    if len(candidates) == 1:
         return []
-    if not files:
+    if not candidates:
         return [" ".join([f"no {what}", *(f"with {label}" for label in asked)])]
-    return [f"several candidates for the {what}: {_names(files)}"]
+    return [f"several candidates for the {what}: {_names(image.path for image in candidates)}"]
 
 
 # Tables of pairs ---------------------------------------------------------------------------------
@@ -393,6 +380,20 @@ def _listed_pair(path: Path, line: int, row: dict[str, str]) -> ListedPair:
         raise InputError(path, problem, "give it a plain name in a column `subject`")
     output = path.parent / row["output"] if row.get("output") else None
     return ListedPair(subject, mri, pet, output, line)
+
+
+def _refuse_missing(path: Path, pairs: list[ListedPair]) -> None:
+    """Refuse a table that names files which are not there, all of them at once."""
+    missing = []
+    for pair in pairs:
+        for file in (pair.mri, pair.pet):
+            if not os.path.isfile(file):
+                missing.append(f"line {pair.line} {file}")
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        problem = f"no such file: {', '.join(missing[:5])}{more}"
+        remedy = "correct the paths (relative ones start at the list's folder)"
+        raise InputError(path, problem, remedy)
 
 
 def _refuse_twice(path: Path, field: str, pairs: list[ListedPair], remedy: str) -> None:

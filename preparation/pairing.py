@@ -1,5 +1,4 @@
-"""From everything a subject has to one MRI and one PET: nearest date, then preference, then the
-newer image.
+"""From all that a subject has to one MRI and one PET: nearest date, then preference, then newest.
 
 One pair a subject: a second visit of a person in another split would be a leak.
 """
@@ -8,7 +7,7 @@ import filecmp
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -64,29 +63,37 @@ def by_days(mri: Scan, pet: Scan) -> tuple:
 def choose_version(
     people: Mapping[str, Person], order: Sequence[str], max_days: int, distance: Distance
 ) -> str | None:
-    """The PET version with which most subjects have a pair; the first in `order` among equals, None
-    without any.
+    """The PET version with which most subjects have a pair, None without any PET.
+
+    Among equals it is the first in `order`.
     """
     found = {pet.version for person in people.values() for pet in person.pets}
-    counts = {}
-    for version in (name for name in order if name in found):
-        kept = (
-            Person(p.mris, [pet for pet in p.pets if pet.version == version])
-            for p in people.values()
-        )
-        counts[version] = sum(_best(person, max_days, distance) is not None for person in kept)
-    return max(counts, key=lambda version: counts[version], default=None)
+    candidates = [version for version in order if version in found]
+
+    def number_of_pairs(version: str) -> int:
+        number = 0
+        for person in people.values():
+            pets = [pet for pet in person.pets if pet.version == version]
+            number += _best(Person(person.mris, pets), max_days, distance) is not None
+        return number
+
+    return max(candidates, key=number_of_pairs, default=None)
+
+
+def keep_version(person: Person, version: str | None, reason: str) -> list[LeftOutScan]:
+    """Take a person's PETs of other versions away; they are returned as left out."""
+    others = [pet for pet in person.pets if pet.version != version]
+    person.pets = [pet for pet in person.pets if pet.version == version]
+    return [left(pet.scan, reason) for pet in others]
 
 
 def pair_up(
     people: Mapping[str, Person], max_days: int, distance: Distance = by_days
 ) -> tuple[list[ScanPair], list[LeftOutScan]]:
-    """One pair for each subject that has one within `max_days`, and why everything else is left
-    out.
+    """One pair for each subject that has one within `max_days`, and why all else is left out.
 
     Gaps that nobody knows are allowed, with a warning. A subject without a pair is a fault, told
-        once: its scans are
-    left out with the same reason and are none.
+    once: its scans are left out with the same reason and are none.
     """
     pairs, left_out = [], []
     for name in sorted(people, key=natural_key):
@@ -99,17 +106,21 @@ def pair_up(
         days = days_between(mri.scan, pet.scan)
         warnings = mri.warnings + pet.warnings
         if days is None:
-            undated = " and ".join(
-                scan.modality for scan in (mri.scan, pet.scan) if scan.date is None
-            )
-            warnings += (
-                f"no usable date for the {undated}: the days between the scans are not known",
-            )
+            warnings += (_undated(mri.scan, pet.scan),)
         pairs.append(ScanPair(name, mri.scan, pet.scan, days, warnings))
-        for chosen, others in ((mri, person.mris), (pet, person.pets)):
-            reason = f"{label(chosen.scan)} is taken for this subject"
-            left_out += [left(other.scan, reason) for other in others if other is not chosen]
+        left_out += _not_chosen(mri, person.mris) + _not_chosen(pet, person.pets)
     return pairs, left_out
+
+
+def _undated(mri: Scan, pet: Scan) -> str:
+    modalities = [scan.modality for scan in (mri, pet) if scan.date is None]
+    which = " and ".join(modalities)
+    return f"no usable date for the {which}: the days between the scans are not known"
+
+
+def _not_chosen(chosen: Candidate, candidates: Iterable[Candidate]) -> list[LeftOutScan]:
+    reason = f"{label(chosen.scan)} is taken for this subject"
+    return [left(other.scan, reason) for other in candidates if other is not chosen]
 
 
 def left(scan: Scan, reason: str, is_fault: bool = False) -> LeftOutScan:
@@ -129,24 +140,34 @@ def label(scan: Scan) -> str:
 
 def _best(person: Person, max_days: int, distance: Distance) -> tuple[Candidate, Candidate] | None:
     """The combination to take, with candidates of last resort only when the others make none."""
-    combinations = [
-        pair
-        for pair in product(person.mris, person.pets)
-        if (days_between(*_scans(pair)) or 0) <= max_days
-    ]
-    return min(combinations, key=lambda pair: _order(pair, distance), default=None)
+    allowed = []
+    for mri, pet in product(person.mris, person.pets):
+        days = days_between(mri.scan, pet.scan)
+        if days is None or days <= max_days:
+            allowed.append((mri, pet))
+    return min(allowed, key=lambda pair: _order(*pair, distance), default=None)
 
 
-def _order(pair: tuple[Candidate, Candidate], distance: Distance) -> tuple:
-    mri, pet = pair
-    scans = _scans(pair)
-    newer = tuple(-int(scan.image_id[1:]) if scan.image_id else 0 for scan in scans)
-    names = tuple(natural_key("" if scan.image_id else os.fspath(scan.where)) for scan in scans)
-    return mri.last_resort, pet.last_resort, distance(*scans), mri.rank, pet.rank, newer, names
+def _order(mri: Candidate, pet: Candidate, distance: Distance) -> tuple:
+    """What combinations are sorted by, best first; the last two make the choice definite."""
+    return (
+        mri.last_resort,
+        pet.last_resort,
+        distance(mri.scan, pet.scan),
+        mri.rank,
+        pet.rank,
+        (_newer_first(mri.scan), _newer_first(pet.scan)),
+        (_name_of(mri.scan), _name_of(pet.scan)),
+    )
 
 
-def _scans(pair: tuple[Candidate, Candidate]) -> tuple[Scan, Scan]:
-    return pair[0].scan, pair[1].scan
+def _newer_first(scan: Scan) -> int:
+    """ADNI numbers its images in the order in which they came."""
+    return -int(scan.image_id[1:]) if scan.image_id else 0
+
+
+def _name_of(scan: Scan) -> tuple:
+    return natural_key("" if scan.image_id else os.fspath(scan.where))
 
 
 def _without_pair(name: str, person: Person, max_days: int) -> list[LeftOutScan]:
@@ -155,69 +176,91 @@ def _without_pair(name: str, person: Person, max_days: int) -> list[LeftOutScan]
     if lacking:
         reason = " and ".join(lacking)
     else:
-        gap = min(
-            days_between(mri.scan, pet.scan) for mri, pet in product(person.mris, person.pets)
-        )
-        reason = too_far_apart(gap, max_days)
+        combinations = product(person.mris, person.pets)
+        nearest = min(days_between(mri.scan, pet.scan) for mri, pet in combinations)
+        reason = too_far_apart(nearest, max_days)
     scans = [candidate.scan for candidate in (*person.mris, *person.pets)]
-    return [
-        LeftOutScan(name, None, reason, is_fault=True),
-        *(left(scan, f"no pair: {reason}") for scan in scans),
-    ]
+    fault = LeftOutScan(name, None, reason, is_fault=True)
+    return [fault, *(left(scan, f"no pair: {reason}") for scan in scans)]
 
 
 # The same image twice ----------------------------------------------------------------------------
 
 
+# Whose scan it is, and its modality.
+_Use = tuple[str, str]
+
+
 def drop_shared(pairs: Iterable[ScanPair]) -> tuple[list[ScanPair], list[LeftOutScan]]:
-    """Take out pairs whose MRI is their PET, and all pairs that share an image: nobody knows whose
-    it is.
-    """
+    """Take out pairs that share an image, or whose MRI is their PET: nobody knows whose it is."""
     pairs = list(pairs)
-    uses: dict[tuple[str, str], list[Path]] = {}
+    files: dict[_Use, tuple[Path, ...]] = {}
     for pair in pairs:
-        for scan in (pair.mri, pair.pet):
-            uses[pair.name, scan.modality] = list(scan.files)
-    reasons: dict[str, LeftOutScan] = {}
-    for group in _same_images(uses):
+        files[pair.name, "MRI"] = pair.mri.files
+        files[pair.name, "PET"] = pair.pet.files
+    faults: dict[str, LeftOutScan] = {}
+    for group in _same_images(files):
         for name, modality in group:
             others = [other for other, _ in group if other != name]
-            path = uses[name, modality][0]
-            problem = (
-                f"same image as subject {others[0]}" if others else "MRI and PET are the same image"
-            )
-            reasons.setdefault(name, LeftOutScan(name, path, problem, is_fault=True))
-    return [pair for pair in pairs if pair.name not in reasons], [reasons[name] for name in reasons]
+            problem = "MRI and PET are the same image"
+            if others:
+                problem = f"same image as subject {others[0]}"
+            path = files[name, modality][0]
+            faults.setdefault(name, LeftOutScan(name, path, problem, is_fault=True))
+    kept = [pair for pair in pairs if pair.name not in faults]
+    return kept, list(faults.values())
 
 
-def _same_images(uses: Mapping[tuple[str, str], list[Path]]) -> list[list[tuple[str, str]]]:
-    """Groups of uses whose first files are equal; read only where sizes agree, fully only where
-    beginnings do.
+def _same_images(files: Mapping[_Use, Sequence[Path]]) -> list[list[_Use]]:
+    """Groups of uses whose first files are equal.
+
+    Files are read only where sizes agree, and fully only where beginnings do.
     """
-    by_size, by_start = defaultdict(list), defaultdict(list)
-    for use, files in uses.items():
+    groups = []
+    for same_size in _grouped(files, files, _size):
+        for same_start in _grouped(same_size, files, _start):
+            groups += _equal_files(same_start, files)
+    return groups
+
+
+def _grouped(
+    uses: Iterable[_Use],
+    files: Mapping[_Use, Sequence[Path]],
+    key: Callable[[Sequence[Path]], Hashable | None],
+) -> list[list[_Use]]:
+    """Uses whose files have the same key, where there are several; None is no key."""
+    groups = defaultdict(list)
+    for use in uses:
         try:
-            size = os.stat(files[0]).st_size
+            value = key(files[use])
         except OSError:
             continue  # reading it will say what is wrong with it
-        if size:
-            by_size[len(files), size].append(use)
-    for size, group in by_size.items():
-        for use in group if len(group) > 1 else ():
-            try:
-                with open(uses[use][0], "rb") as file:
-                    by_start[size, hashlib.sha256(file.read(_HASHED_BYTES)).digest()].append(use)
-            except OSError:
-                continue
+        if value is not None:
+            groups[value].append(use)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _size(files: Sequence[Path]) -> tuple[int, int] | None:
+    """Number of files and bytes of the first; empty files are not the same image."""
+    size = os.stat(files[0]).st_size
+    return (len(files), size) if size else None
+
+
+def _start(files: Sequence[Path]) -> bytes:
+    with open(files[0], "rb") as file:
+        return hashlib.sha256(file.read(_HASHED_BYTES)).digest()
+
+
+def _equal_files(uses: list[_Use], files: Mapping[_Use, Sequence[Path]]) -> list[list[_Use]]:
+    """Groups by all bytes: beginnings alone can be empty background."""
     groups = []
-    for group in by_start.values():
-        while len(group) > 1:  # beginnings can be empty background, so that the whole files decide
-            same = [
-                use
-                for use in group[1:]
-                if filecmp.cmp(uses[group[0]][0], uses[use][0], shallow=False)
-            ]
-            if same:
-                groups.append([group[0], *same])
-            group = [use for use in group[1:] if use not in same]
+    while len(uses) > 1:
+        first, *others = uses
+        same, different = [first], []
+        for use in others:
+            is_same = filecmp.cmp(files[first][0], files[use][0], shallow=False)
+            (same if is_same else different).append(use)
+        if len(same) > 1:
+            groups.append(same)
+        uses = different
     return groups

@@ -3,21 +3,35 @@
 Taken are `sub-*/[ses-*/]anat/*_T1w.nii[.gz]` and `sub-*/[ses-*/]pet/*_pet.nii[.gz]`, nothing below
 `derivatives`, `sourcedata` or `code`. Two scans of one session belong together; without such two
 the nearest dates of `*_scans.tsv` decide, and without dates the nearest session numbers. The PETs
-of a data set all have one `rec-` label, that with which most subjects have a pair.
+of a data set all have one `rec-` label, that with which most subjects have a pair. What names and
+sidecars say is read by `data.bids`.
 """
 
 import csv
 import datetime
 import io
-import json
 import os
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
-from data.subjects import entities, stem
+from data.bids import (
+    PET,
+    T1W,
+    BidsImage,
+    Sidecars,
+    Visit,
+    frame_durations,
+    images,
+    listed,
+    read_json,
+    run_number,
+    tracer,
+    tracer_problem,
+    visits,
+)
 from preparation.descriptions import plausible_date
 from preparation.pairing import (
     Candidate,
@@ -25,6 +39,7 @@ from preparation.pairing import (
     choose_version,
     days_between,
     drop_shared,
+    keep_version,
     left,
     pair_up,
 )
@@ -33,6 +48,7 @@ from utils.errors import InputError
 from utils.text import natural_key, read_text
 
 _LOOKED_FOR = "looked for sub-*/[ses-*/]anat/*_T1w.nii.gz with sub-*/[ses-*/]pet/*_pet.nii.gz"
+# The names of entities in a filter file, and in file names.
 _ENTITIES = {
     "acquisition": "acq",
     "reconstruction": "rec",
@@ -42,7 +58,15 @@ _ENTITIES = {
     "task": "task",
     "subject": "sub",
 }
-_FILTERS = "t1w", "pet"
+_FILTER_KINDS = {"t1w": T1W, "pet": PET}
+# fMRIPrep's filter files have them too, and they follow from the kind.
+_NO_ENTITIES = "datatype", "suffix", "extension"
+_FILTER_REMEDY = 'write {"t1w": {"run": "1"}, "pet": {"reconstruction": "coregavg"}}'
+# Behind all MRIs without it: scanners send a reconstructed series beside the original.
+_RANK_OF_REC = 1000
+
+# {suffix: {entity: label}}; None asks for a file without the entity.
+Filters = Mapping[str, Mapping[str, str | None]]
 
 
 def find_bids(
@@ -50,8 +74,9 @@ def find_bids(
     max_days: int = 365,
     bids_filter: str | os.PathLike | Mapping | None = None,
 ) -> Findings:
-    """Pair what lies in a BIDS data set; the pairs are called `sub-01`, or `sub-01_ses-M00` after
-    the MRI's session.
+    """Pair what lies in a BIDS data set.
+
+    The pairs are called `sub-01`, or `sub-01_ses-M00` after the MRI's session.
 
     Args:
         root: folder with the `sub-*` folders.
@@ -61,27 +86,29 @@ def find_bids(
             "coregavg"}}`; null asks for a file without the entity.
 
     Raises:
-        InputError: no such folder, no subject in it, or a bad filter.
+        InputError: no such folder, one that cannot be read, no subject in it, or a bad filter.
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(
-            root, "is a file" if root.is_file() else "no such folder", "give the data set's folder"
-        )
+        problem = "is a file" if root.is_file() else "no such folder"
+        raise InputError(root, problem, "give the data set's folder")
     filters = _read_filter(bids_filter)
-    _pet_jsons.cache_clear()
-    left_out: list[LeftOutScan] = []
-    folders = [folder for folder in _listed(root, left_out) if folder.name.startswith("sub-")]
+    root = root.absolute()
+    folders = [folder for folder in listed(root) if folder.name.startswith("sub-")]
     if not folders:
         raise InputError(root, "no subject in it", _LOOKED_FOR)
+
+    left_out: list[LeftOutScan] = []
+    sidecars = Sidecars(root)
     people = {}
-    for folder in _without_twins(folders, left_out):
-        people[folder.name] = _person(root.absolute(), folder.absolute(), filters, left_out)
-    notes = _keep_one_recording(people, max_days, left_out)
+    for folder in _plain_folders(folders, left_out):
+        people[folder.name] = _person(folder, sidecars, filters, left_out)
+    notes = _keep_one_reconstruction(people, max_days, left_out)
+
     pairs, without = pair_up(people, max_days, _by_session)
     pairs, shared = drop_shared(pairs)
     left_out = sorted([*left_out, *without, *shared], key=lambda item: natural_key(item.subject))
-    return Findings(tuple(_named(pair) for pair in pairs), tuple(left_out), notes=tuple(notes))
+    return Findings(tuple(map(_named, pairs)), tuple(left_out), notes=tuple(notes))
 
 
 def _named(pair: ScanPair) -> ScanPair:
@@ -93,36 +120,22 @@ def _named(pair: ScanPair) -> ScanPair:
 # Folders -----------------------------------------------------------------------------------------
 
 
-def _listed(folder: Path, left_out: list[LeftOutScan]) -> list[Path]:
-    """The visible entries of a folder in natural order; one that cannot be read is left out."""
-    try:
-        names = [name for name in os.listdir(folder) if not name.startswith(".")]
-    except OSError as error:
-        subject = next((part for part in folder.parts if part.startswith("sub-")), "")
-        left_out.append(
-            LeftOutScan(subject, folder, (error.strerror or str(error)).lower(), is_fault=True)
-        )
-        return []
-    return [folder / name for name in sorted(names, key=natural_key)]
-
-
-def _without_twins(folders: list[Path], left_out: list[LeftOutScan]) -> list[Path]:
-    """The subjects' folders, without those that some disks would take for one, and without odd
-    names.
-    """
+def _plain_folders(folders: list[Path], left_out: list[LeftOutScan]) -> list[Path]:
+    """The subjects' folders, less odd names and those that some disks would take for one."""
+    same_name = defaultdict(list)
+    for folder in folders:
+        same_name[folder.name.casefold()].append(folder)
     kept = []
     for folder in folders:
-        twins = [
-            other.name
-            for other in folders
-            if other.name.casefold() == folder.name.casefold() and other != folder
-        ]
+        twins = [other for other in same_name[folder.name.casefold()] if other != folder]
         if not folder.is_dir():
             continue
         if not PLAIN_NAME.fullmatch(folder.name):
             left_out.append(LeftOutScan(folder.name, folder, "not a subject name", is_fault=True))
         elif twins:
-            reason = f"its name and {twins[0]} differ in case alone: two folders for one subject"
+            reason = (
+                f"its name and {twins[0].name} differ in case alone: two folders for one subject"
+            )
             left_out.append(LeftOutScan(folder.name, folder, reason, is_fault=True))
         else:
             kept.append(folder)
@@ -130,39 +143,47 @@ def _without_twins(folders: list[Path], left_out: list[LeftOutScan]) -> list[Pat
 
 
 def _person(
-    root: Path, folder: Path, filters: dict[str, dict], left_out: list[LeftOutScan]
+    folder: Path, sidecars: Sidecars, filters: Filters, left_out: list[LeftOutScan]
 ) -> Person:
     """The candidates of one participant, from all sessions."""
-    entries = _listed(folder, left_out)
-    sessions = [entry for entry in entries if entry.name.startswith("ses-") and entry.is_dir()]
     person = Person()
-    for place in (folder, *sessions):
-        session = place.name.removeprefix("ses-") if place != folder else None
-        dates = _dates(place, left_out)
-        for kind, ending in (("anat", "_T1w"), ("pet", "_pet")):
-            if not (place / kind).is_dir():
+    try:
+        places = visits(folder)
+    except InputError as error:
+        left_out.append(_unreadable(folder.name, error))
+        return person
+    for visit in places:
+        dates = _dates(visit, left_out)
+        for suffix, candidates in ((T1W, person.mris), (PET, person.pets)):
+            try:
+                found = images(visit, suffix)
+            except InputError as error:
+                left_out.append(_unreadable(folder.name, error))
                 continue
-            files = [
-                file for file in _listed(place / kind, left_out) if stem(file).endswith(ending)
-            ]
-            for file in files:
-                item = _candidate(root, file, folder.name, session, dates, filters)
-                if isinstance(item, LeftOutScan):
-                    left_out.append(item)
-                else:
-                    (person.mris if kind == "anat" else person.pets).append(item)
+            for image in found:
+                item = _candidate(image, suffix, dates, sidecars, filters)
+                (left_out if isinstance(item, LeftOutScan) else candidates).append(item)
     return person
 
 
-def _dates(place: Path, left_out: list[LeftOutScan]) -> dict[str, datetime.date]:
+def _unreadable(subject: str, error: InputError) -> LeftOutScan:
+    return LeftOutScan(subject, Path(error.source), error.problem, is_fault=True)
+
+
+def _dates(visit: Visit, left_out: list[LeftOutScan]) -> dict[str, datetime.date]:
     """Acquisition dates by file name from `*_scans.tsv`; absurd ones and `n/a` are none."""
     dates = {}
-    for table in (entry for entry in _listed(place, left_out) if entry.name.endswith("_scans.tsv")):
+    try:
+        tables = [file for file in listed(visit.folder) if file.name.endswith("_scans.tsv")]
+    except InputError as error:
+        left_out.append(_unreadable(visit.participant, error))
+        return dates
+    for table in tables:
         try:
             rows = list(csv.DictReader(io.StringIO(read_text(table)), delimiter="\t"))
         except (InputError, csv.Error) as error:
             reason = f"its dates cannot be read ({error})"
-            left_out.append(LeftOutScan(_subject_of(table), table, reason, is_fault=True))
+            left_out.append(LeftOutScan(visit.participant, table, reason, is_fault=True))
             continue
         for row in rows:
             day = re.match(r"(\d{4})-(\d{2})-(\d{2})", row.get("acq_time") or "")
@@ -172,121 +193,94 @@ def _dates(place: Path, left_out: list[LeftOutScan]) -> dict[str, datetime.date]
     return dates
 
 
-def _subject_of(file: Path) -> str:
-    return next((part for part in file.parts if part.startswith("sub-")), "")
-
-
 # Files -------------------------------------------------------------------------------------------
 
 
-def _entities(file: Path) -> dict[str, str]:
-    """`sub-01_trc-FDG_pet.nii.gz` -> {"sub": "01", "trc": "FDG"}."""
-    return entities(file.name.split(".")[0])
-
-
 def _candidate(
-    root: Path,
-    file: Path,
-    subject: str,
-    session: str | None,
-    dates: dict[str, datetime.date],
-    filters: dict[str, dict],
+    image: BidsImage,
+    suffix: str,
+    dates: Mapping[str, datetime.date],
+    sidecars: Sidecars,
+    filters: Filters,
 ) -> Candidate | LeftOutScan:
     """One file as a candidate, or why it is none."""
-    labels = _entities(file)
-    if f"sub-{labels.get('sub')}" != subject or labels.get("ses", session) != session:
+    subject, file = image.visit.participant, image.path
+    if not image.fits_folder:
         return LeftOutScan(subject, file, "its name does not fit its folder", is_fault=True)
-    modality = "MRI" if stem(file).endswith("_T1w") else "PET"
-    wanted = filters["t1w" if modality == "MRI" else "pet"]
-    if any(labels.get(entity) != value for entity, value in wanted.items()):
+    if not _matches(image, filters[suffix]):
         return LeftOutScan(subject, file, "does not match --bids-filter")
-    description = "_".join(
-        f"{key}-{value}" for key, value in labels.items() if key not in ("sub", "ses")
-    )
     scan = Scan(
-        subject, modality, (file,), "nifti", description, dates.get(file.name), session=session
+        subject,
+        "MRI" if suffix == T1W else "PET",
+        files=(file,),
+        format="nifti",
+        description=_description(image),
+        date=dates.get(file.name),
+        session=image.visit.session,
     )
-    run = int(labels["run"]) if labels.get("run", "").isdecimal() else 0
-    if modality == "MRI":
-        return Candidate(scan, rank=run + 1000 * ("rec" in labels))
+    run = image.run if isinstance(image.run, int) else 0
+    if suffix == T1W:
+        return Candidate(scan, rank=run + _RANK_OF_REC * ("rec" in image.labels))
+    return _pet_candidate(image, scan, run, sidecars)
+
+
+def _pet_candidate(
+    image: BidsImage, scan: Scan, run: int, sidecars: Sidecars
+) -> Candidate | LeftOutScan:
+    """A PET with what its sidecars say, or why it is none of FDG."""
     try:
-        sidecar = _sidecar(root, file)
-        durations = frame_durations(sidecar)
+        durations = frame_durations(sidecars.fields(image))
     except (InputError, ValueError, TypeError) as error:
         return left(scan, f"its sidecar is damaged ({error})", is_fault=True)
-    tracer = labels.get("trc") or str(sidecar.get("TracerName") or "")
-    if tracer and not re.search("fdg|deoxyglucose", tracer, re.IGNORECASE):
-        return left(scan, f"tracer is {tracer}, not FDG")
-    warnings = () if tracer else ("the PET's tracer is not named, taken for FDG",)
+    problem = tracer_problem(image, sidecars)
+    if problem:
+        return left(scan, problem)
+    is_named = tracer(image, sidecars)
+    warnings = () if is_named else ("the PET's tracer is not named, taken for FDG",)
     scan = replace(scan, frame_durations=durations)
-    return Candidate(scan, rank=run, version=labels.get("rec", ""), warnings=warnings)
+    version = image.labels.get("rec", "")
+    return Candidate(scan, rank=run, version=version, warnings=warnings)
 
 
-def frame_durations(sidecar: Mapping) -> tuple[float, ...] | None:
-    """Seconds for each frame, None when the sidecar does not say. Raises ValueError or TypeError
-    for no durations.
-    """
-    value = sidecar.get("FrameDuration")
-    if value is None:
-        return None
-    seconds = tuple(float(item) for item in (value if isinstance(value, list) else [value]))
-    if not all(0 < item < float("inf") for item in seconds):
-        raise ValueError(f"FrameDuration {value}")
-    return seconds
+def _description(image: BidsImage) -> str:
+    """The entities that tell this file from others of the session."""
+    shown = [f"{key}-{value}" for key, value in image.labels.items() if key not in ("sub", "ses")]
+    return "_".join(shown)
 
 
-def _sidecar(root: Path, file: Path) -> dict:
-    """The JSON fields that hold for a PET: files higher up hold for all below, nearer ones win."""
-    labels = set(_entities(file).items())
-    fields: dict = {}
-    for folder in reversed([folder for folder in file.parents if folder.is_relative_to(root)]):
-        for sidecar in _pet_jsons(folder):
-            if set(_entities(sidecar).items()) <= labels:
-                fields |= read_json(sidecar)
-    return fields
+def _matches(image: BidsImage, wanted: Mapping[str, str | None]) -> bool:
+    """Whether the file has the labels of a filter; runs are numbers, 02 is 2."""
+    for entity, value in wanted.items():
+        label = image.labels.get(entity)
+        if entity == "run":
+            label, value = run_number(label), run_number(value)
+        if label != value:
+            return False
+    return True
 
 
-@lru_cache(maxsize=4096)
-def _pet_jsons(folder: Path) -> tuple[Path, ...]:
-    """The PET sidecars of one folder, those with fewer entities first."""
-    found = [
-        file
-        for file in folder.iterdir()
-        if file.name == "pet.json" or file.name.endswith("_pet.json")
-    ]
-    return tuple(sorted(found, key=lambda file: (len(_entities(file)), file.name)))
-
-
-def read_json(path: Path) -> dict:
-    """Raises InputError when it cannot be read or is no JSON object."""
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise InputError(path, f"not JSON ({error})", "correct it") from error
-    if not isinstance(content, dict):
-        raise InputError(path, "not a JSON object", "correct it")
-    return content
-
-
-def _read_filter(bids_filter: str | os.PathLike | Mapping | None) -> dict[str, dict]:
-    """{"t1w": {short entity: label}, "pet": ...}; a label of None asks for none."""
+def _read_filter(bids_filter: str | os.PathLike | Mapping | None) -> Filters:
+    """The filter with the entities' short names."""
+    filters: dict[str, dict] = {suffix: {} for suffix in _FILTER_KINDS.values()}
     if bids_filter is None:
-        return {kind: {} for kind in _FILTERS}
-    source = "--bids-filter" if isinstance(bids_filter, Mapping) else Path(bids_filter)
-    content = bids_filter if isinstance(bids_filter, Mapping) else read_json(source)
-    filters: dict[str, dict] = {kind: {} for kind in _FILTERS}
-    remedy = 'write {"t1w": {"run": "1"}, "pet": {"reconstruction": "coregavg"}}'
+        return filters
+    if isinstance(bids_filter, Mapping):
+        source, content = "--bids-filter", bids_filter
+    else:
+        source, content = Path(bids_filter), read_json(Path(bids_filter))
     for kind, wanted in content.items():
-        if kind.lower() not in _FILTERS or not isinstance(wanted, Mapping):
-            raise InputError(source, f"{kind!r} is none of t1w and pet with their entities", remedy)
+        suffix = _FILTER_KINDS.get(kind.lower())
+        if suffix is None or not isinstance(wanted, Mapping):
+            problem = f"{kind!r} is none of t1w and pet with their entities"
+            raise InputError(source, problem, _FILTER_REMEDY)
         for entity, value in wanted.items():
-            if entity in ("datatype", "suffix", "extension"):
-                continue  # fMRIPrep's files have them, and they follow from the kind
+            if entity in _NO_ENTITIES:
+                continue
             if value is not None and not isinstance(value, str | int):
-                raise InputError(source, f"{entity} of {kind} is neither a text nor null", remedy)
-            filters[kind.lower()][_ENTITIES.get(entity, entity)] = (
-                None if value is None else str(value)
-            )
+                problem = f"{entity} of {kind} is neither a text nor null"
+                raise InputError(source, problem, _FILTER_REMEDY)
+            label = None if value is None else str(value)
+            filters[suffix][_ENTITIES.get(entity, entity)] = label
     return filters
 
 
@@ -294,24 +288,24 @@ def _read_filter(bids_filter: str | os.PathLike | Mapping | None) -> dict[str, d
 
 
 def _by_session(mri: Scan, pet: Scan) -> tuple:
-    """One session before two, then known gaps before unknown ones, then the nearest session
-    numbers.
-    """
+    """One session before two, then the shortest known gap, then the nearest session numbers."""
     days = days_between(mri, pet)
-    numbers = [
-        int(found[0]) if (found := re.search(r"\d+", scan.session or "")) else 0
-        for scan in (mri, pet)
-    ]
+    first, second = _session_number(mri), _session_number(pet)
     return (
         mri.session != pet.session,
         days is None,
         days or 0,
-        abs(numbers[0] - numbers[1]),
-        min(numbers),
+        abs(first - second),
+        min(first, second),
     )
 
 
-def _keep_one_recording(
+def _session_number(scan: Scan) -> int:
+    digits = re.search(r"\d+", scan.session or "")
+    return int(digits[0]) if digits else 0
+
+
+def _keep_one_reconstruction(
     people: dict[str, Person], max_days: int, left_out: list[LeftOutScan]
 ) -> list[str]:
     """Leave the PETs with other `rec-` labels out; the note that says which one is taken."""
@@ -320,8 +314,7 @@ def _keep_one_recording(
         return []
     chosen = choose_version(people, labels, max_days, _by_session)
     name = f"rec-{chosen}" if chosen else "no rec-"
+    reason = f"another reconstruction than the data set's ({name})"
     for person in people.values():
-        reason = f"another reconstruction than the data set's ({name})"
-        left_out += [left(pet.scan, reason) for pet in person.pets if pet.version != chosen]
-        person.pets = [pet for pet in person.pets if pet.version == chosen]
+        left_out += keep_version(person, chosen, reason)
     return [f"PET reconstruction: {name} (--bids-filter chooses another)"]

@@ -9,10 +9,10 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from data.subjects import stem
+from data.bids import frame_durations, read_json, stem
 from preparation.descriptions import FILE_NAME, pet_problem, read_place
 from preparation.find.adni_walk import ANALYZE, ARCHIVE, ECAT, format_by_name
-from preparation.find.bids import find_bids, frame_durations, read_json
+from preparation.find.bids import find_bids
 from preparation.pairing import days_between, drop_shared, too_far_apart
 from preparation.read.dicom_header import SeriesHeader, read_header
 from preparation.scans import (

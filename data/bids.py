@@ -1,0 +1,247 @@
+"""What a BIDS data set says about its images: by names, folders and sidecars.
+
+Every program that reads BIDS goes through here, so that all have one rule for tracer, run and
+session. Which of several images is taken is theirs to decide.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.tracers import is_fdg
+from utils.errors import InputError
+from utils.text import natural_key, read_text
+
+T1W, PET = "T1w", "pet"
+_FOLDERS = {T1W: "anat", PET: "pet"}
+_NIFTI_ENDINGS = ".nii.gz", ".nii"
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Where the images of one session lie.
+
+    Attributes:
+        folder: the session's folder, or the participant's own.
+        participant: with its `sub-`.
+        session: the label without `ses-`, None in the participant's own folder.
+    """
+
+    folder: Path
+    participant: str
+    session: str | None
+
+
+@dataclass(frozen=True)
+class BidsImage:
+    """An image and what its name says.
+
+    Attributes:
+        path: the file.
+        labels: its entities, {"sub": "01", "trc": "FDG"}.
+        visit: whose folder it lies in.
+    """
+
+    path: Path
+    labels: Mapping[str, str]
+    visit: Visit
+
+    @property
+    def fits_folder(self) -> bool:
+        """Whether participant and session are those of the folder."""
+        session = self.visit.session
+        same_session = self.labels.get("ses", session) == session
+        return f"sub-{self.labels.get('sub')}" == self.visit.participant and same_session
+
+    @property
+    def run(self) -> int | str | None:
+        return run_number(self.labels.get("run"))
+
+
+def stem(file: Path) -> str:
+    """The name without .nii or .nii.gz; '' for a file that is no NIfTI by its name."""
+    for ending in _NIFTI_ENDINGS:
+        if file.name.endswith(ending):
+            return file.name.removesuffix(ending)
+    return ""
+
+
+def entities(file: Path) -> dict[str, str]:
+    """`sub-01_trc-FDG_pet.nii.gz` -> {"sub": "01", "trc": "FDG"}."""
+    parts = file.name.split(".")[0].split("_")[:-1]
+    return dict(part.split("-", 1) for part in parts if "-" in part)
+
+
+def run_number(label: str | int | None) -> int | str | None:
+    """02 and 2 are one run; None for no label."""
+    text = str(label)
+    if text.isdecimal():
+        return int(text)
+    return label
+
+
+# Folders -----------------------------------------------------------------------------------------
+
+
+def listed(folder: Path) -> list[Path]:
+    """The visible entries of a folder in natural order.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        entries = list(folder.iterdir())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(folder, f"cannot be read ({reason})", "make it readable") from error
+    visible = [entry for entry in entries if not entry.name.startswith(".")]
+    return sorted(visible, key=lambda entry: natural_key(entry.name))
+
+
+def visits(folder: Path) -> list[Visit]:
+    """Where a participant's images can lie: in each session, or in the participant's folder.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    found = []
+    for entry in listed(folder):
+        if entry.name.startswith("ses-") and os.path.isdir(entry):
+            found.append(Visit(entry, folder.name, entry.name.removeprefix("ses-")))
+    own = Visit(folder, folder.name, None)
+    return [own, *found] if has_images(own) or not found else found
+
+
+def has_images(visit: Visit) -> bool:
+    """Whether it has one of the folders that images are in."""
+    return any(os.path.isdir(visit.folder / name) for name in _FOLDERS.values())
+
+
+def images(visit: Visit, suffix: str) -> list[BidsImage]:
+    """The T1w or pet images of a visit, in natural order; none where their folder is not there.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    folder = visit.folder / _FOLDERS[suffix]
+    if not os.path.isdir(folder):
+        return []
+    found = []
+    for file in listed(folder):
+        if stem(file).endswith(f"_{suffix}") and not os.path.isdir(file):
+            found.append(BidsImage(file, entities(file), visit))
+    return found
+
+
+# Sidecars ----------------------------------------------------------------------------------------
+
+
+class Sidecars:
+    """The JSON files of one data set; each folder is listed once, each file read once.
+
+    Args:
+        root: the folder with the `sub-*` folders.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._in_folder: dict[Path, list[Path]] = {}
+        self._content: dict[Path, dict] = {}
+
+    def fields(self, image: BidsImage) -> dict:
+        """What holds for an image by the inheritance principle.
+
+        A file holds for the images in its folder and below that have its suffix and all of its
+        entities. Nearer files win, in one folder those with more entities.
+
+        Raises:
+            InputError: a file that holds cannot be read or is no JSON object.
+        """
+        suffix = stem(image.path).rsplit("_", 1)[-1]
+        below = image.path.parent.relative_to(self._root).parts
+        fields: dict = {}
+        for depth in range(len(below) + 1):
+            for file in self._json_files(self._root.joinpath(*below[:depth])):
+                has_suffix = file.stem.rsplit("_", 1)[-1] == suffix
+                if has_suffix and entities(file).items() <= image.labels.items():
+                    fields |= self._read(file)
+        return fields
+
+    def _json_files(self, folder: Path) -> list[Path]:
+        if folder not in self._in_folder:
+            found = [file for file in listed(folder) if file.name.endswith(".json")]
+            found.sort(key=lambda file: (len(entities(file)), file.name))
+            self._in_folder[folder] = found
+        return self._in_folder[folder]
+
+    def _read(self, file: Path) -> dict:
+        if file not in self._content:
+            self._content[file] = read_json(file)
+        return self._content[file]
+
+
+def read_json(path: Path) -> dict:
+    """The JSON object in a file.
+
+    Raises:
+        InputError: it cannot be read or is no JSON object.
+    """
+    try:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:  # numbers and nestings can be too long for it
+        raise InputError(path, f"not JSON ({error})", "correct it") from error
+    if not isinstance(content, dict):
+        raise InputError(path, "not a JSON object", "correct it")
+    return content
+
+
+def tracer(image: BidsImage, sidecars: Sidecars) -> str:
+    """The tracer that a PET's name or sidecar names; "" where nothing does.
+
+    `trc-` before `TracerName` before `acq-`, which data sets older than `trc-` used for it.
+
+    Raises:
+        InputError: the name has no `trc-`, and a sidecar is damaged.
+    """
+    in_name = image.labels.get("trc")
+    if in_name:
+        return in_name
+    in_sidecar = str(sidecars.fields(image).get("TracerName") or "")
+    if in_sidecar and in_sidecar.lower() != "n/a":
+        return in_sidecar
+    return image.labels.get("acq", "")
+
+
+def tracer_problem(image: BidsImage, sidecars: Sidecars) -> str | None:
+    """Why a PET is not of FDG; None when it is, and when nothing speaks against it.
+
+    Raises:
+        InputError: the name has no `trc-`, and a sidecar is damaged.
+    """
+    name = tracer(image, sidecars)
+    if name:
+        return None if is_fdg(name) else f"tracer is {name}, not FDG"
+    radionuclide = str(sidecars.fields(image).get("TracerRadionuclide") or "")
+    mass = re.sub(r"\D", "", radionuclide)
+    if mass and mass != "18":
+        return f"tracer is marked with {radionuclide}, FDG with F18"
+    return None
+
+
+def frame_durations(fields: Mapping) -> tuple[float, ...] | None:
+    """Seconds for each frame, None when the sidecar does not say.
+
+    Raises:
+        ValueError, TypeError: no durations.
+    """
+    value = fields.get("FrameDuration")
+    if value is None:
+        return None
+    items = value if isinstance(value, list) else [value]
+    seconds = tuple(float(item) for item in items)
+    if not all(0 < item < float("inf") for item in seconds):
+        raise ValueError(f"FrameDuration {value}")
+    return seconds
