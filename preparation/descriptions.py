@@ -1,5 +1,4 @@
-"""What ADNI's names say: subject, kind of file, date and image id, and what a series description
-means.
+"""What ADNI's names say: subject, date and image id, and what a series description means.
 
 A download has the folders `<subject>/<description>/<date>_<time>/I<image id>/` and files such as
 `ADNI_033_S_5198_MR_MT1__N3m_Br_20130510101112131_46_S188088_I372155.dcm`. Descriptions are compared
@@ -12,11 +11,23 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.tracers import FDG
+
 SUBJECT = re.compile(r"\d{3}_S_\d{4,5}", re.IGNORECASE)
 FILE_NAME = re.compile(
-    r"ADNI_(?P<subject>\d{3}_S_\d{4,5})_(?P<modality>MR|PT|PET)_(?P<description>.*?)_(?:br_raw|Br)_\d{17}"
-    r"(?:_(?P<number>\d+))?(?:_S(?P<series>\d+))?(?:_I(?P<image>\d+))?\.(?P<suffix>dcm|nii\.gz|nii|v|img|hdr)",
-    re.IGNORECASE,
+    r"""
+    ADNI
+    _(?P<subject>\d{3}_S_\d{4,5})
+    _(?P<modality>MR|PT|PET)
+    _(?P<description>.*?)
+    _(?:br_raw|Br)  # as acquired, or processed
+    _\d{17}  # time of the upload
+    (?:_(?P<number>\d+))?
+    (?:_S(?P<series>\d+))?
+    (?:_I(?P<image>\d+))?
+    \.(?P<suffix>dcm|nii\.gz|nii|v|img|hdr)
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
 XML_NAME = re.compile(r"ADNI_.*_I(?P<image>\d+)\.xml", re.IGNORECASE)
 WITHDRAWN = re.compile(r"381_S_10\d{3}")  # all of this site's, for quality
@@ -37,24 +48,22 @@ class Place:
 
 
 def read_place(folder: Path) -> Place:
-    """Subject, description, date and image id from the folders of a download; absurd dates are
-    none.
-    """
+    """Subject, description, date and image id from a download's folders; absurd dates are none."""
     parts = folder.parts
-    at = max((i for i, part in enumerate(parts) if SUBJECT.fullmatch(part)), default=None)
-    if at is None:
+    subjects = [i for i, part in enumerate(parts) if SUBJECT.fullmatch(part)]
+    if not subjects:
         return Place()
-    below = parts[at + 1 :]
-    dates = [i for i, part in enumerate(below) if _DATE_FOLDER.fullmatch(part)]
-    date = (
-        plausible_date(*map(int, _DATE_FOLDER.fullmatch(below[dates[-1]]).groups()))
-        if dates
-        else None
-    )
-    named = below[: dates[-1]] if dates else below[:1]
-    images = [match for part in below if (match := _IMAGE_FOLDER.fullmatch(part))]
-    image = f"I{images[-1][1]}" if images else None
-    return Place(parts[at].upper(), named[-1] if named else None, date, image)
+    subject, below = parts[subjects[-1]], parts[subjects[-1] + 1 :]
+
+    date, above_date = None, below[:1]
+    image_id = None
+    for i, part in enumerate(below):
+        if match := _DATE_FOLDER.fullmatch(part):
+            date, above_date = plausible_date(*map(int, match.groups())), below[:i]
+        if match := _IMAGE_FOLDER.fullmatch(part):
+            image_id = f"I{match[1]}"
+    description = above_date[-1] if above_date else None
+    return Place(subject.upper(), description, date, image_id)
 
 
 def plausible_date(year: int, month: int, day: int) -> datetime.date | None:
@@ -79,30 +88,107 @@ def matches(pattern: str, description: str) -> bool:
     pattern without regular expression signs is compared in its plain form too, so that texts copied
     from a table match folders.
     """
-    forms = (description, plain(description))
-    if any(re.search(pattern, form, re.IGNORECASE) for form in forms):
-        return True
+    text = plain(description)
+    for form in (description, text):
+        if re.search(pattern, form, re.IGNORECASE):
+            return True
     is_text = not re.search(r"[\\\[\](){}*+?^$|]", pattern)
-    return is_text and _has(plain(pattern), forms[1])
+    return is_text and _words(plain(pattern)).search(text) is not None
 
 
-def _has(words: str, text: str) -> bool:
-    """Whether `words` (alternatives between `|`) are a run of whole words of a plain description."""
-    return re.search(f"(?:^|_)(?:{words})(?:_|$)", text) is not None
+def _words(*alternatives: str) -> re.Pattern:
+    """Finds any of the alternatives as a run of whole words of a plain description."""
+    return re.compile(f"(?:^|_)(?:{'|'.join(alternatives)})(?:_|$)")
 
 
 # MRI ---------------------------------------------------------------------------------------------
 
-_OTHER_MR = (
-    "localizer|localiser|loc|scout|survey|3_plane.*|three_plane.*|mask|.*_mask|flair|.*flair|t2.*|pd|pd_?t2.*|"
-    "dti.*|dwi|adc|fa|trace.*|diffusion.*|fractional.*|tensor.*|fmri|rs_?fmri|bold|epi|resting.*|rest|mb|"
-    "asl|pasl|pcasl|perfusion.*|cbf|relcbf|field_?map.*|field_mapping|b1|calibration.*|phase(?!_[a-z]_[a-z](?:_|$))|swi|tof|angio|mra|"
-    "hippocamp.*|highreshippo.*|hhr|moco.*|average_dc|segmentation|mpr_(?:cor|tra|sag|ax).*"
+_OTHER_MR = _words(
+    # planning
+    "localizer",
+    "localiser",
+    "loc",
+    "scout",
+    "survey",
+    "3_plane.*",
+    "three_plane.*",
+    # results of processing, no intensities
+    "mask",
+    ".*_mask",
+    "segmentation",
+    # other contrasts
+    "flair",
+    ".*flair",
+    "t2.*",
+    "pd",
+    "pd_?t2.*",
+    # diffusion, and the maps made of it
+    "dti.*",
+    "dwi",
+    "adc",
+    "fa",  # fractional anisotropy
+    "trace.*",
+    "diffusion.*",
+    "fractional.*",
+    "tensor.*",
+    "average_dc",  # diffusion coefficient
+    # functional
+    "fmri",
+    "rs_?fmri",
+    "bold",
+    "epi",
+    "resting.*",
+    "rest",
+    "mb",  # multi-band: ADNI 3's fast series, functional and diffusion
+    # perfusion
+    "asl",
+    "pasl",
+    "pcasl",
+    "perfusion.*",
+    "cbf",  # cerebral blood flow
+    "relcbf",
+    # maps of the scanner's fields
+    "field_?map.*",
+    "field_mapping",
+    "calibration.*",
+    # phase images; but "phase_a_b" can be part of a T1's name (phase encoding)
+    "phase(?!_[a-z]_[a-z](?:_|$))",
+    # vessels and susceptibility
+    "swi",
+    "tof",
+    "angio",
+    "mra",
+    # a slab through the hippocampus, not the head
+    "hippocamp.*",
+    "highreshippo.*",
+    "hhr",
+    # made by the scanner from another series
+    "moco.*",  # motion correction
+    "mpr_(?:cor|tra|sag|ax).*",  # reformatted planes; MPR alone is ADNI's MPRAGE
 )
-_T1 = (
-    r"(?:adni_)?mprage.*|mp_?rage|mpr|mt1|(?:ir_?)?f?spgr|bravo|t1w?|t1_?3d|3d_?t1w?|tfe|.*mprage.*"
+# The map of the transmit field; "B1 Correction" in the name of a T1 says what was done to it.
+_B1_MAP = _words("b1")
+_T1 = _words(
+    "(?:adni_)?mprage.*",
+    ".*mprage.*",
+    "mp_?rage",
+    "mpr",  # ADNI 1's processed MPRAGE
+    "mt1",  # the processed T1 of ADNI GO and 2
+    "(?:ir_?)?f?spgr",  # GE's MPRAGE
+    "bravo",  # GE, too
+    "t1w?",
+    "t1_?3d",
+    "3d_?t1w?",
+    "tfe",  # Philips
 )
-_LAST_RESORT = r"repeat.*|mpr_r|nd|rpt"
+_LAST_RESORT = _words(
+    "repeat.*",
+    "rpt",
+    "mpr_r",  # MPR-R, the repeated MPRAGE
+    "nd",  # no distortion correction
+)
+_N3 = _words("n3m?")
+_FULLY_CORRECTED = "mpr_gradwarp_b1_correction_n3_scaled"
 
 
 def t1_rank(description: str) -> int | None:
@@ -112,21 +198,20 @@ def t1_rank(description: str) -> int | None:
     and 2 (`MT1; GradWarp; N3m`, `MT1; N3m`), 2 others with N3, 3 images as acquired.
     """
     text = plain(description)
-    corrected = "mpr_gradwarp_b1_correction_n3_scaled" in text
-    if _has(_OTHER_MR.replace("|b1|", "|") if "b1_correction" in text else _OTHER_MR, text):
+    if _OTHER_MR.search(text) or not _T1.search(text):
         return None
-    if not _has(_T1, text):
+    if "b1_correction" not in text and _B1_MAP.search(text):
         return None
-    if corrected:
+    if _FULLY_CORRECTED in text:
         return 0
     if re.match(r"mt1_(?:gradwarp_)?n3m", text):
         return 1
-    return 2 if _has("n3m?", text) else 3
+    return 2 if _N3.search(text) else 3
 
 
 def is_last_resort(description: str) -> bool:
     """Repeated scans (`MPR-R`, `REPEAT`) and those without distortion correction (`_ND`)."""
-    return _has(_LAST_RESORT, plain(description))
+    return _LAST_RESORT.search(plain(description)) is not None
 
 
 # PET ---------------------------------------------------------------------------------------------
@@ -136,39 +221,67 @@ def is_last_resort(description: str) -> bool:
 UNIFORM_6MM, UNIFORM, STANDARDIZED = "uniform 6 mm resolution", "uniform resolution", "standardized"
 COREGISTERED, RAW = "co-registered", "raw"
 PET_VERSIONS = (UNIFORM_6MM, UNIFORM, STANDARDIZED, COREGISTERED, RAW)
+# version, rank within it, words of the description
 _PROCESSED = (
-    (UNIFORM_6MM, 0, r"coreg_avg_std_img_and_vox_siz_uniform_6mm_res"),
-    (UNIFORM, 0, r"coreg_avg_std_img_and_vox_siz_uniform_resolution"),
-    (STANDARDIZED, 0, r"coreg_avg_standardized_image_and_voxel_size"),
-    (COREGISTERED, 0, r"co_registered_averaged"),
-    (COREGISTERED, 1, r"co_registered_dynamic"),
+    (UNIFORM_6MM, 0, "coreg_avg_std_img_and_vox_siz_uniform_6mm_res"),
+    (UNIFORM, 0, "coreg_avg_std_img_and_vox_siz_uniform_resolution"),
+    (STANDARDIZED, 0, "coreg_avg_standardized_image_and_voxel_size"),
+    (COREGISTERED, 0, "co_registered_averaged"),
+    (COREGISTERED, 1, "co_registered_dynamic"),
 )
-_FDG_PREFIX = r"(?:adni\d?|brain|pet|18f|f18|18ffdg|fdg)"
+_PREFIX = re.compile(r"(.*?)_?(?:coreg_avg|co_registered)_")  # before ADNI's own words
+_FDG_PREFIX = re.compile(
+    rf"""(?:
+    (?: adni\d?  # the study
+    | brain  # the part of the body
+    | pet
+    | 18f  # the isotope alone, also of other tracers, which have their names beside it
+    | f18
+    | {FDG}
+    )_?)*""",
+    re.VERBOSE,
+)
+# By generic, brand and development names.
 _TRACERS = {
-    r"(?:18f_?)?av_?45|florbetapir|fbp|amyvid": "florbetapir",
-    r"(?:18f_?)?fbb|florbetaben|neuraceq": "florbetaben",
-    r"(?:18f_?)?av_?1451|flortaucipir|ftp|t807|tauvid": "flortaucipir",
-    r"(?:11c_?|c11_?)?pib": "PiB",
-    r"mk_?6240": "MK-6240",
-    r"pi_?2620": "PI-2620",
-    r"nav_?4694|flutafuranol": "NAV4694",
-    r"flutemetamol|vizamyl|fmm": "flutemetamol",
-    r"tau": "a tau tracer",
-    r"amyloid": "an amyloid tracer",
-    r"early": "another tracer's early frames",
-    r"f_?dopa": "FDOPA",
-    r"o15|15o|h2o|water": "water",
+    "florbetapir": _words("(?:18f_?)?av_?45", "florbetapir", "fbp", "amyvid"),
+    "florbetaben": _words("(?:18f_?)?fbb", "florbetaben", "neuraceq"),
+    "flortaucipir": _words("(?:18f_?)?av_?1451", "flortaucipir", "ftp", "t807", "tauvid"),
+    "PiB": _words("(?:11c_?|c11_?)?pib"),
+    "MK-6240": _words("mk_?6240"),
+    "PI-2620": _words("pi_?2620"),
+    "NAV4694": _words("nav_?4694", "flutafuranol"),
+    "flutemetamol": _words("flutemetamol", "vizamyl", "fmm"),
+    "a tau tracer": _words("tau"),
+    "an amyloid tracer": _words("amyloid"),
+    "another tracer's early frames": _words("early"),
+    "FDOPA": _words("f_?dopa"),
+    "water": _words("o15", "15o", "h2o", "water"),
 }
-# CTAC stays: it is an emission image corrected by CT.
-_NO_EMISSION = (
-    r"ac_?map|mu_?map|umap|transmission|tx|scout|topogram|nac|no_?ac|non_?ac|mip|localizer|mask"
+# CTAC is not among them: it is an emission image corrected by CT.
+_NO_EMISSION = _words(
+    # maps of attenuation, and the scans that they are made of
+    "ac_?map",
+    "mu_?map",
+    "umap",
+    "transmission",
+    "tx",
+    # planning
+    "scout",
+    "topogram",
+    "localizer",
+    # not corrected for attenuation
+    "nac",
+    "no_?ac",
+    "non_?ac",
+    # made of an emission image
+    "mip",  # maximum intensity projection
+    "mask",
 )
+_PET_WORDS = _words("pet", FDG)
 
 
 def pet_version(description: str) -> tuple[str, int] | None:
-    """(processing version, rank within it) of an FDG-PET; None when `pet_problem` has something
-    against it.
-    """
+    """(processing version, rank within it) of an FDG-PET, None for what `pet_problem` refuses."""
     if pet_problem(description):
         return None
     text = plain(description)
@@ -179,25 +292,25 @@ def pet_version(description: str) -> tuple[str, int] | None:
 
 
 def pet_problem(description: str) -> str | None:
-    """Why a PET series is no FDG image by its description: another tracer, or no emission image at
-    all.
+    """Why a PET series is no FDG image by its description: another tracer, or no emission image.
 
     Processed FDG series have no prefix before ADNI's description, every other tracer has; site
     texts (raw series) are taken for FDG unless they name something else.
     """
     text = plain(description)
-    for words, tracer in _TRACERS.items():
-        if _has(words, text):
+    for tracer, names in _TRACERS.items():
+        if names.search(text):
             return f"tracer is {tracer}, not FDG"
-    if _has(_NO_EMISSION, text):
+    if _NO_EMISSION.search(text):
         return "no FDG emission image by its description"
-    known = re.match(r"(.*?)_?(?:coreg_avg|co_registered)_", f"{text}_")
-    if known and not re.fullmatch(f"(?:{_FDG_PREFIX}_?)*", known[1]):
-        return f"tracer is {known[1]}, not FDG"
+    processed = _PREFIX.match(f"{text}_")
+    if processed and not _FDG_PREFIX.fullmatch(processed[1]):
+        return f"tracer is {processed[1]}, not FDG"
     return None
 
 
 def looks_like_pet(description: str) -> bool:
     """Whether a description is one that only PET series have."""
     text = plain(description)
-    return any(words in text for _, _, words in _PROCESSED) or _has(r"pet|fdg|18ffdg", text)
+    is_processed = any(words in text for _, _, words in _PROCESSED)
+    return is_processed or _PET_WORDS.search(text) is not None

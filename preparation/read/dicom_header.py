@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.tracers import is_fdg
 from preparation.descriptions import pet_problem
 from preparation.find.adni_walk import ARCHIVE, ECAT
 from utils.optional import need
@@ -87,7 +88,7 @@ def _tracer_problem(header) -> str | None:
             *(str(code.get("CodeMeaning", "")) for code in codes),
         ]
         said = " ".join(texts).lower()
-        if "fdg" in said or "deoxyglucose" in said or "deoxy-glucose" in said:
+        if is_fdg(said):
             continue
         problem = pet_problem(said)
         if problem:

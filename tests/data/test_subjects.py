@@ -1,5 +1,7 @@
 """Finding and pairing files in both layouts, and tables of pairs."""
 
+import json
+
 import pytest
 
 from data.subjects import Subject, find_subjects, name_problem, read_pairs
@@ -180,6 +182,81 @@ class TestBids:
         root = touch(*bids("sub-1"))
         (root / "sub-1/pet/sub-1_run-9_pet.nii.gz").mkdir()
         assert names(find_subjects(root).subjects) == ["sub-1"]
+
+
+class TestBidsSidecars:
+    """What train_diff.py, infer_sigleImage.py and evaluate.py see of tracers in JSON files."""
+
+    @pytest.fixture
+    def write(self, touch):
+        """Function (name, **fields) that writes a sidecar into the data set."""
+
+        def make(name, **fields):
+            (touch() / name).write_text(json.dumps(fields))
+
+        return make
+
+    def test_another_tracer_in_the_sidecar(self, touch, write):
+        root = touch(*bids("sub-1"), *bids("sub-2/ses-b"))
+        write("sub-2/ses-b/pet/sub-2_ses-b_pet.json", TracerName="DASB")
+        cohort = find_subjects(root)
+        assert names(cohort.subjects) == ["sub-1"]
+        said = "no FDG-PET; sub-2_ses-b_pet.nii.gz: the tracer is DASB, not FDG"
+        assert reason(cohort, "sub-2_ses-b") == said
+
+    def test_nobody_with_fdg(self, touch, write):
+        root = touch(*bids("sub-1"))
+        write("sub-1/pet/sub-1_pet.json", TracerName="DASB")
+        refused(lambda: find_subjects(root), root, "none of 1 subject", "the tracer is DASB")
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "2-deoxy-2-[18F]fluoro-D-glucose",
+            "18F-fluoro-deoxy-glucose",
+            "[F-18]-2-fluoro-2-deoxy-D-glucose",
+            "Fludeoxyglucose",
+            "FDG",
+            "18FFDG",
+            "n/a",
+        ],
+    )
+    def test_fdg_by_its_names(self, touch, write, name):
+        root = touch(*bids("sub-1"))
+        write("sub-1/pet/sub-1_pet.json", TracerName=name, TracerRadionuclide="F18")
+        assert names(find_subjects(root).subjects) == ["sub-1"]
+
+    @pytest.mark.parametrize("place", ["", "sub-2/sub-2_", "sub-2/ses-b/sub-2_ses-b_"])
+    def test_sidecars_hold_for_all_below(self, touch, write, place):
+        root = touch(*bids("sub-1", "trc-FDG_pet"), *bids("sub-2/ses-b"))
+        write(f"{place}pet.json", TracerName="DASB")
+        cohort = find_subjects(root)
+        assert names(cohort.subjects) == ["sub-1"]
+        assert "the tracer is DASB" in reason(cohort, "sub-2_ses-b")
+
+    def test_the_nearer_sidecar_wins(self, touch, write):
+        root = touch(*bids("sub-1"), *bids("sub-2"))
+        write("pet.json", TracerName="DASB")
+        write("sub-2/sub-2_pet.json", TracerName="FDG")
+        assert names(find_subjects(root).subjects) == ["sub-2"]
+        write("sub-2/pet/sub-2_pet.json", TracerName="PiB")
+        refused(lambda: find_subjects(root), root, "none of 2 subjects")
+
+    def test_a_tracer_left_out_decides_among_candidates(self, touch, write):
+        root = touch(*bids("sub-1", "run-01_pet"), *bids("sub-1", "run-02_pet"))
+        write("sub-1/pet/sub-1_run-01_pet.json", TracerName="DASB")
+        cohort = find_subjects(root)
+        assert cohort.subjects[0].pet.name == "sub-1_run-02_pet.nii.gz"
+        assert names(cohort.passed_over) == ["sub-1_run-01_pet.nii.gz"]
+
+    def test_a_damaged_sidecar_is_said(self, touch):
+        root = touch(*bids("sub-1"), *bids("sub-2"), *bids("sub-3", "trc-FDG_pet"))
+        for stem in ("sub-2/pet/sub-2_pet", "sub-3/pet/sub-3_trc-FDG_pet"):
+            (root / f"{stem}.json").write_text("{")
+        cohort = find_subjects(root)
+        assert names(cohort.subjects) == ["sub-1", "sub-3"]  # the name of sub-3's file tells it
+        assert "its sidecar is damaged" in reason(cohort, "sub-2")
+        assert "sub-2_pet.json: not JSON" in reason(cohort, "sub-2")
 
 
 class TestRefusedFolders:
