@@ -1,14 +1,12 @@
 """Find the T1 MRIs and FDG-PETs of an ADNI download and pair them, one pair for each subject.
 
 Nothing but names is looked at in the walk: subject, description, date and image id come from
-    folders and file names
-(`preparation.descriptions`), tables are optional. One header is read in a folder of DICOM files
-without ADNI's names, and one of each PET that could be taken, for its tracer.
+folders and file names (`preparation.descriptions`), tables are optional. One header is read in a
+folder of DICOM files without ADNI's names, and one of each PET that could be taken, for its tracer.
 
 All PETs of a data set are of one processing version, because a smoother one beside a sharper one is
-    visible: the
-version with which most subjects have a pair, among equals the first of `adni_names.PET_VERSIONS`. A
-pattern for PET descriptions takes the place of that choice.
+visible: the version with which most subjects have a pair, among equals the first of
+`descriptions.PET_VERSIONS`. A pattern for PET descriptions takes the place of that choice.
 """
 
 import os
@@ -26,6 +24,7 @@ from preparation.pairing import (
     by_days,
     choose_version,
     drop_shared,
+    keep_version,
     left,
     pair_up,
 )
@@ -34,7 +33,11 @@ from preparation.scans import PLAIN_NAME, Findings, LeftOutScan, Scan, ScanPair
 from utils.errors import InputError
 from utils.text import natural_key
 
-_LOOKED_FOR = "give the folder of an ADNI download (<subject>/<description>/<date>/I<image id>/ADNI_*.dcm or .nii)"
+_LOOKED_FOR = (
+    "give the folder of an ADNI download (<subject>/<description>/<date>/I<image id>/ADNI_*.dcm "
+    "or .nii)"
+)
+_UNKNOWN_RANK = 9  # behind all that `t1_rank` knows: only the user's pattern asks for it
 
 
 def find_adni(
@@ -51,61 +54,53 @@ def find_adni(
         root: any folder above the images.
         ids: list of the image ids to keep (`read_image_ids`); the others are left out, and that is
             no fault.
-        tables: collection CSVs, idaSearch CSVs, XMLs or folders of them; they fill in what names do
-            not say.
+        tables: collection CSVs, idaSearch CSVs, XMLs or folders of them, for what names do not say.
         mri_description: pattern for the MRIs to take, instead of ADNI's T1 descriptions.
         pet_description: pattern for the FDG-PETs to take, instead of one processing version.
         max_days: between the acquisitions of a pair.
 
     Raises:
-        InputError: no such folder, nothing of ADNI in it, a bad list, table or pattern, or pydicom
-            missing.
+        InputError: no such folder, nothing of ADNI in it, a bad list, table or pattern, or no
+            pydicom.
     """
     root = Path(root)
-    for flag, pattern in (
-        ("--mri-description", mri_description),
-        ("--pet-description", pet_description),
-    ):
-        _check_pattern(flag, pattern)
-    wanted = read_image_ids(Path(ids)) if ids is not None else None
+    _check_pattern("--mri-description", mri_description)
+    _check_pattern("--pet-description", pet_description)
+    asked = _Asked(Path(ids)) if ids is not None else None
     rows = read_tables(tables)
     download = walk_download(root)
     if not download.series and not download.left_out:
         raise InputError(root, "no ADNI images in it", _LOOKED_FOR)
+
     left_out = list(download.left_out)
     scans = _scans(download, rows, left_out)
-    present = {item.scan.image_id for item in scans} | {_id_of(item) for item in left_out}
-    if wanted is not None:
-        left_out = [
-            replace(item, is_fault=item.is_fault and _id_of(item) in {*wanted, None})
-            for item in left_out
-        ]
-        scans = _with_ids(scans, set(wanted), Path(ids).name, left_out)
+    missing = asked.missing(scans, left_out) if asked else []
+    if asked:
+        scans, left_out = asked.keep(scans, left_out)
+
     people = {name: Person() for name in sorted(download.subjects)}
     for found in scans:
         _add_candidate(people, found, mri_description, pet_description, left_out)
     notes = _keep_one_version(people, pet_description, max_days, left_out)
-    _drop_other_tracers(people, left_out)
+    for person in people.values():
+        _drop_other_tracers(person, left_out)
+
     pairs, without = pair_up(people, max_days)
-    if wanted is not None:  # nobody asked for subjects of whom nothing is on the list
-        asked = {found.scan.subject for found in scans}
-        without = [
-            replace(item, is_fault=item.is_fault and item.subject in asked) for item in without
-        ]
+    if asked:
+        without = _less_faults(without, {found.scan.subject for found in scans})
     pairs, shared = drop_shared(pairs)
     pairs = [_completed(pair, download, rows) for pair in pairs]
     left_out = sorted([*left_out, *without, *shared], key=lambda item: natural_key(item.subject))
-    missing = [image for image in wanted or () if image not in present]
-    return Findings(tuple(pairs), tuple(left_out), tuple(missing), tuple(download.notes() + notes))
+    notes = download.notes() + notes
+    return Findings(tuple(pairs), tuple(left_out), tuple(missing), tuple(notes))
 
 
 def _check_pattern(flag: str, pattern: str | None) -> None:
     try:
         re.compile(pattern or "")
     except re.error as error:
-        raise InputError(
-            flag, f"{pattern!r} is no regular expression ({error})", "correct it"
-        ) from error
+        problem = f"{pattern!r} is no regular expression ({error})"
+        raise InputError(flag, problem, "correct it") from error
 
 
 # Series -> scans ---------------------------------------------------------------------------------
@@ -144,50 +139,51 @@ def _scan(series: Series, download: Download, rows: dict[str, Row]) -> _Found | 
         header = _first_header(series)
         if isinstance(header, str):
             return LeftOutScan(place.subject or "", where, header, is_fault=True)
-    subject = series.subject or place.subject or row.subject or (header.patient if header else "")
+
+    in_header = header or SeriesHeader("", "", "", None)
+    subject = series.subject or place.subject or row.subject or in_header.patient
     if not PLAIN_NAME.fullmatch(subject):
-        return LeftOutScan(
-            "", where, "neither folders nor header say whose image it is", is_fault=True
-        )
+        reason = "neither folders nor header say whose image it is"
+        return LeftOutScan("", where, reason, is_fault=True)
     if row.subject and row.subject != subject.upper():
         reason = f"the table says that {image} is an image of {row.subject}"
         return LeftOutScan(subject, where, reason, is_fault=True)
-    description = (
-        row.description
-        or series.description
-        or place.description
-        or (header.description if header else "")
-    )
-    modality = series.modality or (header.modality if header else _modality(row, description))
+    told = row.description, series.description, place.description, in_header.description
+    description = next(filter(None, told), "")
+    modality = series.modality
+    if modality is None:
+        modality = header.modality if header else _modality(row, description)
     scan = Scan(
         subject,
         modality or "",
-        series.paths,
-        series.format,
-        description,
-        place.date or row.date,
-        image,
+        files=series.paths,
+        format=series.format,
+        description=description,
+        date=place.date or row.date,
+        image_id=image,
     )
-    if modality not in ("MRI", "PET"):
-        what = f"modality {modality}" if modality else "names do not tell MRI from PET"
-        return left(scan, what)
-    if modality == "MRI" and series.format == "nifti" and len(series.paths) > 1:
-        return left(scan, f"{len(series.paths)} NIfTI files for one MRI", is_fault=True)
+    return _found(scan, header)
+
+
+def _found(scan: Scan, header: SeriesHeader | None) -> _Found | LeftOutScan:
+    """The scan, unless its kind or number of files shows that it cannot be used."""
+    if scan.modality not in ("MRI", "PET"):
+        modality = scan.modality
+        return left(scan, f"modality {modality}" if modality else "names do not tell MRI from PET")
+    if scan.modality == "MRI" and scan.format == "nifti" and len(scan.files) > 1:
+        return left(scan, f"{len(scan.files)} NIfTI files for one MRI", is_fault=True)
     return _Found(scan, header)
 
 
 def _first_header(series: Series) -> SeriesHeader | str:
-    """The header of the first DICOM image among the files; what is wrong with the first file when
-    there is none.
-    """
-    headers = (read_header(path) for path in series.paths)
-    first = next(headers)
-    if isinstance(first, SeriesHeader):
-        return first
-    return next(
-        (header for header in headers if isinstance(header, SeriesHeader)),
-        f"{series.files[0]}: {first}",
-    )
+    """The first header that can be read, else what is wrong with the first file."""
+    problem = ""
+    for path in series.paths:
+        header = read_header(path)
+        if isinstance(header, SeriesHeader):
+            return header
+        problem = problem or f"{path.name}: {header}"
+    return problem
 
 
 def _row(image: str | None, undated: bool, download: Download, rows: dict[str, Row]) -> Row:
@@ -197,9 +193,7 @@ def _row(image: str | None, undated: bool, download: Download, rows: dict[str, R
 
 
 def _xml_row(image: str | None, download: Download) -> Row:
-    """What the XML beside an image says; nothing when there is none, or a damaged one, which a note
-    tells.
-    """
+    """What the XML beside an image says; nothing for a damaged one, which a note tells."""
     if image not in download.xml:
         return Row()
     try:
@@ -221,8 +215,9 @@ def _modality(row: Row, description: str) -> str | None:
 
 
 def _without_copies(found: list[_Found], left_out: list[LeftOutScan]) -> list[_Found]:
-    """Each image once: parts of one series in two folders are joined, copies left out, DICOM before
-    NIfTI.
+    """Each image once, DICOM before NIfTI.
+
+    Parts of one series in two folders are joined, copies left out.
     """
     kept: dict[tuple, _Found] = {}
     for item in sorted(found, key=lambda item: item.scan.format):
@@ -231,8 +226,9 @@ def _without_copies(found: list[_Found], left_out: list[LeftOutScan]) -> list[_F
         first = kept.setdefault(key, item).scan
         if first is scan:
             continue
-        shared = {file.name for file in first.files} & {file.name for file in scan.files}
-        if first.format == scan.format == "dicom" and not shared:
+        names_here = {file.name for file in scan.files}
+        are_parts = not any(file.name in names_here for file in first.files)
+        if first.format == scan.format == "dicom" and are_parts:
             files = sorted(first.files + scan.files, key=lambda file: natural_key(file.name))
             kept[key] = replace(kept[key], scan=replace(first, files=tuple(files)))
         else:
@@ -240,30 +236,57 @@ def _without_copies(found: list[_Found], left_out: list[LeftOutScan]) -> list[_F
     return list(kept.values())
 
 
+# The user's list of ids ---------------------------------------------------------------------------
+
+
+class _Asked:
+    """The images that a list asks for."""
+
+    def __init__(self, path: Path) -> None:
+        self._list_name = path.name
+        self._ids = read_image_ids(path)
+
+    def missing(self, scans: list[_Found], left_out: list[LeftOutScan]) -> list[str]:
+        """The ids of the list that are nowhere in the download."""
+        present = {found.scan.image_id for found in scans}
+        present |= {_id_of(item) for item in left_out}
+        return [image for image in self._ids if image not in present]
+
+    def keep(
+        self, scans: list[_Found], left_out: list[LeftOutScan]
+    ) -> tuple[list[_Found], list[LeftOutScan]]:
+        """The scans on the list, and all the others as left out.
+
+        What nobody asked for is no fault; what has no id may be one that was asked for.
+        """
+        asked = set(self._ids)
+        others = []
+        for item in left_out:
+            image = _id_of(item)
+            may_be_asked = image is None or image in asked
+            others.append(replace(item, is_fault=item.is_fault and may_be_asked))
+        kept = []
+        for found in scans:
+            image = found.scan.image_id
+            if image in asked:
+                kept.append(found)
+            elif image:
+                others.append(left(found.scan, f"not in {self._list_name}"))
+            else:
+                others.append(left(found.scan, f"no image id to look up in {self._list_name}"))
+        return kept, others
+
+
 def _id_of(item: LeftOutScan) -> str | None:
     """The image id of something that is there and cannot be used."""
-    return (
-        item.scan.image_id
-        if item.scan
-        else names.read_place(item.path).image_id
-        if item.path
-        else None
-    )
+    if item.scan:
+        return item.scan.image_id
+    return names.read_place(item.path).image_id if item.path else None
 
 
-def _with_ids(
-    scans: list[_Found], wanted: set[str], list_name: str, left_out: list[LeftOutScan]
-) -> list[_Found]:
-    """The scans on the list of ids."""
-    for item in scans:
-        if item.scan.image_id not in wanted:
-            reason = (
-                f"not in {list_name}"
-                if item.scan.image_id
-                else f"no image id to look up in {list_name}"
-            )
-            left_out.append(left(item.scan, reason))
-    return [item for item in scans if item.scan.image_id in wanted]
+def _less_faults(items: list[LeftOutScan], subjects: set[str]) -> list[LeftOutScan]:
+    """The same, with faults of these subjects alone: nobody asked for the others."""
+    return [replace(item, is_fault=item.is_fault and item.subject in subjects) for item in items]
 
 
 # Scans -> candidates -----------------------------------------------------------------------------
@@ -281,38 +304,41 @@ def _add_candidate(
     person = people.setdefault(scan.subject, Person())
     if scan.modality == "MRI":
         problem = _mri_problem(scan.description, mri_description)
-        if not problem:
-            rank = names.t1_rank(scan.description)
-            worst = names.is_last_resort(scan.description) and mri_description is None
-            person.mris.append(Candidate(scan, 9 if rank is None else rank, worst))
     else:
-        problem = _pet_problem(found)
-        if not problem and pet_description and not names.matches(pet_description, scan.description):
-            problem = f"does not match --pet-description {pet_description}"
-        if not problem:
-            version, rank = names.pet_version(scan.description)
-            person.pets.append(Candidate(scan, rank, version=version))
+        problem = _pet_problem(found, pet_description)
     if problem:
         left_out.append(left(scan, problem))
+    elif scan.modality == "MRI":
+        rank = names.t1_rank(scan.description)
+        rank = _UNKNOWN_RANK if rank is None else rank
+        last_resort = names.is_last_resort(scan.description) and mri_description is None
+        person.mris.append(Candidate(scan, rank, last_resort))
+    else:
+        version, rank = names.pet_version(scan.description)
+        person.pets.append(Candidate(scan, rank, version=version))
 
 
 def _mri_problem(description: str, pattern: str | None) -> str | None:
+    """Why it is no MRI to take; the user's pattern is asked in place of ADNI's descriptions."""
     if pattern is not None:
-        return (
-            None
-            if names.matches(pattern, description)
-            else f"does not match --mri-description {pattern}"
-        )
+        is_asked = names.matches(pattern, description)
+        return None if is_asked else f"does not match --mri-description {pattern}"
     if names.looks_like_pet(description):
         return "file looks like the other modality (an MRI by its name, a PET by its description)"
     return None if names.t1_rank(description) is not None else "not a T1 series by its description"
 
 
-def _pet_problem(found: _Found) -> str | None:
+def _pet_problem(found: _Found, pattern: str | None) -> str | None:
+    """Why it is no FDG-PET to take; the user's pattern is asked beside what speaks against FDG."""
     description = found.scan.description
     if names.t1_rank(description) is not None and not names.looks_like_pet(description):
         return "file looks like the other modality (a PET by its name, an MRI by its description)"
-    return names.pet_problem(description) or (found.header.tracer_problem if found.header else None)
+    problem = names.pet_problem(description)
+    if not problem and found.header:
+        problem = found.header.tracer_problem
+    if not problem and pattern and not names.matches(pattern, description):
+        problem = f"does not match --pet-description {pattern}"
+    return problem
 
 
 def _keep_one_version(
@@ -321,43 +347,38 @@ def _keep_one_version(
     """Leave the PETs of other processing versions out; the note that says which one is taken."""
     if pattern is not None:
         versions = sorted({pet.version for person in people.values() for pet in person.pets})
-        mixed = (
-            f"--pet-description {pattern} takes PETs of different smoothness: {', '.join(versions)}"
-        )
-        return [mixed] if len(versions) > 1 else []
+        if len(versions) < 2:
+            return []
+        taken = ", ".join(versions)
+        return [f"--pet-description {pattern} takes PETs of different smoothness: {taken}"]
     version = choose_version(people, names.PET_VERSIONS, max_days, by_days)
     if version is None:
         return []
     reason = f"another processing version than the data set's ({version})"
     for person in people.values():
-        left_out += [left(pet.scan, reason) for pet in person.pets if pet.version != version]
-        person.pets = [pet for pet in person.pets if pet.version == version]
+        left_out += keep_version(person, version, reason)
     return [f"PET version: {version} (--pet-description chooses another)"]
 
 
-def _drop_other_tracers(people: dict[str, Person], left_out: list[LeftOutScan]) -> None:
-    """Look into one file of each PET that is still wanted: a description without prefix can be
-    wrong.
-    """
-    for person in people.values():
-        kept = []
-        for pet in person.pets if person.mris else ():
-            first = pet.scan.files[0]
-            header = read_header(first) if pet.scan.format == "dicom" else None
-            if isinstance(header, str):
-                left_out.append(left(pet.scan, f"{first.name}: {header}", is_fault=True))
-            elif header and header.tracer_problem:
-                left_out.append(left(pet.scan, header.tracer_problem))
-            else:
-                kept.append(pet)
-        if person.mris:
-            person.pets = kept
+def _drop_other_tracers(person: Person, left_out: list[LeftOutScan]) -> None:
+    """Look into one file of each PET: a description without prefix can be wrong."""
+    if not person.mris:
+        return  # no pair can come of it, and a header costs time
+    kept = []
+    for pet in person.pets:
+        first = pet.scan.files[0]
+        header = read_header(first) if pet.scan.format == "dicom" else None
+        if isinstance(header, str):
+            left_out.append(left(pet.scan, f"{first.name}: {header}", is_fault=True))
+        elif header and header.tracer_problem:
+            left_out.append(left(pet.scan, header.tracer_problem))
+        else:
+            kept.append(pet)
+    person.pets = kept
 
 
 def _completed(pair: ScanPair, download: Download, rows: dict[str, Row]) -> ScanPair:
-    """The pair with the number of planes that the MRI's XML promises, and what is known about the
-    subject.
-    """
+    """The pair with the number of planes that the MRI's XML promises, and what is known of it."""
     image = pair.mri.image_id
     matrix_z = rows.get(image, Row()).matrix_z or _xml_row(image, download).matrix_z
     warnings = pair.warnings

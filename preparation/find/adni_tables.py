@@ -11,8 +11,7 @@ from preparation.descriptions import XML_NAME, plausible_date
 from utils.errors import InputError
 from utils.text import read_rows
 
-# column: its names in the classic and in the new download pages, without blanks and in small
-# letters
+# Each column's names in the classic and in the new download pages, small letters alone.
 _COLUMNS = {
     "image": ("imagedataid", "imageid", "imageuid"),
     "subject": ("subject", "subjectid", "ptid"),
@@ -20,7 +19,11 @@ _COLUMNS = {
     "description": ("description", "seriesdescription"),
     "date": ("acqdate", "studydate", "acquisitiondate", "scandate", "date"),
 }
-_EXPECTED = "give ADNI's collection CSV or idaSearch CSV (columns image id, subject, modality, description, date)"
+_EXPECTED = (
+    "give ADNI's collection CSV or idaSearch CSV (columns image id, subject, modality, "
+    "description, date)"
+)
+_IDS = "ids are I123456 or 123456"
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,19 @@ class Row:
 
 
 def read_tables(paths: Iterable[Path]) -> dict[str, Row]:
-    """Rows by image id (`I123`) from CSV and XML files, or folders of them; later files fill what
-    earlier ones lack.
+    """Rows by image id (`I123`) from CSV and XML files, or folders of them.
+
+    Later files fill what earlier ones lack.
 
     Raises:
         InputError: no such file, not a table of ADNI, or a damaged XML.
     """
     rows: dict[str, Row] = {}
-    for path in (file for given in paths for file in _files(Path(given))):
-        found = [read_xml(path)] if path.suffix.lower() == ".xml" else _read_csv(path)
+    files: list[Path] = []
+    for path in paths:
+        files += _files(Path(path))
+    for file in files:
+        found = [read_xml(file)] if file.suffix.lower() == ".xml" else _read_csv(file)
         for image, row in found:
             rows[image] = merged(rows[image], row) if image in rows else row
     return rows
@@ -51,10 +58,8 @@ def read_tables(paths: Iterable[Path]) -> dict[str, Row]:
 
 def merged(first: Row, second: Row) -> Row:
     """`first`, with what it lacks taken from `second`."""
-    lacking = {
-        name: value for name, value in vars(second).items() if getattr(first, name) in ("", None)
-    }
-    return replace(first, **lacking)
+    lacking = [name for name, value in vars(first).items() if value in ("", None)]
+    return replace(first, **{name: getattr(second, name) for name in lacking})
 
 
 def _files(path: Path) -> list[Path]:
@@ -67,29 +72,32 @@ def _files(path: Path) -> list[Path]:
 
 
 def _read_csv(path: Path) -> list[tuple[str, Row]]:
+    """(image id, row) of each line below the header."""
     (line, header), *rows = read_rows(path, _EXPECTED)
-    names = [re.sub("[^a-z]", "", cell.lower()) for cell in header]
-    at = {
-        field: next((names.index(name) for name in known if name in names), None)
-        for field, known in _COLUMNS.items()
-    }
-    if at["image"] is None:
+    at = _column_places(header)
+    if "image" not in at:
         raise InputError(path, f"line {line}: no column with image ids", _EXPECTED)
     found = []
     for line, cells in rows:
-        cell = {
-            field: cells[i] if i is not None and i < len(cells) else "" for field, i in at.items()
-        }
-        image = image_id(cell["image"])
-        if image is None:
-            raise InputError(
-                path, f"line {line}: {cell['image']!r} is no image id", "ids are I123456 or 123456"
-            )
-        row = Row(
-            cell["subject"].upper(), cell["modality"], cell["description"], _read_date(cell["date"])
-        )
-        found.append((image, row))
+        cell = dict.fromkeys(_COLUMNS, "")
+        for column, place in at.items():
+            if place < len(cells):
+                cell[column] = cells[place]
+        image = _checked_id(path, line, cell["image"])
+        subject, date = cell["subject"].upper(), _read_date(cell["date"])
+        found.append((image, Row(subject, cell["modality"], cell["description"], date)))
     return found
+
+
+def _column_places(header: Sequence[str]) -> dict[str, int]:
+    """Where the known columns are."""
+    names = [re.sub("[^a-z]", "", cell.lower()) for cell in header]
+    places = {}
+    for column, known in _COLUMNS.items():
+        present = [name for name in known if name in names]
+        if present:
+            places[column] = names.index(present[0])
+    return places
 
 
 def _read_date(text: str) -> datetime.date | None:
@@ -112,9 +120,8 @@ def read_xml(path: Path) -> tuple[str, Row]:
     except ElementTree.ParseError as error:
         raise InputError(path, f"damaged XML ({error})", "download it again") from error
     except OSError as error:
-        raise InputError(
-            path, f"cannot be read ({error.strerror or error})", "check the path"
-        ) from error
+        problem = f"cannot be read ({error.strerror or error})"
+        raise InputError(path, problem, "check the path") from error
     texts: dict[str, str] = {}
     matrix_z = None
     for element in root.iter():
@@ -125,15 +132,12 @@ def read_xml(path: Path) -> tuple[str, Row]:
     in_name = XML_NAME.fullmatch(path.name)
     image = image_id(in_name["image"] if in_name else texts.get("imageUID", ""))
     if image is None:
-        raise InputError(
-            path, "no image id in its name or text", "keep the name it was downloaded with"
-        )
+        problem = "no image id in its name or text"
+        raise InputError(path, problem, "keep the name it was downloaded with")
     description = texts.get("processedDataLabel") or texts.get("description", "")
-    subject, day = (
-        texts.get("subjectIdentifier", "").upper(),
-        _read_date(texts.get("dateAcquired", "")),
-    )
-    return image, Row(subject, texts.get("modality", ""), description, day, matrix_z)
+    subject = texts.get("subjectIdentifier", "").upper()
+    date = _read_date(texts.get("dateAcquired", ""))
+    return image, Row(subject, texts.get("modality", ""), description, date, matrix_z)
 
 
 def _whole(text: str) -> int | None:
@@ -148,29 +152,29 @@ def image_id(text: str) -> str | None:
     return f"I{found[1]}" if found else None
 
 
+def _checked_id(path: Path, line: int, cell: str) -> str:
+    image = image_id(cell)
+    if image is None:
+        raise InputError(path, f"line {line}: {cell!r} is no image id", _IDS)
+    return image
+
+
 def read_image_ids(path: Path) -> tuple[str, ...]:
-    """The image ids of a list, each once: one row, one column (with or without a header), or a
-    table of ADNI.
+    """The image ids of a list, each once, in its order.
+
+    The list is one row, one column (with or without a header), or a table of ADNI.
 
     Raises:
         InputError: no such file, not text, empty, or a cell that is no image id.
     """
     (line, first), *others = rows = read_rows(path, "write image ids such as I123456")
-    if not any(image_id(cell) for cell in first if cell):
-        if not others:
-            raise InputError(
-                path, f"line {line}: {first[0]!r} is no image id", "ids are I123456 or 123456"
-            )
-        return tuple(dict.fromkeys(image for image, _ in _read_csv(path)))
-    return tuple(dict.fromkeys(_listed_ids(path, rows)))
-
-
-def _listed_ids(path: Path, rows: Sequence[tuple[int, list[str]]]) -> Iterable[str]:
-    for line, cells in rows:
-        for cell in filter(None, cells):
-            image = image_id(cell)
-            if image is None:
-                raise InputError(
-                    path, f"line {line}: {cell!r} is no image id", "ids are I123456 or 123456"
-                )
-            yield image
+    has_header = not any(image_id(cell) for cell in first if cell)
+    if has_header and not others:
+        raise InputError(path, f"line {line}: {first[0]!r} is no image id", _IDS)
+    if has_header:
+        found = [image for image, _ in _read_csv(path)]
+    else:
+        found = []
+        for line, cells in rows:
+            found += [_checked_id(path, line, cell) for cell in cells if cell]
+    return tuple(dict.fromkeys(found))
