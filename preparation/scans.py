@@ -1,7 +1,6 @@
 """What was found in a download: scans, the pairs made of them, and everything that was left out.
 
-The finders (`preparation.find.adni`, `preparation.find.table`) make these, preparation works
-through the pairs.
+The finders (`preparation.find`) make these, preparation works through the pairs.
 """
 
 import datetime
@@ -10,12 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-SCAN_COLUMNS = (
-    "path",
-    "id",
-    "description",
-    "date",
-)  # of tables about scans, behind `mri_` or `pet_`
+# Of tables about scans, behind `mri_` or `pet_`.
+SCAN_COLUMNS = ("path", "id", "description", "date")
 # What can be a prepared subject's name: it becomes a folder and a part of file names.
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -63,10 +58,8 @@ class Scan:
 def scan_cells(scan: Scan) -> dict[str, object]:
     """Where a scan comes from, by the column of a table."""
     values = scan.where, scan.image_id, scan.description, scan.date
-    return {
-        f"{scan.modality.lower()}_{column}": value
-        for column, value in zip(SCAN_COLUMNS, values, strict=True)
-    }
+    columns = [f"{scan.modality.lower()}_{column}" for column in SCAN_COLUMNS]
+    return dict(zip(columns, values, strict=True))
 
 
 @dataclass(frozen=True)

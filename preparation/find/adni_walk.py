@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from preparation.descriptions import FILE_NAME, SUBJECT, XML_NAME, read_place
 from preparation.scans import LeftOutScan
@@ -27,12 +28,13 @@ _DICOM = re.compile(r"(\.(dcm|ima|dicom)|\.\d+|^[^.]+)$", re.IGNORECASE)
 _PAPERS = re.compile(
     r"\.(csv|tsv|txt|pdf|json|html?|log|md|jpe?g|png|gif|docx?|xlsx?)$", re.IGNORECASE
 )
+_SUFFIXES = {"dcm": "dicom", "nii": "nifti", "nii.gz": "nifti", "v": ECAT}
 _IGNORED = ("thumbs.db", "desktop.ini", "license", "readme", "changes", "dicomdir")
 
 
 @dataclass(frozen=True)
 class Series:
-    """Files of one folder that are one image by their names; None and "" where these do not tell."""
+    """Files of one folder that are one image by their names; None and "" for what these lack."""
 
     folder: Path
     files: tuple[str, ...]
@@ -45,6 +47,22 @@ class Series:
     @property
     def paths(self) -> tuple[Path, ...]:
         return tuple(self.folder / file for file in self.files)
+
+
+class _AdniName(NamedTuple):
+    """What ADNI's name says, the same for all files of one image.
+
+    Attributes:
+        series: the image id, else the series number; tells the images of a folder apart.
+        format: or the reason why it cannot be read.
+    """
+
+    subject: str
+    modality: str
+    description: str
+    image_id: str | None
+    series: str | None
+    format: str
 
 
 @dataclass
@@ -71,20 +89,16 @@ class Download:
         """The remarks, and one line for all strangers."""
         if not self.strangers:
             return self.remarks
-        return [
-            *self.remarks,
-            f"{len(self.strangers)} files are no images by their names, as {self.strangers[0]}",
-        ]
+        number, example = len(self.strangers), self.strangers[0]
+        return [*self.remarks, f"{number} files are no images by their names, as {example}"]
 
     def leave_out(self, path: Path, reason: str, is_fault: bool = True) -> None:
-        self.left_out.append(
-            LeftOutScan(read_place(path).subject or "", path, reason, is_fault=is_fault)
-        )
+        subject = read_place(path).subject or ""
+        self.left_out.append(LeftOutScan(subject, path, reason, is_fault=is_fault))
 
 
 def walk_download(root: Path) -> Download:
-    """Every series below `root`, from the names of folders and files; links to folders are not
-    followed.
+    """Every series below `root`, by names of folders and files; links to folders are not followed.
 
     Raises:
         InputError: no such folder.
@@ -99,15 +113,14 @@ def walk_download(root: Path) -> Download:
 
     for folder, folders, files in os.walk(os.path.abspath(root), onerror=refused):
         at = Path(folder)
-        folders[:] = sorted(
-            (name for name in folders if not name.startswith((".", "__MACOSX"))), key=natural_key
-        )
-        found.subjects.update(name.upper() for name in folders if SUBJECT.fullmatch(name))
+        visible = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        folders[:] = sorted(visible, key=natural_key)  # in place: these are walked next
         for name in folders:
+            if SUBJECT.fullmatch(name):
+                found.subjects.add(name.upper())
             if os.path.islink(at / name):
-                found.leave_out(
-                    at / name, "a link to a folder, which is not followed", is_fault=False
-                )
+                reason = "a link to a folder, which is not followed"
+                found.leave_out(at / name, reason, is_fault=False)
         if not folders and not files:
             found.leave_out(at, "the folder is empty")
         if files:
@@ -117,45 +130,53 @@ def walk_download(root: Path) -> Download:
 
 def _sort_files(found: Download, folder: Path, files: list[str]) -> None:
     """Sort one folder's files into series, by ADNI's names and, for the rest, by their endings."""
-    named: dict[tuple, list[str]] = defaultdict(list)
+    named: dict[_AdniName, list[str]] = defaultdict(list)
     loose: dict[str, list[str]] = defaultdict(list)
     for file in files:
         if file.startswith(".") or file.lower() in _IGNORED or _PAPERS.search(file):
             continue
         if match := FILE_NAME.fullmatch(file):
-            named[_key(match)].append(file)
+            named[_adni_name(match)].append(file)
         else:
             loose[format_by_name(file)].append(file)
     if not named and not loose and any(file.lower() == "dicomdir" for file in files):
-        found.leave_out(
-            folder / "DICOMDIR", "an index without images: copy the folders that it lists too"
-        )
-    for (subject, modality, description, image, _, kind), members in named.items():
-        found.subjects.add(subject)
-        if kind in (ECAT, ANALYZE):
-            found.left_out.append(LeftOutScan(subject, folder / members[0], kind, is_fault=True))
-            continue
-        ordered = tuple(sorted(members, key=natural_key))
-        found.series.append(Series(folder, ordered, kind, subject, modality, description, image))
-    _sort_loose(found, folder, loose, named)
+        reason = "an index without images: copy the folders that it lists too"
+        found.leave_out(folder / "DICOMDIR", reason)
+    for image, members in named.items():
+        _add_named(found, folder, image, members)
+    for kind, members in loose.items():
+        _add_loose(found, folder, kind, members, beside_named=bool(named))
 
 
-def _key(match: re.Match) -> tuple:
-    """(subject, modality, description, image id, series, format or reason): the same for all files
-    of one image.
-    """
-    modality = "MRI" if match["modality"].upper() == "MR" else "PET"
+def _adni_name(match: re.Match) -> _AdniName:
     image = f"I{match['image']}" if match["image"] else None
-    suffix = match["suffix"].lower()
-    kind = {"dcm": "dicom", "nii": "nifti", "nii.gz": "nifti", "v": ECAT}.get(suffix, ANALYZE)
-    return (
-        match["subject"].upper(),
-        modality,
-        match["description"],
-        image,
-        image or match["series"],
-        kind,
+    return _AdniName(
+        subject=match["subject"].upper(),
+        modality="MRI" if match["modality"].upper() == "MR" else "PET",
+        description=match["description"],
+        image_id=image,
+        series=image or match["series"],
+        format=_SUFFIXES.get(match["suffix"].lower(), ANALYZE),
     )
+
+
+def _add_named(found: Download, folder: Path, image: _AdniName, files: list[str]) -> None:
+    """The files of one image with ADNI's names."""
+    found.subjects.add(image.subject)
+    if image.format in (ECAT, ANALYZE):
+        fault = LeftOutScan(image.subject, folder / files[0], image.format, is_fault=True)
+        found.left_out.append(fault)
+        return
+    series = Series(
+        folder,
+        files=tuple(sorted(files, key=natural_key)),
+        format=image.format,
+        subject=image.subject,
+        modality=image.modality,
+        description=image.description,
+        image_id=image.image_id,
+    )
+    found.series.append(series)
 
 
 def format_by_name(file: str) -> str:
@@ -170,22 +191,20 @@ def format_by_name(file: str) -> str:
     return "dicom" if _DICOM.search(file) else ""
 
 
-def _sort_loose(found: Download, folder: Path, loose: dict[str, list[str]], named: dict) -> None:
-    """The files of a folder that do not have ADNI's names."""
-    for kind, files in loose.items():
-        files.sort(key=natural_key)
-        if kind in (ECAT, ANALYZE, ARCHIVE):
-            for file in files:
-                found.leave_out(folder / file, kind)
-        elif kind == "xml":
-            matches = ((XML_NAME.fullmatch(file), file) for file in files)
-            found.xml.update(
-                {f"I{match['image']}": folder / file for match, file in matches if match}
-            )
-        elif kind == "dicom" and not named:
-            found.series.append(Series(folder, tuple(files), kind))
-        elif kind == "nifti":
-            # The frames of one PET share a folder; anything else has a folder for each image.
-            found.series.append(Series(folder, tuple(files), kind))
-        else:
-            found.strangers += [folder / file for file in files]
+def _add_loose(
+    found: Download, folder: Path, kind: str, files: list[str], beside_named: bool
+) -> None:
+    """The files of one format in a folder that do not have ADNI's names."""
+    files.sort(key=natural_key)
+    # The frames of one PET share a folder; anything else has a folder for each image.
+    if kind == "nifti" or (kind == "dicom" and not beside_named):
+        found.series.append(Series(folder, tuple(files), kind))
+    elif kind in (ECAT, ANALYZE, ARCHIVE):
+        for file in files:
+            found.leave_out(folder / file, kind)
+    elif kind == "xml":
+        for file in files:
+            if match := XML_NAME.fullmatch(file):
+                found.xml[f"I{match['image']}"] = folder / file
+    else:
+        found.strangers += [folder / file for file in files]
