@@ -8,7 +8,7 @@ import torch
 from monai.inferers import sliding_window_inference
 from monai.transforms import Compose, CropForegroundd
 
-from data.subjects import stem
+from data.bids import stem
 from data.transforms import (
     KEYS,
     RECIPES,
