@@ -104,7 +104,6 @@ class View(NamedTuple):
     mri: Tensor  # (B, *spatial), intensities in [0, 1]
     pet: Tensor  # same
     mask: Tensor | None  # same, boolean
-    scale: str  # "f255" or "u8", for the metrics on the 0..255 scale
     precision: type[np.floating] = np.float64  # of the bin edges of NMI and MI
 
     @property
@@ -180,7 +179,7 @@ def _grey_levels(view: View) -> Run:
 
 def _stretched(view: View) -> Run:
     def describe(image: Tensor) -> info.Histogram:
-        return info.stretched_histogram(to_255(image, view.scale), view.mask)
+        return info.stretched_histogram(to_255(image), view.mask)
 
     known = [describe(source) for source in view.sources]
     between = info.mutual_information(*known)
@@ -209,7 +208,7 @@ def _correlations(view: View) -> Run:
 
 def _reference_free(view: View) -> Run:
     def run(fused: Tensor) -> dict[str, Tensor]:
-        image = to_255(fused, view.scale)
+        image = to_255(fused)
         return {
             "sd": reference_free.standard_deviation(image, view.mask),
             "sf": reference_free.spatial_frequency(image, view.mask),
@@ -220,30 +219,30 @@ def _reference_free(view: View) -> Run:
 
 
 def _piella(view: View) -> Run:
-    known = [piella.windows(to_255(source, view.scale)) for source in view.sources]
+    known = [piella.windows(to_255(source)) for source in view.sources]
 
     def run(fused: Tensor) -> dict[str, Tensor]:
-        mine = piella.windows(to_255(fused, view.scale))
+        mine = piella.windows(to_255(fused))
         return {"piella_qw": piella.piella_from(mine, *known, view.mask).qw}
 
     return run
 
 
 def _qabf(view: View) -> Run:
-    known = [edges.edges(to_255(source, view.scale)) for source in view.sources]
+    known = [edges.edges(to_255(source)) for source in view.sources]
 
     def run(fused: Tensor) -> dict[str, Tensor]:
-        mine = edges.edges(to_255(fused, view.scale))
+        mine = edges.edges(to_255(fused))
         return {"qabf": edges.qabf_from(mine, *known, view.mask)}
 
     return run
 
 
 def _vif(view: View) -> Run:
-    known = [vif.levels(to_255(source, view.scale)) for source in view.sources]
+    known = [vif.levels(to_255(source)) for source in view.sources]
 
     def run(fused: Tensor) -> dict[str, Tensor]:
-        mine = vif.levels(to_255(fused, view.scale))
+        mine = vif.levels(to_255(fused))
         channels = [vif.gains(mine, other) for other in known]
         values = _parts("vif", [vif.vif_from(channel, view.mask) for channel in channels])
         return values | {"viff": vif.viff_from(*channels, view.mask)}
@@ -290,17 +289,17 @@ FAMILIES: tuple[Family, ...] = (
     ),
     _per_source(
         "fmi_pixel",
-        lambda image, view: fmi.windows(to_255(image, view.scale)),
+        lambda image, view: fmi.windows(to_255(image)),
         lambda fused, source, view: fmi.fmi_from(fused, source, view.mask),
     ),
     _per_source(
         "fmi_gradient",
-        lambda image, view: fmi.windows(fmi.gradient(to_255(image, view.scale))),
+        lambda image, view: fmi.windows(fmi.gradient(to_255(image))),
         lambda fused, source, view: fmi.fmi_from(fused, source, view.mask),
     ),
     _per_source(
         "fmi_edge",
-        lambda image, view: fmi.edge_codes(to_255(image, view.scale)),
+        lambda image, view: fmi.edge_codes(to_255(image)),
         lambda fused, source, view: fmi.fmi_edge_from(fused, source, view.mask),
     ),
     Family(("qabf",), _qabf),

@@ -52,7 +52,6 @@ class Scorer:
         planes: 1 for axial slices, 3 for the mean over axial, coronal and sagittal slices.
         names: the metrics to compute (names of `METRICS` or any key that they return); default all,
             and for "published" the ones that the released code computes, psnr_pooled and clipped.
-        scale: "f255" or "u8", the 0..255 scale of the classical fusion metrics.
         device: where to compute; default the device of `mri`.
 
     Everything is float64, outside autocast and without gradients. While it scores it sets torch's
@@ -70,7 +69,6 @@ class Scorer:
         mask: Image | str | None = None,
         planes: int = 1,
         names: Sequence[str] | None = None,
-        scale: str = "f255",
         device: torch.device | str | None = None,
     ) -> None:
         if protocol not in PROTOCOLS:
@@ -87,12 +85,12 @@ class Scorer:
         if self.mri.ndim != 3:
             raise ValueError(f"mri has shape {tuple(self.mri.shape)}; a volume is (X, Y, Z)")
         if protocol == "published":
-            self._prepare_published(mask, planes, scale)
+            self._prepare_published(mask, planes)
         else:
-            self._prepare_volume(mask, planes, scale)
+            self._prepare_volume(mask, planes)
         self._runs = _side_by_side(self._build, self.families)
 
-    def _prepare_published(self, mask: Image | str | None, planes: int, scale: str) -> None:
+    def _prepare_published(self, mask: Image | str | None, planes: int) -> None:
         if not (mask is None or (isinstance(mask, str) and mask == "none")) or planes != 1:
             raise ValueError("the published protocol has no mask and one plane")
         depth = self.mri.shape[-1]
@@ -102,14 +100,14 @@ class Scorer:
                 f"has {depth}; bring the volume to 128^3 or use protocol='volume'"
             )
         sources = (self._published(volume) for volume in (self.mri, self.pet))
-        view = View(*sources, None, scale, precision=np.float32)
+        view = View(*sources, None, precision=np.float32)
         self._volume, self._planes = view, [(2, torch.tensor([PUBLISHED_SLICE]), view)]
 
-    def _prepare_volume(self, mask: Image | str | None, planes: int, scale: str) -> None:
+    def _prepare_volume(self, mask: Image | str | None, planes: int) -> None:
         head = head_mask(self.mri, self.pet)
         inside = self._mask(mask, head)
         batch = None if inside is None else inside[None]
-        self._volume = View(self.mri[None], self.pet[None], batch, scale)
+        self._volume = View(self.mri[None], self.pet[None], batch)
         self._planes = []
         if not any(family.slicewise for family in self.families):
             return
@@ -117,7 +115,7 @@ class Scorer:
             index = self._foreground(head if inside is None else head & inside, axis)
             stack = [_slices(volume, axis, index) for volume in (self.mri, self.pet)]
             region = None if inside is None else _slices(inside, axis, index)
-            self._planes.append((axis, index, View(*stack, region, scale)))
+            self._planes.append((axis, index, View(*stack, region)))
 
     def _mask(self, mask: Image | str | None, head: Tensor) -> Tensor | None:
         if mask is None or (isinstance(mask, str) and mask == "none"):

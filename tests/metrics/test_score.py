@@ -289,16 +289,6 @@ def test_scoring_several_methods_at_once_is_the_same():
         assert scorer(method) == metrics.score(method, mri, pet, mask="head", names=names)
 
 
-def test_8_bit_scale_is_that_of_rounded_volumes():
-    fused, mri, pet = subject()
-    names = ("qabf", "fmi_pixel", "sf", "vif", "piella_qw")
-    rounded = [np.round(volume.astype(np.float64) * 255) / 255 for volume in (fused, mri, pet)]
-    scores = metrics.Scorer(mri, pet, names=names, scale="u8")(fused)
-    assert scores == pytest.approx(metrics.score(*rounded, names=names), abs=1e-9)
-    with pytest.raises(ValueError, match="'f255' or 'u8'"):
-        metrics.Scorer(mri, pet, names=names, scale="u16")
-
-
 def test_tensors_arrays_gradients_and_autocast_make_no_difference():
     fused, mri, pet = subject()
     names = (*FAST, "fsim", "fmi_pixel", "vif", "ncie")
