@@ -27,7 +27,7 @@ class Image(NamedTuple):
 
 
 def sides(affine: np.ndarray) -> np.ndarray:
-    """(3,) voxel sides in mm."""
+    """(3,) voxel sides in mm: the lengths of the columns of a (4, 4) affine."""
     return np.linalg.norm(affine[:3, :3], axis=0)
 
 

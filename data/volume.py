@@ -30,7 +30,7 @@ from nibabel.orientations import (
 )
 from nibabel.spatialimages import HeaderDataError
 
-from data.grids import SMOOTH_ABOVE, Image, coarsening, sample
+from data.grids import SMOOTH_ABOVE, Image, coarsening, sample, sides
 from utils.errors import InputError, notice
 from utils.files import replacing
 
@@ -79,7 +79,7 @@ class Volume:
     @property
     def voxel_mm(self) -> tuple[float, float, float]:
         """Voxel sides along the axes of `array`, in mm."""
-        return tuple(float(side) for side in _sides(self.affine))
+        return tuple(float(side) for side in sides(self.affine))
 
 
 def read_volume(path: str | os.PathLike) -> Volume:
@@ -347,9 +347,9 @@ def _read_affine(path: Path, header: nib.Nifti1Header) -> np.ndarray:
         affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     except ValueError as error:  # a quaternion longer than 1
         raise HeaderDataError(f"qform: {error}") from error
-    sides = _sides(affine)
-    unusable = not np.isfinite(affine).all() or (sides == 0).any()
-    if unusable or abs(np.linalg.det(affine[:3, :3] / sides)) < 1e-6:
+    lengths = sides(affine)
+    unusable = not np.isfinite(affine).all() or (lengths == 0).any()
+    if unusable or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-6:
         form = "sform" if sform_code > 0 else "qform"
         raise InputError(path, f"the {form} is singular", "correct the header's orientation")
     if sform_code > 0 and qform_code > 0:
@@ -443,11 +443,6 @@ def _covered(reference: Volume, moving: Volume) -> float:
 
 
 # Geometry ----------------------------------------------------------------------------------------
-
-
-def _sides(affine: np.ndarray) -> np.ndarray:
-    """(3,) voxel sides in mm: the lengths of the affine's columns."""
-    return np.linalg.norm(affine[:3, :3], axis=0)
 
 
 def _corners(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:

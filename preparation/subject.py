@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data.grids import sides
 from preparation.align.pair import Aligned, AlignOptions, align_frames, align_pair
 from preparation.output.folder import PreparedFolder
 from preparation.output.layout import (
@@ -101,7 +102,7 @@ def prepare_subject(job: Job) -> dict:
         )
         record["warnings"] = list(dict.fromkeys(warnings))
         record["seconds"] = round(time.monotonic() - started, 1)
-        voxel_mm = np.linalg.norm(aligned.affine[:3, :3], axis=0)
+        voxel_mm = sides(aligned.affine)
         picture = folder.picture(pair.name)
         lines = picture_title(record), picture_caption(record)
         save_qc_picture(picture, aligned.mri, aligned.pet, voxel_mm, *lines)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.grids import sides
 from utils.optional import need
 
 MR_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
@@ -137,8 +138,8 @@ def _common(shape: tuple[int, ...], affine: np.ndarray, about: About):
     """What all files of the series have in common."""
     dataset = need("pydicom").Dataset()
     dataset.preamble = b"\0" * 128
-    sides = np.linalg.norm(affine[:3, :3], axis=0)
-    axes = (_LPS[:3, :3] @ affine[:3, :3]) / sides
+    voxel_mm = sides(affine)
+    axes = (_LPS[:3, :3] @ affine[:3, :3]) / voxel_mm
     dataset.SpecificCharacterSet = "ISO_IR 100"
     dataset.SOPClassUID = PET_STORAGE if about.modality == "PT" else MR_STORAGE
     dataset.Modality = about.modality
@@ -155,8 +156,8 @@ def _common(shape: tuple[int, ...], affine: np.ndarray, about: About):
     dataset.StudyTime = dataset.SeriesTime = dataset.AcquisitionTime = time
     dataset.ImageType = ["ORIGINAL", "PRIMARY"] + ["M", "ND"] * (about.modality == "MR")
     dataset.ImageOrientationPatient = _decimals([*axes[:, 0], *axes[:, 1]])
-    dataset.PixelSpacing = _decimals([sides[1], sides[0]])  # between rows, between columns
-    dataset.SliceThickness = _decimals([sides[2]])[0]
+    dataset.PixelSpacing = _decimals([voxel_mm[1], voxel_mm[0]])  # between rows, between columns
+    dataset.SliceThickness = _decimals([voxel_mm[2]])[0]
     dataset.Columns, dataset.Rows = shape[:2]
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from data.grids import Image, centre_of_mass, coarser, sample
+from data.grids import Image, centre_of_mass, coarser, sample, sides
 from preparation.align.registration import register
 
 BINS = 32
@@ -163,8 +163,7 @@ def find_pose(mri: Image, pet: Image, brain: np.ndarray, metric_mask: bool = Tru
 
 def grown(mask: np.ndarray, affine: np.ndarray, rim_mm: float) -> np.ndarray:
     """The mask and everything within `rim_mm` of it."""
-    sampling = np.linalg.norm(affine[:3, :3], axis=0)
-    return ndimage.distance_transform_edt(~mask, sampling=sampling) <= rim_mm
+    return ndimage.distance_transform_edt(~mask, sampling=sides(affine)) <= rim_mm
 
 
 def _best_of_cube(scene: _Scene, source: np.ndarray, middle: np.ndarray) -> tuple[np.ndarray, str]:
