@@ -1,5 +1,4 @@
-"""Pictures of a fusion: MRI, PET, fused and PET on MRI in three planes, as a radiologist reads
-them.
+"""Pictures of a fusion: MRI, PET, fused and PET on MRI in three planes, radiological convention.
 
 Figures are plain `Figure` objects on the Agg canvas: nothing is registered with pyplot, so they can
 be made in any thread, need no display, and are freed like any other object.
@@ -63,7 +62,7 @@ def fusion_figure(
     extent_mm = [n * float(edge) for n, edge in zip(shape, voxel_mm, strict=True)]
     figure, boxes = _layout(extent_mm, title)
     for row, plane in enumerate(PLANES):
-        slices = [plane_image(volume, plane, position) for volume in volumes]
+        slices = [plane_of(volume, PLANES[plane][0], position) for volume in volumes]
         for column, name in enumerate(COLUMNS):
             axes = figure.add_axes(boxes[row][column], label=f"{plane} {name}")
             _draw_panel(axes, name, slices, np.divide(*_size_mm(plane, extent_mm)))
@@ -71,35 +70,6 @@ def fusion_figure(
     where = ", ".join(f"{axis}={i}" for axis, i in zip("ijk", position, strict=True))
     _captions(figure, f"planes at voxel {where} (RAS) · radiological convention", title)
     return figure
-
-
-def save_fusion_picture(
-    path: str | Path,
-    mri: np.ndarray,
-    pet: np.ndarray,
-    fused: np.ndarray,
-    voxel_mm: Sequence[float] = (1.0, 1.0, 1.0),
-    title: str | None = None,
-    position: Sequence[int] | None = None,
-    dpi: int = 110,
-) -> Path:
-    """Write `fusion_figure` as a PNG, beside its place first and then renamed into it.
-
-    Raises:
-        InputError: the file cannot be written.
-        ValueError: as `fusion_figure`.
-    """
-    path = Path(path)
-    save_figure(path, fusion_figure(mri, pet, fused, voxel_mm, title, position), dpi)
-    return path
-
-
-def plane_image(volume: np.ndarray, plane: str, position: Sequence[int]) -> np.ndarray:
-    """One plane of an (X, Y, Z) RAS+ volume as (rows, columns), first row at the top.
-
-    `plane` is a key of `PLANES`, `position` the voxel (i, j, k) it goes through.
-    """
-    return plane_of(volume, PLANES[plane][0], position)
 
 
 def _foreground_centre(mri: np.ndarray) -> tuple[int, ...]:
@@ -174,61 +144,58 @@ def _captions(figure: Figure, where: str, title: str | None) -> None:
     """Column names and title above, windows, plane positions and the PET colour bar below."""
     width, height = figure.get_size_inches()
     cell = (width - GAP_INCHES) / len(COLUMNS)
+    look = {"color": "white", "fontsize": 11, "ha": "center", "va": "center"}
+    top = height - (HEADER_INCHES * 1.5 if title else HEADER_INCHES * 0.5)
     for column, name in enumerate(COLUMNS):
         centre = (GAP_INCHES / 2 + (column + 0.5) * cell) / width
-        top = height - (HEADER_INCHES * 1.5 if title else HEADER_INCHES * 0.5)
-        figure.text(
-            centre, top / height, name, color="white", fontsize=11, ha="center", va="center"
-        )
+        figure.text(centre, top / height, name, **look)
     if title:
-        top = 1 - HEADER_INCHES * 0.5 / height
-        figure.text(0.5, top, title, color="white", fontsize=11, ha="center", va="center")
+        figure.text(0.5, 1 - HEADER_INCHES * 0.5 / height, title, **look)
     small = {"color": "0.8", "fontsize": 8, "va": "center"}
     left = 2 * GAP_INCHES / width
     figure.text(left, 0.32 / height, where, **small)
     figure.text(left, 0.14 / height, "window: MRI and fused [0, 1] grey · PET [0, 1] hot", **small)
 
-    bar = figure.add_axes(
-        [(3 * cell + 0.3) / width, 0.27 / height, (cell - 0.6) / width, 0.09 / height]
-    )
+    left = 3 * cell
+    box = (left + 0.3) / width, 0.27 / height, (cell - 0.6) / width, 0.09 / height
+    bar = figure.add_axes(box)
     scale = ScalarMappable(Normalize(0, 1), "hot")
     figure.colorbar(scale, cax=bar, orientation="horizontal", ticks=[0, 0.5, 1])
     bar.tick_params(colors="0.8", labelsize=7, length=2, pad=1)
-    figure.text((3 * cell + 0.2) / width, 0.315 / height, "PET", ha="right", **small)
+    figure.text((left + 0.2) / width, 0.315 / height, "PET", ha="right", **small)
 
 
-# Many subjects, many methods
-# -----------------------------------------------------------------------
+# Many subjects, many methods ---------------------------------------------------------------------
 
 GRID_INCHES = 1.6  # the longest side of a subject's head on paper
 SIDE_INCHES = 0.32  # margin for the subjects' names
+SUBJECT_GAP_INCHES = 3 * GAP_INCHES
+NOTE = (
+    "one grey window [0, 1] for all · radiological convention · planes through the centre of the "
+    "MRI"
+)
 
 Planes = dict[str, np.ndarray]  # plane -> (rows, columns), first row at the top
 
 
 def planes_through_centre(mri: np.ndarray, volumes: dict[str, np.ndarray]) -> dict[str, Planes]:
-    """Three planes of each volume through the centre of the MRI's foreground, cut to its bounding
-    box.
+    """Three planes of each volume through the centre of the MRI's foreground, cut to its box.
 
     Args:
         mri: (X, Y, Z) in RAS+ order, foreground above 0.
         volumes: {name: volume of the same shape}.
     """
-    position = _foreground_centre(mri)
-    filled = [np.flatnonzero((mri > 0).any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    box = [
-        (index[0], index[-1] + 1) if index.size else (0, n)
-        for index, n in zip(filled, mri.shape, strict=True)
-    ]
-    position = [
-        int(np.clip(p - low, 0, high - low - 1))
-        for p, (low, high) in zip(position, box, strict=True)
-    ]
-    cut = tuple(slice(*ends) for ends in box)
-    return {
-        name: {plane: plane_image(v[cut], plane, position) for plane in PLANES}
-        for name, v in volumes.items()
-    }
+    box, position = [], []
+    for axis, centre in enumerate(_foreground_centre(mri)):
+        filled = np.flatnonzero((mri > 0).any(axis=tuple({0, 1, 2} - {axis})))
+        low, high = (filled[0], filled[-1] + 1) if filled.size else (0, mri.shape[axis])
+        box.append(slice(low, high))
+        position.append(int(np.clip(centre - low, 0, high - low - 1)))
+    planes = {}
+    for name, volume in volumes.items():
+        cut = volume[tuple(box)]
+        planes[name] = {plane: plane_of(cut, PLANES[plane][0], position) for plane in PLANES}
+    return planes
 
 
 def comparison_figure(
@@ -236,8 +203,7 @@ def comparison_figure(
     columns: dict[str, str],
     voxel_mm: dict[str, Sequence[float]],
 ) -> Figure:
-    """Subjects x methods: three planes of each subject (rows) for each volume (columns), one grey
-    window.
+    """Subjects x methods: three planes of each subject (rows), each volume a column, one window.
 
     Radiological convention as in `fusion_figure`. The planes of one subject share a scale in mm.
 
@@ -246,14 +212,14 @@ def comparison_figure(
         columns: {volume: title above its column}.
         voxel_mm: {subject: voxel edge lengths along X, Y, Z in mm}.
     """
-    sizes = {
-        name: _plane_inches(next(iter(planes.values())), voxel_mm[name])
-        for name, planes in subjects.items()
-    }
-    cell = max(width for planes in sizes.values() for _, width in planes.values())
+    sizes = {}
+    for name, volumes in subjects.items():
+        sizes[name] = _plane_inches(next(iter(volumes.values())), voxel_mm[name])
+    panels = [size for planes in sizes.values() for size in planes.values()]
+    cell = max(width for _, width in panels)
     width = SIDE_INCHES + len(columns) * (cell + GAP_INCHES) + GAP_INCHES
-    rows = sum(h + GAP_INCHES for planes in sizes.values() for h, _ in planes.values())
-    gaps = 3 * GAP_INCHES * len(subjects)
+    rows = sum(height + GAP_INCHES for height, _ in panels)
+    gaps = SUBJECT_GAP_INCHES * len(subjects)
     height = HEADER_INCHES * 1.2 + rows + gaps + 0.25
     figure = Figure(figsize=(width, height), facecolor="black")
     FigureCanvasAgg(figure)
@@ -262,27 +228,52 @@ def comparison_figure(
         look = {"color": "white", "fontsize": 9, "ha": "center", "va": "center"}
         figure.text((left + cell / 2) / width, 1 - 0.6 * HEADER_INCHES / height, title, **look)
     top = height - HEADER_INCHES * 1.2
-    for name, planes in subjects.items():
-        start = top
-        for plane, (panel_height, panel_width) in sizes[name].items():
-            top -= panel_height
-            for left, key in zip(lefts, columns, strict=True):
-                place = left + (cell - panel_width) / 2
-                box = place / width, top / height, panel_width / width, panel_height / height
-                _draw_grey(figure, box, planes.get(key, {}).get(plane), f"{name} {plane} {key}")
-            # In the corners of the first cell, which is wider than a narrow head.
-            for letter, x, side in zip(
-                PLANES[plane][1][:2], (lefts[0], lefts[0] + cell), ("left", "right"), strict=True
-            ):
-                place = x / width, (top + panel_height) / height
-                figure.text(*place, letter, color="white", fontsize=8, ha=side, va="top")
-            top -= GAP_INCHES
+    for name, volumes in subjects.items():
+        shown = {title: volumes.get(title, {}) for title in columns}
+        bottom = _draw_subject(figure, name, shown, sizes[name], lefts, cell, top)
+        middle = (top + bottom + SUBJECT_GAP_INCHES) / 2
         look = {"color": "white", "fontsize": 10, "rotation": 90, "ha": "center", "va": "center"}
-        figure.text(0.5 * SIDE_INCHES / width, (start + top) / 2 / height, name, **look)
-        top -= 3 * GAP_INCHES
-    text = "one grey window [0, 1] for all · radiological convention · planes through the centre of the MRI"
-    figure.text(SIDE_INCHES / width, 0.12 / height, text, color="0.8", fontsize=8, va="center")
+        figure.text(0.5 * SIDE_INCHES / width, middle / height, name, **look)
+        top = bottom
+    figure.text(SIDE_INCHES / width, 0.12 / height, NOTE, color="0.8", fontsize=8, va="center")
     return figure
+
+
+def _draw_subject(
+    figure: Figure,
+    name: str,
+    volumes: dict[str, Planes],
+    sizes: dict[str, tuple[float, float]],
+    lefts: Sequence[float],
+    cell: float,
+    top: float,
+) -> float:
+    """Draw a subject's planes below `top`, a column for each volume; returns where the next begins.
+
+    Args:
+        sizes: {plane: (height, width) on paper}; this and the rest are in inches.
+        lefts, cell: where the columns begin, and their width.
+    """
+    page_width, page_height = figure.get_size_inches()
+    for plane, (height, width) in sizes.items():
+        top -= height
+        for left, (key, planes) in zip(lefts, volumes.items(), strict=True):
+            place = left + (cell - width) / 2
+            box = (
+                place / page_width,
+                top / page_height,
+                width / page_width,
+                height / page_height,
+            )
+            _draw_grey(figure, box, planes.get(plane), f"{name} {plane} {key}")
+        # In the corners of the first cell, which is wider than a narrow head.
+        left_letter, right_letter = PLANES[plane][1][:2]
+        look = {"color": "white", "fontsize": 8, "va": "top"}
+        upper = (top + height) / page_height
+        figure.text(lefts[0] / page_width, upper, left_letter, ha="left", **look)
+        figure.text((lefts[0] + cell) / page_width, upper, right_letter, ha="right", **look)
+        top -= GAP_INCHES
+    return top - SUBJECT_GAP_INCHES
 
 
 def _plane_inches(planes: Planes, voxel_mm: Sequence[float]) -> dict[str, tuple[float, float]]:

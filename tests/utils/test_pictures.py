@@ -1,4 +1,4 @@
-"""Pictures: what lands where on the page, in which size, and that files appear whole or not at all."""
+"""Pictures: what lands where on the page, in which size, and that files appear whole or not."""
 
 import threading
 
@@ -7,7 +7,8 @@ import pytest
 from matplotlib import image as png
 
 from utils.errors import InputError
-from utils.pictures import COLUMNS, PLANES, fusion_figure, plane_image, save_fusion_picture
+from utils.pictures import COLUMNS, fusion_figure, save_figure
+from utils.planes import PLANES
 
 
 def head(shape=(40, 48, 36)):
@@ -60,15 +61,6 @@ def test_side_letters_are_those_of_the_radiological_convention():
         letters = [text.get_text() for text in sorted(axes.texts, key=lambda t: t.get_position())]
         sagittal = axes.get_label().startswith("sagittal")
         assert letters == (["A", "P"] if sagittal else ["R", "L"])
-
-
-def test_plane_image_takes_the_asked_plane():
-    volume = np.arange(2 * 3 * 4).reshape(2, 3, 4)
-    axial = plane_image(volume, "axial", (0, 0, 2))
-    assert axial.shape == (3, 2)
-    assert axial[0, 0] == volume[1, 2, 2] and axial[-1, -1] == volume[0, 0, 2]
-    sagittal = plane_image(volume, "sagittal", (1, 0, 0))
-    assert sagittal[0, 0] == volume[1, 2, 3] and sagittal[-1, 0] == volume[1, 2, 0]
 
 
 def test_a_ball_is_round_whatever_the_voxel_size():
@@ -149,14 +141,16 @@ def test_wrong_arguments_are_refused(shapes, options):
 
 def test_png_is_written_whole_and_alone(tmp_path):
     volume, _ = head()
-    path = save_fusion_picture(tmp_path / "new" / "pair.png", volume, volume, volume, (2, 2, 2))
+    path = tmp_path / "new" / "pair.png"
+    save_figure(path, fusion_figure(volume, volume, volume, (2, 2, 2)))
     assert png.imread(path).shape[2] == 4
     assert [p.name for p in path.parent.iterdir()] == ["pair.png"]
 
 
 def test_a_failed_write_leaves_the_old_picture(tmp_path, monkeypatch):
     volume, _ = head()
-    path = save_fusion_picture(tmp_path / "pair.png", volume, volume, volume)
+    path = tmp_path / "pair.png"
+    save_figure(path, fusion_figure(volume, volume, volume))
     before = path.read_bytes()
 
     def full(*args, **kwargs):
@@ -164,7 +158,7 @@ def test_a_failed_write_leaves_the_old_picture(tmp_path, monkeypatch):
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
     with pytest.raises(InputError, match="No space left"):
-        save_fusion_picture(path, volume, volume, 0 * volume)
+        save_figure(path, fusion_figure(volume, volume, 0 * volume))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["pair.png"]
 
@@ -173,19 +167,21 @@ def test_a_path_under_a_file_is_an_input_error(tmp_path):
     volume, _ = head()
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
-        save_fusion_picture(tmp_path / "file" / "pair.png", volume, volume, volume)
+        save_figure(tmp_path / "file" / "pair.png", fusion_figure(volume, volume, volume))
 
 
 def test_threads_can_draw_at_once_and_pyplot_holds_nothing(tmp_path):
     from matplotlib import pyplot
 
     volume, _ = head()
-    expected = save_fusion_picture(tmp_path / "alone.png", volume, volume, volume).read_bytes()
+
+    def draw(path):
+        save_figure(path, fusion_figure(volume, volume, volume))
+
+    draw(tmp_path / "alone.png")
+    expected = (tmp_path / "alone.png").read_bytes()
     paths = [tmp_path / f"{i}.png" for i in range(3)]
-    threads = [
-        threading.Thread(target=save_fusion_picture, args=(path, volume, volume, volume))
-        for path in paths
-    ]
+    threads = [threading.Thread(target=draw, args=(path,)) for path in paths]
     for thread in threads:
         thread.start()
     for thread in threads:
