@@ -1,123 +1,108 @@
 """Score fusion methods on a list of subjects: tables, paired statistics and pictures.
 
 A trained network and the fusions that need none:
-    python evaluate.py --data /data/adni --list test.txt --methods dc2fusion=result/adni --out
-    result/evaluation
+    python evaluate.py --data /data/adni --list test.txt --methods dc2fusion=result/adni \\
+        --out result/evaluation
 The methods of the paper's Table 1, by their published weights or by runs of train_diff.py, and a
-    classical one: python evaluate.py --data /data/adni --list test.txt --methods
-    dc2fusion=result/adni swinfuse=result/swinfuse \
-        laplacian --weights matr=model_10.pth dilran=last.pt u2fusion=model.ckpt
+classical one:
+    python evaluate.py --data /data/adni --list test.txt \\
+        --methods dc2fusion=result/adni swinfuse=result/swinfuse laplacian \\
+        --weights matr=model_10.pth dilran=last.pt u2fusion=model.ckpt
 Volumes that any other program fused, named <subject>*.nii.gz:
-    python evaluate.py --data /data/adni --list test.txt --methods dc2fusion=result/adni --fused
-    mine=/data/mine
+    python evaluate.py --data /data/adni --list test.txt --methods dc2fusion=result/adni \\
+        --fused mine=/data/mine
 A copy of the MRI, the average, two mixes and the maximum are always in the table, because some
 scores reward them. The same command goes on after an interruption; see docs/reproduce.md.
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from data import splits
+from data.subjects import Subject, find_subjects
 from utils.cli import Parser, device_numbers, positive_int, run
 from utils.errors import InputError, notice
+from utils.optional import lazy
+
+# They import torch or matplotlib, for which --help need not wait.
+comparisons = lazy("evaluation.comparisons")
+distributed = lazy("training.distributed")
+methods = lazy("evaluation.methods")
+metrics = lazy("metrics")
+plots = lazy("evaluation.plots")
+results = lazy("evaluation.results")
+scorebook = lazy("evaluation.scorebook")
+scoring = lazy("evaluation.scoring")
+tables = lazy("evaluation.tables")
 
 
 def build_parser() -> Parser:
     """The flags."""
     parser = Parser(prog="evaluate.py", description=__doc__)
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data", metavar="ROOT", type=Path, required=True, help="published layout or BIDS"
-    )
-    data.add_argument(
-        "--list", metavar="FILE", type=Path, help="subjects to score, one a line (all)"
-    )
-    data.add_argument(
-        "--rec", dest="recording", help="BIDS: which rec- label to take of several PETs"
-    )
-    data.add_argument("--run", help="BIDS: which run- number to take of several images")
+    add = parser.add_argument_group("data").add_argument
+    add("--data", metavar="ROOT", type=Path, required=True, help="published layout or BIDS")
+    add("--list", metavar="FILE", type=Path, help="subjects to score, one a line (all)")
+    add("--rec", dest="recording", help="BIDS: which rec- label to take of several PETs")
+    add("--run", help="BIDS: which run- number to take of several images")
 
-    methods = parser.add_argument_group("methods")
-    text = "LABEL=CHECKPOINT (run folder, .pt or released .pth), or the name of a fusion without one, as laplacian"
-    methods.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help=text)
-    text = "published weights: swinfuse, u2fusion, dilran or matr, with options METHOD:OPTION=VALUE,...=FILE"
-    methods.add_argument("--weights", nargs="+", default=[], metavar="METHOD=FILE", help=text)
+    add = parser.add_argument_group("methods").add_argument
+    text = "LABEL=CHECKPOINT (run folder, .pt or released .pth), or the name of a fusion without "
+    text += "one, as laplacian"
+    add("--methods", nargs="+", default=[], metavar="METHOD", help=text)
+    text = "published weights: swinfuse, u2fusion, dilran or matr, with options "
+    text += "METHOD:OPTION=VALUE,...=FILE"
+    add("--weights", nargs="+", default=[], metavar="METHOD=FILE", help=text)
     text = "of the slices for published weights (axial); a run knows its own"
-    methods.add_argument("--plane", choices=("axial", "coronal", "sagittal"), help=text)
-    methods.add_argument(
-        "--fused", nargs="+", default=[], metavar="LABEL=FOLDER", help="NIfTI files fused elsewhere"
-    )
-    methods.add_argument(
-        "--no-trivial", action="store_true", help="leave out copy, average, mixes and maximum"
-    )
-    methods.add_argument(
-        "--variant", choices=("paper", "released"), help="how to read a released .pth (released)"
-    )
-    methods.add_argument(
-        "--gpus", type=device_numbers, default=(0,), metavar="N", help="CUDA device (0)"
-    )
+    add("--plane", choices=("axial", "coronal", "sagittal"), help=text)
+    text = "NIfTI files fused elsewhere"
+    add("--fused", nargs="+", default=[], metavar="LABEL=FOLDER", help=text)
+    add("--no-trivial", action="store_true", help="leave out copy, average, mixes and maximum")
+    text = "how to read a released .pth (released)"
+    add("--variant", choices=("paper", "released"), help=text)
+    add("--gpus", type=device_numbers, default=(0,), metavar="N", help="CUDA device (0)")
 
-    scores = parser.add_argument_group("scores")
+    add = parser.add_argument_group("scores").add_argument
     text = "volume (3-D), published (slice 64 as the released code) or both (both)"
-    scores.add_argument("--protocol", choices=("volume", "published", "both"), help=text)
-    scores.add_argument(
-        "--metrics",
-        nargs="+",
-        metavar="NAME",
-        help="only these, as named in docs/reproduce.md (all)",
-    )
-    scores.add_argument(
-        "--mask", choices=("none", "head"), default="none", help="volume protocol: where (none)"
-    )
-    scores.add_argument(
-        "--planes",
-        type=int,
-        choices=(1, 3),
-        default=1,
-        help="1 axial, 3 all, for slice metrics (1)",
-    )
-    scores.add_argument(
-        "--size", type=positive_int, default=128, help="voxels a side of the network's grid (128)"
-    )
-    scores.add_argument(
-        "--recipe", choices=("paper", "released"), default="paper", help="preprocessing (paper)"
-    )
+    add("--protocol", choices=("volume", "published", "both"), help=text)
+    text = "only these, as named in docs/reproduce.md (all)"
+    add("--metrics", nargs="+", metavar="NAME", help=text)
+    text = "volume protocol: where (none)"
+    add("--mask", choices=("none", "head"), default="none", help=text)
+    text = "1 axial, 3 all, for slice metrics (1)"
+    add("--planes", type=int, choices=(1, 3), default=1, help=text)
+    text = "voxels a side of the network's grid (128)"
+    add("--size", type=positive_int, default=128, help=text)
+    add("--recipe", choices=("paper", "released"), default="paper", help="preprocessing (paper)")
     text = "volume protocol: score on the network's grid or on the MRI's own (network)"
-    scores.add_argument("--grid", choices=("network", "native"), default="network", help=text)
+    add("--grid", choices=("network", "native"), default="network", help=text)
 
-    output = parser.add_argument_group("output")
-    output.add_argument(
-        "--out",
-        metavar="FOLDER",
-        type=Path,
-        default=Path("result/evaluation"),
-        help="(%(default)s)",
-    )
-    output.add_argument(
-        "--overwrite", action="store_true", help="score anew what is scored already"
-    )
+    add = parser.add_argument_group("output").add_argument
+    out = Path("result/evaluation")
+    add("--out", metavar="FOLDER", type=Path, default=out, help="(%(default)s)")
+    add("--overwrite", action="store_true", help="score anew what is scored already")
     return parser
 
 
-def choose_protocols(args: argparse.Namespace) -> list[str]:
+def choose_protocols(protocol: str | None, size: int) -> list[str]:
     """The protocols that the flags ask for.
 
     Raises:
         InputError: the published one on another grid than its own.
     """
-    from evaluation.scoring import PUBLISHED_SIZE
-
-    if args.size < 16:
-        raise InputError("--size", f"{args.size} is below 16 voxels", "give 16 or more")
-    if args.size == PUBLISHED_SIZE:
-        return (
-            [args.protocol] if args.protocol in ("volume", "published") else ["published", "volume"]
-        )
-    if args.protocol in ("published", "both"):
-        problem = f"the published protocol scores a slice of {PUBLISHED_SIZE}^3 voxels, not of {args.size}^3"
+    if size < 16:
+        raise InputError("--size", f"{size} is below 16 voxels", "give 16 or more")
+    published = scoring.PUBLISHED_SIZE
+    if size == published:
+        return [protocol] if protocol in ("volume", "published") else ["published", "volume"]
+    if protocol in ("published", "both"):
+        problem = f"the published protocol scores a slice of {published}^3 voxels, not of {size}^3"
         raise InputError("--size", problem, "leave --size out or take --protocol volume")
-    if args.protocol is None:
-        notice(f"--size {args.size}: the published protocol needs {PUBLISHED_SIZE} and is left out")
+    if protocol is None:
+        notice(f"--size {size}: the published protocol needs {published} and is left out")
     return ["volume"]
 
 
@@ -127,21 +112,18 @@ def choose_metrics(names: Sequence[str] | None) -> tuple[str, ...] | None:
     Raises:
         InputError: an unknown name.
     """
-    from metrics import METRICS
-
-    unknown = [name for name in names or () if name not in METRICS]
+    if not names:
+        return None
+    known = metrics.METRICS
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise InputError(
-            "--metrics", f"unknown: {', '.join(unknown)}", f"known are {', '.join(METRICS)}"
-        )
-    return tuple(name for name in METRICS if name in names) if names else None
+        remedy = f"known are {', '.join(known)}"
+        raise InputError("--metrics", f"unknown: {', '.join(unknown)}", remedy)
+    return tuple(name for name in known if name in names)
 
 
-def choose_subjects(args: argparse.Namespace) -> tuple[list, list[str]]:
+def choose_subjects(args: argparse.Namespace) -> tuple[list[Subject], list[str]]:
     """The subjects to score, and the names of the whole cohort."""
-    from data import splits
-    from data.subjects import find_subjects
-
     cohort = find_subjects(args.data, args.recording, args.run)
     print(cohort.summary())
     names = [subject.name for subject in cohort.subjects]
@@ -150,110 +132,58 @@ def choose_subjects(args: argparse.Namespace) -> tuple[list, list[str]]:
     return splits.select(cohort, splits.read_list(args.list), args.list), names
 
 
-def choose_methods(args: argparse.Namespace, settings, device, names: Sequence[str]) -> list:
+def choose_methods(
+    args: argparse.Namespace, loading: methods.Loading, names: Sequence[str]
+) -> list[methods.Method]:
     """The rows of the table: what the flags name, then the trivial ones.
+
+    Args:
+        names: of the whole cohort.
 
     Raises:
         InputError: a bad name or path, a label twice, a plane for nothing, or nothing to score.
     """
-    from evaluation.methods import (
-        TRIVIAL,
-        Loading,
-        folder_method,
-        model_method,
-        trivial_method,
-        weights_method,
-    )
-
-    loading = Loading(settings.size, settings.recipe, device, args.variant, args.plane or "axial")
-    methods = [model_method(text, loading) for text in args.methods]
-    methods += [weights_method(text, loading, "--weights") for text in args.weights]
-    if args.plane and not any(method.is_published for method in methods):
-        raise InputError(
-            "--plane", "is that of published weights, and none are given", "leave the flag out"
-        )
-    methods += [folder_method(text, names) for text in args.fused]
-    labels = [method.label for method in methods]
+    chosen = [methods.model_method(text, loading) for text in args.methods]
+    chosen += [methods.weights_method(text, loading, "--weights") for text in args.weights]
+    if args.plane and not any(method.is_published for method in chosen):
+        problem = "is that of published weights, and none are given"
+        raise InputError("--plane", problem, "leave the flag out")
+    chosen += [methods.folder_method(text, names) for text in args.fused]
+    labels = [method.label for method in chosen]
     twice = [label for label in labels if labels.count(label) > 1]
     if twice:
         source = "--methods, --weights, --fused"
         raise InputError(source, f"the label {twice[0]} twice", "give each method its own label")
     if not args.no_trivial:
-        methods += [trivial_method(label) for label in TRIVIAL if label not in labels]
-    if not methods:
-        raise InputError(
-            "--no-trivial", "leaves nothing to score", "name methods by --methods or --fused"
-        )
-    return methods
-
-
-def describe(protocol: str, settings) -> str:
-    """One line of what a protocol scored."""
-    size = f"{settings.size}³ voxels ({settings.recipe} recipe)"
-    if protocol == "published":
-        return f"Slice 64 of the last axis of {size}, no mask, no clipping, as the released code."
-    grid = f"The network's grid, {size}" if settings.grid == "network" else "The MRI's own grid"
-    planes = "axial slices" if settings.planes == 1 else "slices of all three planes"
-    return (
-        f"{grid}, clipped to [0, 1], mask: {settings.mask}; slice metrics are means over {planes}."
-    )
-
-
-def write_results(
-    args: argparse.Namespace, book, subjects: list, methods: list, protocols: list, settings
-) -> None:
-    """Tables, statistics and pictures of the subjects that every method was scored on.
-
-    Raises:
-        InputError: there is none.
-    """
-    from evaluation.plots import save_box_plots, save_pages
-    from evaluation.tables import Results, Row, write_tables
-
-    rows = [Row(method.label, method.title, method.is_trivial) for method in methods]
-    labels = [row.label for row in rows]
-    complete = book.complete(protocols, labels, [subject.name for subject in subjects])
-    if not complete:
-        raise InputError("--data", "no subject was scored by every method", "see the errors above")
-    participants: dict[str, list[str]] = {}
-    for subject in subjects:
-        if subject.name in complete:
-            participants.setdefault(subject.group, []).append(subject.name)
-    all_results = [
-        Results(p, rows, book.values(p, labels, participants), describe(p, settings))
-        for p in protocols
-    ]
-    write_tables(args.out, all_results)
-    for results in all_results:
-        save_box_plots(args.out, results)
-    save_pages(
-        args.out, complete, {"MRI": "MRI", "PET": "PET"} | {row.label: row.title for row in rows}
-    )
-    print(
-        f"{len(complete)} subjects of {len(participants)} participants in {args.out / 'table.md'}"
-    )
+        chosen += [methods.trivial_method(name) for name in methods.TRIVIAL if name not in labels]
+    if not chosen:
+        remedy = "name methods by --methods or --fused"
+        raise InputError("--no-trivial", "leaves nothing to score", remedy)
+    return chosen
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Flags -> subjects and methods -> scores -> tables and pictures; returns the exit status."""
     args = build_parser().parse_args(argv)
-
-    from dataclasses import asdict
-
-    from evaluation.scorebook import ScoreBook
-    from evaluation.scoring import Settings, evaluate
-    from training.distributed import choose_devices
-
-    protocols, metrics = choose_protocols(args), choose_metrics(args.metrics)
-    settings = Settings(args.size, args.recipe, args.grid, args.mask, args.planes, metrics)
-    book = ScoreBook(args.out, asdict(settings), args.overwrite)
-    device = choose_devices(args.gpus)[0]
+    protocols = choose_protocols(args.protocol, args.size)
+    names = choose_metrics(args.metrics)
+    settings = scoring.Settings(args.size, args.recipe, args.grid, args.mask, args.planes, names)
+    book = scorebook.ScoreBook(args.out, asdict(settings), args.overwrite)
+    device = distributed.choose_devices(args.gpus)[0]
     if device.type == "cpu":
         notice("no GPU: fusing and scoring on the CPU")
-    subjects, names = choose_subjects(args)
-    methods = choose_methods(args, settings, device, names)
-    failed = evaluate(subjects, methods, protocols, settings, book, device)
-    write_results(args, book, subjects, methods, protocols, settings)
+    subjects, cohort = choose_subjects(args)
+    loading = methods.Loading(args.size, args.recipe, device, args.variant, args.plane or "axial")
+    chosen = choose_methods(args, loading, cohort)
+    failed = scoring.evaluate(subjects, chosen, protocols, settings, book, device)
+
+    rows = [results.Row(method.label, method.title, method.is_trivial) for method in chosen]
+    complete, shown = results.collect(book, subjects, rows, protocols, settings.describe)
+    tables.write_tables(args.out, shown)
+    comparisons.write_statistics(args.out, shown)
+    plots.save_box_plots(args.out, shown)
+    plots.save_pages(args.out, complete, rows)
+    print(f"{len(complete)} subjects of {shown[0].n} participants in {args.out / 'table.md'}")
     if failed:
         notice(f"{len(failed)} of {len(subjects)} subjects were left out: {', '.join(failed)}")
     return 2 if failed else 0

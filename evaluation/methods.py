@@ -1,6 +1,4 @@
-"""The rows of an evaluation's table: networks, fusions that need none, and volumes that another
-program fused.
-"""
+"""The rows of an evaluation's table: networks, fusions that need none, volumes fused elsewhere."""
 
 import re
 from collections.abc import Sequence
@@ -12,10 +10,9 @@ from torch import nn
 
 from data.subjects import Subject, name_problem
 from inference.published import load_published, parse_published
-from inference.trained import TrainedModel, load_model
+from inference.trained import TrainedModel, is_own, load_model
 from models import build_model, model_names, slicewise_names
 from models.baselines.weights import weight_files
-from training.checkpoint import is_own
 from utils.errors import InputError, notice
 
 # Rows that every table needs: label -> (name for build_model, its options).
@@ -69,8 +66,7 @@ class Method:
         return TITLES.get(self.label, self.label)
 
     def stamp(self, subject: Subject) -> list:
-        """What the scores of one subject depend on: path, size and time of each file, and how it
-        was read.
+        """What one subject's scores depend on: path, size and time of each file, and the reading.
 
         Raises:
             InputError: a file is missing.
@@ -90,11 +86,8 @@ class Method:
             raise InputError(self.folder, f"no volume of {subject}", f"add {subject}*.nii.gz")
         if len(found) > 1:
             some = ", ".join(path.name for path in found[:3])
-            raise InputError(
-                self.folder,
-                f"{len(found)} volumes of {subject} ({some})",
-                "keep one for each subject",
-            )
+            problem = f"{len(found)} volumes of {subject} ({some})"
+            raise InputError(self.folder, problem, "keep one for each subject")
         return found[0]
 
 
@@ -140,38 +133,40 @@ def model_method(text: str, loading: Loading) -> Method:
         InputError: an unknown name, a label that has its own meaning, or a bad file.
     """
     label, given, path = text.partition("=")
-    need_file = ("dc2fusion", *slicewise_names())
-    need_none = [
-        name for name in dict.fromkeys([*TRIVIAL, *model_names()]) if name not in need_file
-    ]
     if not given:
-        if label in need_file:
-            raise InputError(
-                "--methods",
-                f"{label} needs a checkpoint",
-                f"give {label}=RUN, such as result/{label}",
-            )
-        if label not in need_none:
-            remedy = f"give LABEL=CHECKPOINT or {', '.join(need_none)}"
-            raise InputError("--methods", f"unknown method {label!r}", remedy)
-        if label in TRIVIAL:
-            return trivial_method(label)
-        return Method(label, build_model(label).eval().to(loading.device))
-    if label in need_none:
+        return _method_without_file(label, loading)
+    if label in _names_without_file():
         raise InputError("--methods", f"{label} takes no file", "choose another label for it")
-    if label.partition(":")[0] in slicewise_names() and (":" in label or not is_own(Path(path))):
+    own = is_own(Path(path))
+    if label.partition(":")[0] in slicewise_names() and (":" in label or not own):
         return weights_method(text, loading, "--methods")
     _check_label(label, "--methods")
     # --variant says how to read weights of the released code; an own checkpoint knows.
-    variant = None if is_own(Path(path)) else loading.variant
+    variant = None if own else loading.variant
     trained = load_model(Path(path), variant, loading.size)
-    if label in need_file and label != trained.name:
-        raise InputError(
-            "--methods",
-            f"{path} is no {label}, it is {trained.name}",
-            "choose another label for it",
-        )
+    if label in ("dc2fusion", *slicewise_names()) and label != trained.name:
+        problem = f"{path} is no {label}, it is {trained.name}"
+        raise InputError("--methods", problem, "choose another label for it")
     return _network(label, trained, loading, (trained.source,), variant)
+
+
+def _names_without_file() -> list[str]:
+    need_file = ("dc2fusion", *slicewise_names())
+    names = dict.fromkeys([*TRIVIAL, *model_names()])
+    return [name for name in names if name not in need_file]
+
+
+def _method_without_file(label: str, loading: Loading) -> Method:
+    if label in ("dc2fusion", *slicewise_names()):
+        remedy = f"give {label}=RUN, such as result/{label}"
+        raise InputError("--methods", f"{label} needs a checkpoint", remedy)
+    names = _names_without_file()
+    if label not in names:
+        remedy = f"give LABEL=CHECKPOINT or {', '.join(names)}"
+        raise InputError("--methods", f"unknown method {label!r}", remedy)
+    if label in TRIVIAL:
+        return trivial_method(label)
+    return Method(label, build_model(label).eval().to(loading.device))
 
 
 def weights_method(text: str, loading: Loading, flag: str) -> Method:
@@ -186,9 +181,8 @@ def weights_method(text: str, loading: Loading, flag: str) -> Method:
     published = parse_published(text, flag)
     trained = load_published(published, flag, loading.plane, loading.recipe, loading.size)
     files = tuple(weight_files(published.path))
-    method = _network(
-        published.label, trained, loading, files, f"{published.reading}, {loading.plane}"
-    )
+    reading = f"{published.reading}, {loading.plane}"
+    method = _network(published.label, trained, loading, files, reading)
     return replace(method, is_published=True)
 
 
@@ -204,7 +198,8 @@ def _network(
         notice(f"{label}: trained on {trained.size}^3 voxels, run on {loading.size}^3 (--size)")
     if trained.recipe != loading.recipe:
         notice(
-            f"{label}: trained with the {trained.recipe} recipe, run on the {loading.recipe} one (--recipe)"
+            f"{label}: trained with the {trained.recipe} recipe, run on the {loading.recipe} one "
+            "(--recipe)"
         )
     return Method(label, trained.model.to(loading.device), files=files, reading=reading)
 
@@ -229,29 +224,29 @@ def folder_method(text: str, subjects: Sequence[str]) -> Method:
         raise InputError(folder, "no such folder", "give the folder with the fused volumes")
     if not any(_candidates(folder, name, subjects) for name in subjects):
         problem = f"no volume of any of the {len(subjects)} subjects"
-        raise InputError(
-            folder, problem, f"name the files <subject>*.nii.gz, such as {subjects[0]}_fused.nii.gz"
-        )
+        remedy = f"name the files <subject>*.nii.gz, such as {subjects[0]}_fused.nii.gz"
+        raise InputError(folder, problem, remedy)
     return Method(label, folder=folder, subjects=tuple(subjects))
 
 
 def _check_label(label: str, flag: str) -> None:
     problem = name_problem(label) or ("is that of a source" if label in SOURCES else None)
     if problem:
-        raise InputError(
-            flag, f"the label {label!r} {problem}", "give LABEL=PATH with a plain name"
-        )
+        remedy = "give LABEL=PATH with a plain name"
+        raise InputError(flag, f"the label {label!r} {problem}", remedy)
 
 
 def _candidates(folder: Path, subject: str, names: Sequence[str]) -> list[Path]:
+    """The files of a subject: those that begin with its name and with no longer one."""
     longer = [name for name in names if name != subject and _begins_with(name, subject)]
-    paths = sorted([*folder.glob("*.nii"), *folder.glob("*.nii.gz")])
-    mine = [path for path in paths if _begins_with(path.name, subject)]
-    return [path for path in mine if not any(_begins_with(path.name, name) for name in longer)]
+    found = []
+    for path in sorted([*folder.glob("*.nii"), *folder.glob("*.nii.gz")]):
+        of_another = any(_begins_with(path.name, name) for name in longer)
+        if _begins_with(path.name, subject) and not of_another:
+            found.append(path)
+    return found
 
 
 def _begins_with(text: str, name: str) -> bool:
-    """Whether `text` begins with the whole word `name`: "s1_fused.nii" with "s1", but not
-    "s10.nii".
-    """
+    """Whether text begins with a whole word: "s1_fused.nii" with "s1", "s10.nii" does not."""
     return re.match(re.escape(name) + "(?![A-Za-z0-9])", text) is not None

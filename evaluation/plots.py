@@ -1,6 +1,7 @@
 """Pictures of an evaluation: box plots of the scores, and pages of subjects x methods."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from evaluation.results import Results, Row
 from evaluation.scorebook import source_of
-from evaluation.tables import Results
 from metrics import METRICS, keys_of
 from utils.files import replacing
 from utils.pictures import Planes, comparison_figure, save_figure
@@ -31,8 +32,7 @@ BOX_COLOURS = "tab:blue", "0.6"  # methods, trivial rows
 def save_slices(
     folder: Path, subject: str, volumes: Mapping[str, Planes], voxel_mm: Sequence[float]
 ) -> None:
-    """Keep the planes of a subject's volumes in 8 bits; those of volumes not named now stay as they
-    are.
+    """Keep the planes of a subject's volumes in 8 bits; volumes not named now stay as they are.
 
     Args:
         volumes: {volume: its planes}, intensities in [0, 1]; values beyond become the nearer end.
@@ -47,9 +47,8 @@ def save_slices(
             arrays = {key: there[key] for key in there}
     for name, planes in volumes.items():
         for plane, image in planes.items():
-            arrays[f"{plane}/{name}"] = (
-                (np.clip(np.nan_to_num(image), 0, 1) * 255).round().astype(np.uint8)
-            )
+            grey = np.clip(np.nan_to_num(image), 0, 1) * 255
+            arrays[f"{plane}/{name}"] = grey.round().astype(np.uint8)
     arrays["voxel_mm"] = np.asarray(voxel_mm, dtype=np.float64)
     with replacing(path, "give another --out") as part, open(part, "wb") as file:
         np.savez_compressed(file, **arrays)
@@ -66,12 +65,13 @@ def read_slices(folder: Path, subject: str) -> tuple[dict[str, Planes], np.ndarr
         return volumes, arrays["voxel_mm"]
 
 
-def save_pages(folder: Path, subjects: Sequence[str], columns: Mapping[str, str]) -> list[Path]:
+def save_pages(folder: Path, subjects: Sequence[str], rows: Sequence[Row]) -> None:
     """Pages of subjects x methods, `pictures-01.png` and so on; pages of an earlier evaluation go.
 
     Args:
-        columns: {volume: title}, "MRI" and "PET" among them.
+        rows: the methods that have a column, after the sources.
     """
+    columns = {"MRI": "MRI", "PET": "PET"} | {row.label: row.title for row in rows}
     kept = [name for name in subjects if (folder / SLICES / f"{name}.npz").exists()]
     pages = []
     for start in range(0, len(kept), SUBJECTS_A_PAGE):
@@ -79,30 +79,23 @@ def save_pages(folder: Path, subjects: Sequence[str], columns: Mapping[str, str]
         for name in kept[start : start + SUBJECTS_A_PAGE]:
             volumes[name], voxel_mm[name] = read_slices(folder, name)
         pages.append(folder / f"pictures-{start // SUBJECTS_A_PAGE + 1:02d}.png")
-        save_figure(pages[-1], comparison_figure(volumes, dict(columns), voxel_mm), dpi=130)
+        save_figure(pages[-1], comparison_figure(volumes, columns, voxel_mm), dpi=130)
     for path in folder.glob("pictures-[0-9][0-9]*.png"):
         if path not in pages:
             path.unlink()
-    return pages
 
 
-def save_box_plots(folder: Path, results: Results) -> None:
-    """One picture for each metric, `boxplots/<protocol>_<metric>.png`, with a panel for each of its
-    parts.
-    """
-    for name in METRICS:
+def save_box_plots(folder: Path, all_results: Sequence[Results]) -> None:
+    """One picture for each metric, `boxplots/<protocol>_<metric>.png`, a panel for each part."""
+    for results, name in product(all_results, METRICS):
         keys = [key for key in keys_of(name) if key in results.keys]
         if keys:
-            save_figure(
-                folder / "boxplots" / f"{results.protocol}_{name}.png",
-                box_plot(results, name, keys),
-                dpi=90,
-            )
+            path = folder / "boxplots" / f"{results.protocol}_{name}.png"
+            save_figure(path, box_plot(results, name, keys), dpi=90)
 
 
 def box_plot(results: Results, name: str, keys: Sequence[str]) -> Figure:
-    """Boxes (median, quartiles, 1.5 interquartile ranges) of the methods, every participant a
-    point.
+    """Boxes (median, quartiles, 1.5 interquartile ranges) of the methods, participants as points.
 
     NaN and infinite scores are left out; the label of the method then says how many there are to
     see.
@@ -111,17 +104,13 @@ def box_plot(results: Results, name: str, keys: Sequence[str]) -> Figure:
     figure = Figure(figsize=(0.9 + 3.0 * len(keys) + 1.0, height), layout="constrained")
     FigureCanvasAgg(figure)
     metric = METRICS[name]
-    figure.suptitle(
-        f"{metric.title}, {results.protocol} protocol: {ARROWS[metric.direction]}", fontsize=10
-    )
+    title = f"{metric.title}, {results.protocol} protocol: {ARROWS[metric.direction]}"
+    figure.suptitle(title, fontsize=10)
     panels = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
-    ticks = [len(results.rows) - i for i in range(len(results.rows))]
+    ticks = range(len(results.rows), 0, -1)  # the first row at the top
     for panel, key in zip(panels, keys, strict=True):
         for tick, row in zip(ticks, results.rows, strict=True):
-            values = results.values[row.label][key]
-            _draw_box(
-                panel, tick, values[np.isfinite(values)], BOX_COLOURS[row.is_trivial], len(values)
-            )
+            _draw_box(panel, tick, results.values[row.label][key], BOX_COLOURS[row.is_trivial])
         panel.set_title(PART_TITLES[source_of(name, key)], fontsize=9)
         panel.tick_params(labelsize=8)
         panel.grid(axis="x", color="0.9")
@@ -131,35 +120,20 @@ def box_plot(results: Results, name: str, keys: Sequence[str]) -> Figure:
     return figure
 
 
-def _draw_box(panel: Axes, tick: int, values: np.ndarray, colour: str, expected: int) -> None:
+def _draw_box(panel: Axes, tick: int, scores: np.ndarray, colour: str) -> None:
+    values = scores[np.isfinite(scores)]
     if values.size:
         low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
         reach = 1.5 * (high - low)
         inside = values[(values >= low - reach) & (values <= high + reach)]
-        panel.hlines(
-            [tick, tick], [inside.min(), high], [low, inside.max()], color="0.2", linewidth=1
-        )
-        panel.barh(
-            tick, high - low, 0.6, low, color=colour, alpha=0.5, edgecolor="0.2", linewidth=0.8
-        )
+        starts, ends = [inside.min(), high], [low, inside.max()]
+        panel.hlines([tick, tick], starts, ends, color="0.2", linewidth=1)
+        look = {"color": colour, "alpha": 0.5, "edgecolor": "0.2", "linewidth": 0.8}
+        panel.barh(tick, high - low, 0.6, low, **look)
         panel.vlines(median, tick - 0.3, tick + 0.3, color="black", linewidth=1.5)
-        panel.plot(
-            values,
-            np.full(values.size, tick),
-            "o",
-            color=colour,
-            markersize=3.5,
-            mec="black",
-            mew=0.4,
-        )
-    if values.size < expected:
-        note = f"{values.size} of {expected} finite"
-        place = {
-            "xytext": (0.98, tick),
-            "textcoords": ("axes fraction", "data"),
-            "ha": "right",
-            "va": "center",
-        }
-        panel.annotate(
-            note, (0, tick), xycoords=("axes fraction", "data"), fontsize=7, color="0.3", **place
-        )
+        look = {"color": colour, "markersize": 3.5, "mec": "black", "mew": 0.4}
+        panel.plot(values, np.full(values.size, tick), "o", **look)
+    if values.size < scores.size:
+        note = f"{values.size} of {scores.size} finite"
+        look = {"ha": "right", "va": "center", "fontsize": 7, "color": "0.3"}
+        panel.annotate(note, (0.98, tick), xycoords=("axes fraction", "data"), **look)

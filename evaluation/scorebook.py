@@ -12,6 +12,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 from metrics import METRICS, keys_of
@@ -21,17 +22,20 @@ from utils.files import replacing
 COLUMNS = ("protocol", "method", "subject", "metric", "source", "value")
 SCORES, STAMPS = "scores.csv", "scores.json"
 VERSION = 1  # raise it when the way from files to scores changes
+ANOTHER = "choose another --out, or --overwrite to score anew"
 
 Scores = dict[str, float]  # by the keys of `metrics.score`
 
 
 def source_of(name: str, key: str) -> str:
-    """The column `source` of a key of metric `name`: of "psnr", "psnr_min" is "min" and "psnr" is
-    "mean".
-    """
+    """The column `source` of a metric's key: "min" of "psnr_min", "mean" of "psnr"."""
     if key != name:
         return key.removeprefix(f"{name}_")
     return METRICS[name].combine or "joint"
+
+
+# key of `metrics.score` -> the columns (metric, source) of its row, in the order of METRICS
+PLACES = {key: (name, source_of(name, key)) for name in METRICS for key in keys_of(name)}
 
 
 def write_text(path: Path, text: str) -> None:
@@ -79,43 +83,36 @@ class ScoreBook:
 
     def _read_stamps(self) -> None:
         path = self.folder / STAMPS
-        remedy = "choose another --out, or --overwrite to score anew"
         try:
             content = json.loads(path.read_text("utf-8"))
             there, self.stamps = content["settings"], content["stamps"]
             names = there.keys() | self.settings.keys()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                path, f"does not say how {SCORES} beside it was made", remedy
-            ) from error
+            problem = f"does not say how {SCORES} beside it was made"
+            raise InputError(path, problem, ANOTHER) from error
         for name in sorted(names):
             old, new = there.get(name), self.settings.get(name)
             if old != new:
-                raise InputError(
-                    self.folder, f"holds scores with {name} {_text(old)}, not {_text(new)}", remedy
-                )
+                problem = f"holds scores with {name} {_text(old)}, not {_text(new)}"
+                raise InputError(self.folder, problem, ANOTHER)
 
     def _read_scores(self) -> None:
         path = self.folder / SCORES
-        keys = {(name, source_of(name, key)): key for name in METRICS for key in keys_of(name)}
+        keys = {place: key for key, place in PLACES.items()}
         try:
             with open(path, newline="", encoding="utf-8") as file:
                 header, *rows = csv.reader(file)
             if tuple(header) != COLUMNS:
                 raise ValueError(f"its columns are {header}")
             for protocol, method, subject, metric, source, value in rows:
-                self.scores.setdefault((protocol, method, subject), {})[keys[metric, source]] = (
-                    float(value)
-                )
+                scores = self.scores.setdefault((protocol, method, subject), {})
+                scores[keys[metric, source]] = float(value)
         except (OSError, ValueError, KeyError, csv.Error) as error:
             problem = f"not a table of scores ({type(error).__name__}: {error})"
-            raise InputError(
-                path, problem, "choose another --out, or --overwrite to score anew"
-            ) from error
+            raise InputError(path, problem, ANOTHER) from error
 
     def drop_outdated(self, stamps: Mapping[str, Mapping[str, list]]) -> None:
-        """Forget, with a notice, the scores of the given methods and subjects whose files have
-        changed.
+        """Forget, with a notice, the scores of methods and subjects whose files have changed.
 
         Args:
             stamps: {method: {subject: stamp}} as it is now.
@@ -127,11 +124,11 @@ class ScoreBook:
             if gone:
                 subjects = len({subject for _, _, subject in gone})
                 notice(
-                    f"{method}: its files are not those of the scores of {subjects} subjects; scoring these again"
+                    f"{method}: its files are not those of the scores of {subjects} subjects; "
+                    "scoring these again"
                 )
-                self.scores = {
-                    key: values for key, values in self.scores.items() if key not in gone
-                }
+                for key in gone:
+                    del self.scores[key]
                 self._save()  # before a new stamp could vouch for old scores
 
     def has(self, protocol: str, method: str, subject: str) -> bool:
@@ -141,9 +138,7 @@ class ScoreBook:
     def add(
         self, subject: str, scores: Mapping[tuple[str, str], Scores], stamps: Mapping[str, list]
     ) -> None:
-        """Take in a subject's {(protocol, method): scores} with {method: stamp}, and write
-        everything.
-        """
+        """Take in a subject's {(protocol, method): scores} with {method: stamp}; write."""
         for method, stamp in stamps.items():
             self.stamps.setdefault(method, {})[subject] = stamp
         for (protocol, method), values in scores.items():
@@ -155,17 +150,21 @@ class ScoreBook:
         write_text(self.folder / STAMPS, json.dumps(content, indent=1) + "\n")
         rows = []
         for where, values in self.scores.items():
-            keys = [(name, key) for name in METRICS for key in keys_of(name) if key in values]
-            rows += [
-                (*where, name, source_of(name, key), f"{values[key]:.10g}") for name, key in keys
-            ]
+            for key, place in PLACES.items():
+                if key in values:
+                    rows.append((*where, *place, f"{values[key]:.10g}"))
         write_text(self.folder / SCORES, csv_text(COLUMNS, rows))
 
     def complete(
         self, protocols: Sequence[str], methods: Sequence[str], subjects: Sequence[str]
     ) -> list[str]:
         """The subjects that have scores of every method by every protocol."""
-        return [s for s in subjects if all(self.has(p, m, s) for p in protocols for m in methods)]
+        found = []
+        for subject in subjects:
+            wanted = product(protocols, methods, [subject])
+            if all(key in self.scores for key in wanted):
+                found.append(subject)
+        return found
 
     def values(
         self, protocol: str, methods: Sequence[str], participants: Mapping[str, Sequence[str]]
@@ -177,14 +176,14 @@ class ScoreBook:
         """
         table = {}
         for method in methods:
-            rows = [
-                [self.scores[protocol, method, s] for s in sessions]
-                for sessions in participants.values()
-            ]
-            keys = [key for name in METRICS for key in keys_of(name) if rows and key in rows[0][0]]
-            table[method] = {
-                key: [math.fsum(v[key] for v in row) / len(row) for row in rows] for key in keys
-            }
+            columns: dict[str, list[float]] = {}
+            for subjects in participants.values():
+                sessions = [self.scores[protocol, method, subject] for subject in subjects]
+                for key in PLACES:
+                    if key in sessions[0]:
+                        mean = math.fsum(scores[key] for scores in sessions) / len(sessions)
+                        columns.setdefault(key, []).append(mean)
+            table[method] = columns
         return table
 
 

@@ -1,4 +1,4 @@
-"""Running fusion methods on subjects and scoring what they make, every method on the same volumes.
+"""Running fusion methods on subjects and scoring them, every method on the same volumes.
 
 A subject is read once and brought to the network's grid: crop to the MRI, zero-pad, resize,
 intensities to [0, 1]. On this grid all methods are fused and scored; with `grid="native"` the
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from data.grids import sides
 from data.subjects import Subject
 from data.transforms import (
     KEYS,
@@ -69,6 +70,18 @@ class Settings:
         options = {"mask": self.mask, "planes": self.planes} if protocol == "volume" else {}
         return Scorer(mri, pet, protocol, names=names, device=device, **options)
 
+    def describe(self, protocol: str) -> str:
+        """One line of what a protocol scored."""
+        size = f"{self.size}³ voxels ({self.recipe} recipe)"
+        if protocol == "published":
+            where = f"Slice 64 of the last axis of {size}"
+            return f"{where}, no mask, no clipping, as the released code."
+        grid = f"The network's grid, {size}" if self.grid == "network" else "The MRI's own grid"
+        planes = "axial slices" if self.planes == 1 else "slices of all three planes"
+        return (
+            f"{grid}, clipped to [0, 1], mask: {self.mask}; slice metrics are means over {planes}."
+        )
+
 
 # One subject -------------------------------------------------------------------------------------
 
@@ -77,8 +90,7 @@ class Case:
     """One subject's pair, read once, on the grids that it is scored on.
 
     Intensities of both grids share one scale: 0 and 1 are the smallest and the largest value of a
-        source on
-    the network's grid, as in the network's inputs.
+    source on the network's grid, as in the network's inputs.
 
     Raises:
         InputError: a file that `data.volume.read_pair` refuses.
@@ -90,28 +102,32 @@ class Case:
         self.steps = deterministic(RECIPES[settings.recipe], settings.size, self.files[0].voxel_mm)
         self.prepared = self.steps(to_item(*self.files))
         scaled = rescale()({key: self.prepared[key].as_tensor() for key in KEYS})
-        self.inputs = tuple(
-            torch.as_tensor(scaled[key])[None] for key in KEYS
-        )  # (1, 1, D, H, W) each
+        # (1, 1, D, H, W) each
+        self.inputs = tuple(torch.as_tensor(scaled[key])[None] for key in KEYS)
 
     @cached_property
     def native(self) -> tuple[Tensor, ...]:
         """MRI and PET at the MRI's own voxels, (1, 1, X, Y, Z) in [0, 1]."""
-        pairs = zip(KEYS, self.files, strict=True)
-        arrays = [scale_like(volume.array, self.prepared[key]) for key, volume in pairs]
-        return tuple(torch.from_numpy(array)[None, None] for array in arrays)
+        volumes = []
+        for key, file in zip(KEYS, self.files, strict=True):
+            array = scale_like(file.array, self.prepared[key])
+            volumes.append(torch.from_numpy(array)[None, None])
+        return tuple(volumes)
+
+    def pair(self, grid: str) -> tuple[Tensor, ...]:
+        """MRI and PET as a network takes them, (1, 1, X, Y, Z) in [0, 1]."""
+        return self.inputs if grid == "network" else self.native
 
     def sources(self, grid: str) -> tuple[Tensor, Tensor]:
         """MRI and PET, (X, Y, Z) in [0, 1]."""
-        mri, pet = self.inputs if grid == "network" else self.native
+        mri, pet = self.pair(grid)
         return mri[0, 0], pet[0, 0]
 
     def voxel_mm(self, grid: str) -> tuple[float, ...]:
         """Voxel sides of a grid in mm."""
         if grid == "native":
             return self.files[0].voxel_mm
-        affine = self.prepared["mri"].affine
-        return tuple(float(side) for side in affine[:3, :3].norm(dim=0))
+        return tuple(sides(self.prepared["mri"].affine.numpy()).tolist())
 
     @torch.no_grad()
     def fuse(self, method: Method, grids: Iterable[str], device: torch.device) -> dict[str, Tensor]:
@@ -124,24 +140,21 @@ class Case:
             fused = self._read_fused(method.fused_file(self.name))
             return {grid: self._onto(fused, grid) for grid in grids}
         if method.is_trivial:
-            pairs = {grid: self.inputs if grid == "network" else self.native for grid in grids}
-            return {grid: method.model(*pair)[0, 0] for grid, pair in pairs.items()}
+            return {grid: method.model(*self.pair(grid))[0, 0] for grid in grids}
         output = method.model(*(volume.to(device) for volume in self.inputs)).float().cpu()
         volumes = {"network": output[0, 0]}
         if "native" in grids:
             native = to_native(output[0], self.prepared, self.steps)
-            volumes["native"] = torch.from_numpy(
-                np.where(foreground(self.files[0].array), native, 0)
-            )
+            inside = foreground(self.files[0].array)
+            volumes["native"] = torch.from_numpy(np.where(inside, native, 0))
         return {grid: volumes[grid] for grid in grids}
 
     def _read_fused(self, path: Path) -> Volume:
         fused, mri = read_volume(path), self.files[0]
         if fused.array.shape != mri.array.shape:
-            sides = ["x".join(map(str, volume.array.shape)) for volume in (fused, mri)]
-            raise InputError(
-                path, f"{sides[0]} voxels, its MRI has {sides[1]}", "bring it to the MRI's own grid"
-            )
+            there, wanted = ("x".join(map(str, v.array.shape)) for v in (fused, mri))
+            problem = f"{there} voxels, its MRI has {wanted}"
+            raise InputError(path, problem, "bring it to the MRI's own grid")
         apart = corner_distance(mri.array.shape, fused.affine, mri.affine)
         if apart > GRID_TOLERANCE * min(mri.voxel_mm):
             problem = f"lies up to {apart:.3g} mm from the grid of its MRI"
@@ -162,6 +175,15 @@ class Case:
 # All subjects ------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Task:
+    """A method that one subject is still to be scored on, by which protocols, and its stamp."""
+
+    method: Method
+    protocols: list[str]
+    stamp: list
+
+
 def evaluate(
     subjects: Sequence[Subject],
     methods: Sequence[Method],
@@ -177,98 +199,112 @@ def evaluate(
     """
     stamps, failed = _stamps(subjects, methods)
     book.drop_outdated(stamps)
-    jobs = {s.name: _missing(book, s.name, methods, protocols, stamps) for s in subjects}
-    total, possible = sum(map(len, jobs.values())), sum(map(len, stamps.values()))
+    tasks = {}
+    for subject in subjects:
+        tasks[subject.name] = _missing(book, subject.name, methods, protocols, stamps)
+    total, possible = sum(map(len, tasks.values())), sum(map(len, stamps.values()))
     if total < possible:
-        print(
-            f"{possible - total} of {possible} volumes are scored already (--overwrite scores them anew)"
-        )
+        there = f"{possible - total} of {possible} volumes"
+        print(f"{there} are scored already (--overwrite scores them anew)")
     with tqdm(total=total, desc="scoring", unit="volume", disable=None) as bar:
         for subject in subjects:
-            todo = jobs[subject.name]
+            todo = tasks[subject.name]
             if not todo:
                 continue
             try:
-                errors = _score_case(
-                    Case(subject, settings), todo, settings, book, stamps, device, bar
-                )
+                errors = _score_case(Case(subject, settings), todo, settings, book, device, bar)
             except InputError as error:
                 errors = [error]
             for error in errors:
-                report(InputError(f"{subject.name}: {error.source}", error.problem, error.remedy))
-                failed.append(subject.name)
+                _report(subject, error)
+                failed.add(subject.name)
     return [subject.name for subject in subjects if subject.name in failed]
 
 
-def _stamps(subjects: Sequence[Subject], methods: Sequence[Method]) -> tuple[dict, list[str]]:
+def _report(subject: Subject, error: InputError) -> None:
+    report(InputError(f"{subject.name}: {error.source}", error.problem, error.remedy))
+
+
+def _stamps(
+    subjects: Sequence[Subject], methods: Sequence[Method]
+) -> tuple[dict[str, dict[str, list]], set[str]]:
     """{method: {subject: stamp}}, and the subjects that lack a file."""
-    stamps, failed = {method.label: {} for method in methods}, []
+    stamps, failed = {method.label: {} for method in methods}, set()
     for subject in subjects:
         for method in methods:
             try:
                 stamps[method.label][subject.name] = method.stamp(subject)
             except InputError as error:
-                report(InputError(f"{subject.name}: {error.source}", error.problem, error.remedy))
-                failed.append(subject.name)
+                _report(subject, error)
+                failed.add(subject.name)
     return stamps, failed
 
 
 def _missing(
-    book: ScoreBook, subject: str, methods: Sequence[Method], protocols: Sequence[str], stamps: dict
-) -> list:
-    """(method, protocols that are still to be scored) of one subject."""
-    jobs = []
+    book: ScoreBook,
+    subject: str,
+    methods: Sequence[Method],
+    protocols: Sequence[str],
+    stamps: dict[str, dict[str, list]],
+) -> list[Task]:
+    """What is still to be done for one subject."""
+    tasks = []
     for method in methods:
+        stamp = stamps[method.label].get(subject)
         todo = [protocol for protocol in protocols if not book.has(protocol, method.label, subject)]
-        if todo and subject in stamps[method.label]:
-            jobs.append((method, todo))
-    return jobs
+        if todo and stamp is not None:
+            tasks.append(Task(method, todo, stamp))
+    return tasks
 
 
 def _score_case(
     case: Case,
-    jobs: list[tuple[Method, list[str]]],
+    tasks: Sequence[Task],
     settings: Settings,
     book: ScoreBook,
-    stamps: dict,
     device: torch.device,
     bar: tqdm,
 ) -> list[InputError]:
     """Fuse and score one subject by each method and write the scores; returns what went wrong."""
-    scorers = _scorers(
-        case, dict.fromkeys(protocol for _, todo in jobs for protocol in todo), settings, device
-    )
+    scorers = _scorers(case, tasks, settings, device)
     grids = {settings.grid, *map(settings.grid_of, scorers)}
-    scores, pictured, errors = {}, {}, []
-    for method, todo in jobs:
-        bar.set_postfix_str(f"{case.name}, {method.label}")
+    scores, stamps, pictured, errors = {}, {}, {}, []
+    for task in tasks:
+        label = task.method.label
+        bar.set_postfix_str(f"{case.name}, {label}")
         try:
-            fused = case.fuse(method, grids, device)
-            scores |= {
-                (p, method.label): _scores(scorers[p], fused[settings.grid_of(p)]) for p in todo
-            }
-            pictured[method.label] = fused[settings.grid]
+            fused = case.fuse(task.method, grids, device)
+            mine = {}
+            for protocol in task.protocols:
+                volume = fused[settings.grid_of(protocol)]
+                mine[protocol, label] = _scores(scorers[protocol], volume)
+            scores |= mine
+            pictured[label], stamps[label] = fused[settings.grid], task.stamp
         except InputError as error:
             errors.append(error)
         except ValueError as error:  # what a scorer says of a volume with NaN in it
-            errors.append(InputError(method.label, str(error), "look at this method's result"))
+            errors.append(InputError(label, str(error), "look at this method's result"))
         bar.update()
     if pictured:
         _save_slices(book.folder, case, settings.grid, pictured)
-        book.add(case.name, scores, {label: stamps[label][case.name] for label in pictured})
+        book.add(case.name, scores, stamps)
     return errors
 
 
 def _scorers(
-    case: Case, protocols: Iterable[str], settings: Settings, device: torch.device
+    case: Case, tasks: Sequence[Task], settings: Settings, device: torch.device
 ) -> dict[str, Scorer]:
+    """{protocol: scorer} of the protocols that any task asks for."""
+    scorers = {}
     try:
-        sources = {protocol: case.sources(settings.grid_of(protocol)) for protocol in protocols}
-        return {
-            protocol: settings.scorer(protocol, *pair, device) for protocol, pair in sources.items()
-        }
+        for task in tasks:
+            for protocol in task.protocols:
+                if protocol not in scorers:
+                    sources = case.sources(settings.grid_of(protocol))
+                    scorers[protocol] = settings.scorer(protocol, *sources, device)
     except ValueError as error:  # such as a mask without a voxel
         raise InputError(case.files[0].path, str(error), "look at this pair") from error
+    return scorers
 
 
 def _scores(scorer: Scorer, fused: Tensor) -> dict[str, float]:
@@ -281,6 +317,5 @@ def _save_slices(folder: Path, case: Case, grid: str, fused: dict[str, Tensor]) 
     """Keep three planes of each volume, for the pictures of all subjects."""
     volumes = dict(zip(SOURCES, case.sources(grid), strict=True)) | fused
     arrays = {name: volume.numpy() for name, volume in volumes.items()}
-    save_slices(
-        folder, case.name, planes_through_centre(arrays["MRI"], arrays), case.voxel_mm(grid)
-    )
+    planes = planes_through_centre(arrays["MRI"], arrays)
+    save_slices(folder, case.name, planes, case.voxel_mm(grid))

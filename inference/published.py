@@ -1,5 +1,4 @@
-"""Published weights of the 2-D methods, as the command line names them:
-METHOD[:OPTION=VALUE,...]=FILE.
+"""Published weights of the 2-D methods, named as METHOD[:OPTION=VALUE,...]=FILE.
 
 `matr=model_10.pth` is MATR with its authors' weights, `dilran:statistics=running=last.pt` DILRAN in
 its repaired form. Such a file holds tensors only, so that the user says which network they belong
@@ -11,14 +10,21 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from inference.trained import TrainedModel
+from inference.trained import TrainedModel, is_own
 from models import build_model, slicewise_names
 from models.baselines.weights import load_weights
-from training.checkpoint import is_own
 from utils.errors import InputError
 
 FORM = "METHOD=FILE or METHOD:OPTION=VALUE,...=FILE"
 PAGE = "docs/baselines.md"
+_PATTERN = re.compile(
+    r"""
+    (?P<method> [^:=]*)
+    (?: : (?P<options> [^:=,]+=[^=,]+ (?: ,[^=,]+=[^=,]+ )* ) )?
+    = (?P<path> .+)  # which may hold : and = itself
+    """,
+    re.VERBOSE,
+)
 
 
 @dataclass(frozen=True)
@@ -55,27 +61,25 @@ def parse_published(text: str, flag: str) -> Published:
     Raises:
         InputError: another form, or a method or option that there is not.
     """
-    found = re.fullmatch(r"([^:=]*)(?::([^:=,]+=[^=,]+(?:,[^=,]+=[^=,]+)*))?=(.+)", text)
+    found = _PATTERN.fullmatch(text)
     if not found:
         raise InputError(flag, f"{text!r} names no method and file", f"give {FORM}")
-    method, listed, path = found.groups()
+    method, path = found["method"], Path(found["path"])
     if method not in slicewise_names():
-        known = ", ".join(slicewise_names())
-        raise InputError(
-            flag, f"no weights are published for {method!r}", f"give {FORM}, METHOD one of {known}"
-        )
-    options = {}
-    for name, _, value in (part.partition("=") for part in (listed or "").split(",") if part):
-        options[name] = int(value) if value.isdecimal() else value
+        problem = f"no weights are published for {method!r}"
+        remedy = f"give {FORM}, METHOD one of {', '.join(slicewise_names())}"
+        raise InputError(flag, problem, remedy)
+    if not found["options"]:
+        return Published(method, path)
     known = _option_names(method)
-    for name in options:
+    options = {}
+    for option in found["options"].split(","):
+        name, _, value = option.partition("=")
         if name not in known:
-            raise InputError(
-                flag,
-                f"{method} has no option {name!r}",
-                f"known are {', '.join(known)}, see {PAGE}",
-            )
-    return Published(method, Path(path), options)
+            remedy = f"known are {', '.join(known)}, see {PAGE}"
+            raise InputError(flag, f"{method} has no option {name!r}", remedy)
+        options[name] = int(value) if value.isdecimal() else value
+    return Published(method, path, options)
 
 
 def _option_names(method: str) -> list[str]:
@@ -100,9 +104,8 @@ def load_published(
     method, path = published.method, published.path
     if is_own(path):
         problem = "is a checkpoint of this project, which knows its model and plane"
-        raise InputError(
-            path, problem, "name it by --checkpoint, in evaluate.py by --methods LABEL=CHECKPOINT"
-        )
+        remedy = "name it by --checkpoint, in evaluate.py by --methods LABEL=CHECKPOINT"
+        raise InputError(path, problem, remedy)
     try:
         model = build_model(method, plane=plane, **published.options)
     except ValueError as error:
@@ -113,9 +116,8 @@ def load_published(
         problem = str(error).removeprefix(f"{path}: ")
         raise InputError(path, problem, f"give {method}'s published weights, see {PAGE}") from error
     except OSError as error:
-        raise InputError(
-            path, f"cannot be read ({error.strerror or error})", "check the path"
-        ) from error
+        problem = f"cannot be read ({error.strerror or error})"
+        raise InputError(path, problem, "check the path") from error
     description = f"{path}: published weights of {published.reading}, on {plane} slices"
     if skipped:
         description += f"; {len(skipped)} tensors skipped that it never uses"

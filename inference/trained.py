@@ -1,6 +1,4 @@
-"""A trained network, ready to fuse with: from a run folder, a checkpoint, or one of the released
-code.
-"""
+"""A trained network, ready to fuse with: from a run folder, or a checkpoint, own or released."""
 
 import json
 from dataclasses import dataclass
@@ -10,7 +8,7 @@ from torch import nn
 
 from models import build_model
 from models.released import is_released, load_released
-from training.checkpoint import LAST, locate, read, read_own, restore_model
+from training.checkpoint import BEST, LAST, locate, read, read_own, restore_model
 from utils.errors import InputError, notice
 
 
@@ -41,18 +39,14 @@ def newest_run(root: Path) -> Path:
     Raises:
         InputError: there is none.
     """
-    runs = [
-        path.parent
-        for path in sorted(root.glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)
-    ]
-    runs = [run for run in runs if _model_of(run) == "dc2fusion"]
-    if not runs:
+    checkpoints = [path for path in root.glob(f"*/{LAST}") if _model_of(path.parent) == "dc2fusion"]
+    if not checkpoints:
+        problem = f"not given, and no run of DC2Fusion under {root}/"
         remedy = "train first (python train_diff.py, or make demo), or give a checkpoint"
-        raise InputError(
-            "--checkpoint", f"not given, and no run of DC2Fusion under {root}/", remedy
-        )
-    notice(f"no --checkpoint: using the newest run, {runs[-1]}")
-    return runs[-1]
+        raise InputError("--checkpoint", problem, remedy)
+    newest = max(checkpoints, key=lambda path: (path.stat().st_mtime, path)).parent
+    notice(f"no --checkpoint: using the newest run, {newest}")
+    return newest
 
 
 def _model_of(run: Path) -> str:
@@ -61,6 +55,16 @@ def _model_of(run: Path) -> str:
         return json.loads((run / "config.json").read_text())["model"]
     except (OSError, ValueError, KeyError, TypeError):
         return "dc2fusion"
+
+
+def is_own(path: Path) -> bool:
+    """Whether a path is a run folder or a checkpoint of this project, which knows its model."""
+    if path.is_dir():
+        return any((path / name).is_file() for name in (BEST, LAST, "config.json"))
+    try:
+        return "format" in read(path)
+    except InputError:
+        return False
 
 
 def load_model(path: Path, variant: str | None = None, size: int = 128) -> TrainedModel:
@@ -87,15 +91,11 @@ def load_model(path: Path, variant: str | None = None, size: int = 128) -> Train
         raise InputError(path, "its tensors are not DC2Fusion's", remedy)
     content, config = read_own(path)
     if variant and config.regime.slicewise:
-        raise InputError(
-            "--variant", f"{path} is {config.model}, which has none", "leave the flag out"
-        )
+        problem = f"{path} is {config.model}, which has none"
+        raise InputError("--variant", problem, "leave the flag out")
     if variant not in (None, config.variant):
-        raise InputError(
-            "--variant",
-            f"{path} was trained as {config.variant}, not {variant}",
-            "leave the flag out",
-        )
+        problem = f"{path} was trained as {config.variant}, not {variant}"
+        raise InputError("--variant", problem, "leave the flag out")
     model = restore_model(path, content, config)
     form = f"{config.variant} variant, E={config.embed_dim}"
     if config.regime.slicewise:
@@ -113,7 +113,7 @@ def _load_released(path: Path, state: dict, variant: str, size: int) -> TrainedM
     except (ValueError, AttributeError) as error:
         raise InputError(path, str(error), "give a checkpoint of the released DC2Fusion") from error
     description = (
-        f"{path}: weights of the released code as {variant} variant, E={weight.shape[0]}; {len(skipped)} tensors "
-        f"skipped that it never uses (cross_attn.proj, concat_back_dim.0)"
+        f"{path}: weights of the released code as {variant} variant, E={weight.shape[0]}; "
+        f"{len(skipped)} tensors skipped that it never uses (cross_attn.proj, concat_back_dim.0)"
     )
     return TrainedModel(model.eval(), recipe, size, path, description)

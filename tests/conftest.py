@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 import train_diff
@@ -73,6 +74,14 @@ def write_nifti(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def pair(head, head_affine, write_nifti):
+    """MRI and PET files of a small asymmetric head, stored as LAS int16 and RAS float."""
+    mri = write_nifti("mri.nii.gz", (head * 10).astype(np.int16), head_affine, "LAS", codes=(4, 1))
+    pet = write_nifti("pet.nii.gz", ndimage.gaussian_filter(head, 1) * (head > 0), head_affine)
+    return mri, pet
 
 
 @pytest.fixture(scope="session")

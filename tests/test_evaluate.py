@@ -19,8 +19,7 @@ import metrics
 from data.dataset import PairDataset
 from data.subjects import find_subjects
 from data.volume import read_pair
-from evaluation import methods, scoring
-from evaluation.scorebook import ScoreBook
+from evaluation import scoring
 from inference.trained import load_model
 from models import build_model
 from models.baselines.slicewise import Slicewise
@@ -204,14 +203,6 @@ def test_scores_without_a_value_are_counted(score, tmp_path):
     assert "– (n=0)" in text and "VIF (3 of 3)" in text
 
 
-def test_sessions_of_one_participant_are_averaged_first(tmp_path):
-    book = ScoreBook(tmp_path / "book", {})
-    for subject, value in (("a_1", 1.0), ("a_2", 3.0), ("b", 5.0)):
-        book.add(subject, {("volume", "m"): {"sd": value}}, {"m": []})
-    got = book.values("volume", ["m"], {"a": ["a_1", "a_2"], "b": ["b"]})
-    assert got == {"m": {"sd": [2.0, 5.0]}}
-
-
 def test_the_page_on_the_protocol_defines_every_metric():
     text = (Path(evaluate.__file__).parent / "docs" / "reproduce.md").read_text()
     defined = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
@@ -312,29 +303,6 @@ def test_another_reading_of_published_weights_is_scored_again(
     assert scored_anew("--methods", f"matr={path}", "--plane", "sagittal") == (True, True)
     os.utime(path, (1, 1))
     assert scored_anew("--methods", f"matr={path}", "--plane", "sagittal") == (True, True)
-
-
-def test_all_files_and_options_of_published_weights_are_stamped(synthetic_cohort, tmp_path):
-    subject = find_subjects(synthetic_cohort).subjects[0]
-    state = build_model("u2fusion").method.state_dict()
-    for half in ("encoder", "decoder"):
-        np.savez(
-            tmp_path / f"w_{half}.npz",
-            **{k: v.numpy() for k, v in state.items() if k.startswith(half)},
-        )
-    loading = methods.Loading(SIZE, "paper", torch.device("cpu"))
-
-    def stamp(text):
-        return methods.weights_method(
-            text.replace("FILE", f"{tmp_path}/w_encoder.npz"), loading, "--weights"
-        ).stamp(subject)
-
-    before = stamp("u2fusion=FILE")
-    assert {Path(entry[0]).name for entry in before[2:-1]} == {"w_encoder.npz", "w_decoder.npz"}
-    assert stamp("u2fusion=FILE") == before
-    assert stamp("u2fusion:pet_range=studio=FILE") != before
-    os.utime(tmp_path / "w_decoder.npz", (1, 1))
-    assert stamp("u2fusion=FILE") != before
 
 
 @pytest.mark.parametrize(
@@ -467,15 +435,6 @@ def moved(mm):
     return shift
 
 
-def test_a_file_belongs_to_the_longest_name_that_it_begins_with(tmp_path):
-    for name in ("s1_fused.nii", "s10_fused.nii.gz", "s1_ses-2_fused.nii", "notes.txt"):
-        (tmp_path / name).touch()
-    names = ("s1", "s10", "s1_ses-2")
-    method = methods.folder_method(f"mine={tmp_path}", names)
-    found = [method.fused_file(name).name for name in names]
-    assert found == ["s1_fused.nii", "s10_fused.nii.gz", "s1_ses-2_fused.nii"]
-
-
 # Going on ----------------------------------------------------------------------------------------
 
 
@@ -531,15 +490,6 @@ def test_a_changed_checkpoint_is_scored_again_with_a_notice(
     after = read_scores(tmp_path / "out")
     changed = {key[1] for key in before if before[key] != after[key] and not np.isnan(before[key])}
     assert changed == {"dc2fusion"} and before.keys() == after.keys()
-
-
-def test_a_checkpoint_read_as_another_variant_is_another_method(synthetic_cohort, run_folder):
-    subject = find_subjects(synthetic_cohort).subjects[0]
-    files = (run_folder / "last.pt",)
-    readings = [
-        methods.Method("net", files=files, reading=variant) for variant in ("paper", "released")
-    ]
-    assert readings[0].stamp(subject) == readings[0].stamp(subject) != readings[1].stamp(subject)
 
 
 def test_a_changed_subject_is_scored_again(score, synthetic_cohort, scored_volumes, tmp_path):

@@ -113,16 +113,6 @@ def locate(path: Path) -> Path:
     )
 
 
-def is_own(path: Path) -> bool:
-    """Whether a path is a run folder or a checkpoint of this project, which knows its model."""
-    if path.is_dir():
-        return any((path / name).is_file() for name in (BEST, LAST, "config.json"))
-    try:
-        return "format" in read(path)
-    except InputError:
-        return False
-
-
 def read_own(path: Path) -> tuple[dict, TrainConfig]:
     """Read a checkpoint of this project with its configuration.
 

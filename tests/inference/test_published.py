@@ -9,7 +9,6 @@ import torch
 from inference.published import load_published, parse_published
 from models import build_model
 from tests.helpers.golden import golden
-from training.checkpoint import is_own
 from utils.errors import InputError
 
 
@@ -76,15 +75,3 @@ def test_tensors_that_a_method_never_uses_are_counted():
     published = parse_published(f"matr={golden('baselines/matr_weights.npz')}", "--weights")
     trained = load_published(published, "--weights", "axial", "paper", 128)
     assert "5 tensors skipped that it never uses" in trained.description
-
-
-def test_an_own_checkpoint_is_told_from_published_weights(tmp_path):
-    torch.save({"format": "dc2fusion-1", "model": {}}, tmp_path / "last.pt")
-    torch.save(build_model("matr").method.state_dict(), tmp_path / "model_10.pth")
-    np.savez(tmp_path / "w.npz", a=np.zeros(1))
-    (tmp_path / "tensorflow").mkdir()
-    (tmp_path / "just-begun").mkdir()
-    (tmp_path / "just-begun" / "config.json").touch()
-    assert is_own(tmp_path) and is_own(tmp_path / "last.pt") and is_own(tmp_path / "just-begun")
-    for other in ("model_10.pth", "w.npz", "tensorflow", "nowhere.pt"):
-        assert not is_own(tmp_path / other)
