@@ -1,7 +1,9 @@
-"""Edges: the fused volume is asked for the stronger of the two sources' gradients at every voxel."""
+"""Edges: the fused volume is asked for the stronger of the sources' gradients at every voxel."""
 
 import torch
 from torch.nn import functional as F
+
+from losses.precision import at_least_float32
 
 _EPS = 1e-12  # keeps the root differentiable where a volume is flat
 
@@ -25,17 +27,14 @@ def gradient_losses(
         outside autocast.
     """
     with torch.autocast(fused.device.type, enabled=False):
-        fused, mri, pet = (
-            v.to(torch.promote_types(v.dtype, torch.float32)) for v in (fused, mri, pet)
-        )
         with torch.no_grad():
-            edge_mri, edge_pet = gradient_magnitude(mri), gradient_magnitude(pet)
+            edge_mri = gradient_magnitude(at_least_float32(mri))  # B, 1, D, H, W
+            edge_pet = gradient_magnitude(at_least_float32(pet))
             mri_share = 0.5 * (1 + torch.sign(edge_mri - edge_pet))  # 1, 1/2 or 0
-        edge = gradient_magnitude(fused)
-        return [
-            (mri_share * (edge - edge_mri).abs()).mean(),
-            ((1 - mri_share) * (edge - edge_pet).abs()).mean(),
-        ]
+        edge = gradient_magnitude(at_least_float32(fused))
+        mri_term = mri_share * (edge - edge_mri).abs()
+        pet_term = (1 - mri_share) * (edge - edge_pet).abs()
+        return [mri_term.mean(), pet_term.mean()]
 
 
 def gradient_magnitude(volume: torch.Tensor) -> torch.Tensor:
@@ -44,22 +43,27 @@ def gradient_magnitude(volume: torch.Tensor) -> torch.Tensor:
     Each component is the 3-D Sobel kernel [1,2,1] x [1,2,1] x [-1,0,1] / 32 with replicated
     borders.
     """
-    padded = F.pad(volume, (1,) * 6, mode="replicate")
-    smooth_w = _smooth(padded, 4)
-    along_d = _difference(_smooth(smooth_w, 3), 2)
+    padded = F.pad(volume, (1,) * 6, mode="replicate")  # B, 1, D + 2, H + 2, W + 2
+    smooth_w = _smooth(padded, 4)  # B, 1, D + 2, H + 2, W
+    along_d = _difference(_smooth(smooth_w, 3), 2)  # B, 1, D, H, W
     along_h = _difference(_smooth(smooth_w, 2), 3)
-    along_w = _difference(_smooth(_smooth(padded, 2), 3), 4)
+    smooth_d = _smooth(padded, 2)  # B, 1, D, H + 2, W + 2
+    along_w = _difference(_smooth(smooth_d, 3), 4)
     return torch.sqrt(along_d.square() + along_h.square() + along_w.square() + _EPS)
 
 
 def _smooth(volume: torch.Tensor, axis: int) -> torch.Tensor:
     """[1, 2, 1] / 4 along an axis, two voxels shorter."""
     inner = volume.shape[axis] - 2
-    before, here, after = (volume.narrow(axis, start, inner) for start in range(3))
+    before = volume.narrow(axis, 0, inner)
+    here = volume.narrow(axis, 1, inner)
+    after = volume.narrow(axis, 2, inner)
     return (before + 2 * here + after) / 4
 
 
 def _difference(volume: torch.Tensor, axis: int) -> torch.Tensor:
     """[-1, 0, 1] / 2 along an axis, two voxels shorter."""
     inner = volume.shape[axis] - 2
-    return (volume.narrow(axis, 2, inner) - volume.narrow(axis, 0, inner)) / 2
+    before = volume.narrow(axis, 0, inner)
+    after = volume.narrow(axis, 2, inner)
+    return (after - before) / 2

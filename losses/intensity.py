@@ -2,6 +2,8 @@
 
 import torch
 
+from losses.precision import at_least_float32
+
 
 def squared_losses(fused: torch.Tensor, *sources: torch.Tensor) -> list[torch.Tensor]:
     """Mean of (fused - source)^2 for each source; 0 for identical volumes, lower is better.
@@ -22,10 +24,10 @@ def squared_losses(fused: torch.Tensor, *sources: torch.Tensor) -> list[torch.Te
 
 
 def absolute_losses(fused: torch.Tensor, *sources: torch.Tensor) -> list[torch.Tensor]:
-    """Mean of |fused - source| for each source, as in the released objective; otherwise as above."""
+    """Mean of |fused - source| for each source, as in the released objective; else as above."""
     with torch.autocast(fused.device.type, enabled=False):
         return [_difference(fused, source).abs().mean() for source in sources]
 
 
 def _difference(fused: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-    return fused.to(torch.promote_types(fused.dtype, torch.float32)) - source
+    return at_least_float32(fused) - source

@@ -3,6 +3,8 @@
 import torch
 from torch.nn import functional as F
 
+from losses.precision import at_least_float32
+
 BOX = 27  # voxels of a box of 3x3x3
 SMALLEST_VARIANCE = 1e-5  # of a box's 27-voxel sums
 
@@ -25,29 +27,34 @@ def lncc_losses(fused: torch.Tensor, *sources: torch.Tensor) -> list[torch.Tenso
         autocast: the local variances are differences of nearly equal sums.
     """
     with torch.autocast(fused.device.type, enabled=False):
-        fused = fused.to(torch.promote_types(fused.dtype, torch.float32))
+        fused = at_least_float32(fused)
         sum_f = _box_sum(fused)
-        variance_f = _clamped(_box_sum(fused * fused) - sum_f / BOX * sum_f)
+        variance_f = _variance(fused, sum_f)
         losses = []
         for source in sources:
             source = source.to(fused.dtype)
             with torch.no_grad():
                 sum_s = _box_sum(source)
-                variance_s = _clamped(_box_sum(source * source) - sum_s / BOX * sum_s)
+                variance_s = _variance(source, sum_s)
             covariance = _box_sum(fused * source) - sum_f / BOX * sum_s
-            losses.append(-(covariance.square() / (variance_f * variance_s)).mean())
+            correlation = covariance.square() / (variance_f * variance_s)
+            losses.append(-correlation.mean())
         return losses
 
 
-def _clamped(sums: torch.Tensor) -> torch.Tensor:
-    return sums.clamp(min=SMALLEST_VARIANCE)
+def _variance(volume: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
+    """27 times the variance of every box, kept away from 0; `sums` are those of its boxes."""
+    squares = _box_sum(volume * volume)
+    return (squares - sums / BOX * sums).clamp(min=SMALLEST_VARIANCE)
 
 
 def _box_sum(volume: torch.Tensor) -> torch.Tensor:
-    """Sums over 3x3x3 boxes around every voxel, zeros outside: (B, 1, D, H, W) -> the same shape."""
+    """Sums over 3x3x3 boxes around every voxel, zeros outside, (B, 1, D, H, W) -> the same."""
     for axis in (2, 3, 4):
         side = volume.shape[axis]
-        padded = F.pad(volume, (0, 0) * (4 - axis) + (1, 1))
-        before, here, after = (padded.narrow(axis, start, side) for start in range(3))
-        volume = before + here + after
+        later_axes = (0, 0) * (4 - axis)  # F.pad counts from the last axis
+        padded = F.pad(volume, (*later_axes, 1, 1))
+        before = padded.narrow(axis, 0, side)
+        after = padded.narrow(axis, 2, side)
+        volume = before + volume + after
     return volume

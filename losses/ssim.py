@@ -2,6 +2,8 @@
 
 import torch
 
+from losses.precision import at_least_float32
+
 WINDOW = 11
 SIGMA = 1.5
 C1 = 0.01**2
@@ -33,13 +35,15 @@ def ssim_losses(fused: torch.Tensor, *sources: torch.Tensor) -> list[torch.Tenso
             f"SSIM needs every side of at least {WINDOW} voxels, received {tuple(fused.shape[2:])}"
         )
     with torch.autocast(fused.device.type, enabled=False):
-        fused, *sources = _at_least_float32(fused, *sources)
-        with torch.no_grad():
-            source_moments = [(_blur(s), _blur(s * s)) for s in sources]
-        mean_f, square_f = _blur(fused), _blur(fused * fused)
-        variance_f = square_f - mean_f * mean_f
+        fused = at_least_float32(fused)
+        mean_f = _blur(fused)  # B, 1, D - 10, H - 10, W - 10
+        variance_f = _blur(fused * fused) - mean_f * mean_f
         losses = []
-        for source, (mean_s, square_s) in zip(sources, source_moments, strict=True):
+        for source in sources:
+            source = at_least_float32(source)
+            with torch.no_grad():
+                mean_s = _blur(source)
+                square_s = _blur(source * source)
             covariance = _blur(fused * source) - mean_f * mean_s
             variances = variance_f + square_s - mean_s * mean_s
             luminance = (2 * mean_f * mean_s + C1) / (mean_f * mean_f + mean_s * mean_s + C1)
@@ -48,22 +52,19 @@ def ssim_losses(fused: torch.Tensor, *sources: torch.Tensor) -> list[torch.Tenso
         return losses
 
 
-def _at_least_float32(*volumes: torch.Tensor) -> list[torch.Tensor]:
-    return [v.to(torch.promote_types(v.dtype, torch.float32)) for v in volumes]
-
-
 def _blur(volume: torch.Tensor) -> torch.Tensor:
     """Gaussian means over whole windows: (B, 1, D, H, W) -> (B, 1, D-10, H-10, W-10)."""
     b, c, d, h, w = volume.shape
-    volume = volume @ band_matrix(w, volume)
-    volume = band_matrix(h, volume).T @ volume
+    volume = volume @ band_matrix(w, volume)  # B, 1, D, H, W - 10
+    volume = band_matrix(h, volume).T @ volume  # B, 1, D, H - 10, W - 10
     volume = band_matrix(d, volume).T @ volume.reshape(b, c, d, -1)
     return volume.reshape(b, c, d - WINDOW + 1, h - WINDOW + 1, w - WINDOW + 1)
 
 
 def band_matrix(side: int, like: torch.Tensor, window: int = WINDOW) -> torch.Tensor:
-    """(side, side - window + 1): column j holds the Gaussian window that starts at position j, as
-    `like`'s type.
+    """(side, side - window + 1): column j holds the Gaussian window that starts at position j.
+
+    On the device of `like` and of its type.
     """
     row = torch.arange(side, device=like.device)[:, None]
     column = torch.arange(side - window + 1, device=like.device)[None, :]

@@ -1,5 +1,7 @@
-"""What DILRAN is trained with (Zhou et al., arXiv 2212.04661): an auto-encoder's loss on single
-slices.
+"""What DILRAN is trained with (Zhou et al., arXiv 2212.04661), and its two terms.
+
+It is an auto-encoder: its loss compares single slices with what it makes of them, by squared error,
+Sobel edges and VGG-16's features.
 """
 
 import torch
@@ -13,11 +15,14 @@ EDGE_WEIGHT = PERCEPTUAL_WEIGHT = 0.2
 # The last layer before each of the first three poolings: in the released code, which keeps tensors
 # that later layers change in place, the first two after their ReLU and the third before it.
 VGG_LAYERS = (5, 12, 21)
+_SOBEL_X = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
+_SOBEL_Y = ((1.0, 2.0, 1.0), (0.0, 0.0, 0.0), (-1.0, -2.0, -1.0))
 
 
 class DilranObjective(nn.Module):
-    """mean (out - x)^2 + 0.2 G(out, x) + 0.2 P(out, x), with G from Sobel edges and P from VGG-16's
-    features.
+    """mean (out - x)^2 + 0.2 G(out, x) + 0.2 P(out, x).
+
+    G is `sobel_loss`, P `perceptual_loss`.
 
     Args:
         vgg: VGG-16 with batch normalisation; without it P is left out.
@@ -51,6 +56,18 @@ class DilranObjective(nn.Module):
         return total, {name: value.detach() for name, value in terms.items()}
 
 
+def sobel_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """mean (|Sx output| - |Sx target|)^2 + mean (|Sy output| - |Sy target|)^2, a scalar.
+
+    0 for identical slices. Sx and Sy are the 3 x 3 Sobel filters without padding; slices are
+    (N, 1, H, W).
+    """
+    kernels = output.new_tensor((_SOBEL_X, _SOBEL_Y))[:, None]  # 2, 1, 3, 3
+    edges = F.conv2d(output, kernels).abs()  # N, 2, H - 2, W - 2
+    wanted = F.conv2d(target, kernels).abs()
+    return (edges - wanted).square().mean(dim=(0, 2, 3)).sum()
+
+
 def perceptual_loss(vgg: Vgg16, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Sum over three layers of the mean squared difference of features; 0 for identical slices.
 
@@ -59,22 +76,8 @@ def perceptual_loss(vgg: Vgg16, output: torch.Tensor, target: torch.Tensor) -> t
     """
     with torch.no_grad():
         wanted = vgg(target.expand(-1, 3, -1, -1), VGG_LAYERS)
-    given = vgg(output.expand(-1, 3, -1, -1), VGG_LAYERS)
-    return sum(F.mse_loss(a, b) for a, b in zip(given, wanted, strict=True))
-
-
-_KERNELS = (
-    ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0)),
-    ((1.0, 2.0, 1.0), (0.0, 0.0, 0.0), (-1.0, -2.0, -1.0)),
-)
-
-
-def sobel_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """mean (|Sx output| - |Sx target|)^2 + mean (|Sy output| - |Sy target|)^2, a scalar; 0 for
-    identical slices.
-
-    Sx and Sy are the 3 x 3 Sobel filters without padding; slices are (N, 1, H, W).
-    """
-    kernels = torch.tensor(_KERNELS, dtype=output.dtype, device=output.device)[:, None]
-    difference = F.conv2d(output, kernels).abs() - F.conv2d(target, kernels).abs()
-    return difference.square().mean(dim=(0, 2, 3)).sum()
+    given = vgg(output.expand(-1, 3, -1, -1), VGG_LAYERS)  # N, C, h, w for each layer
+    total = torch.zeros((), device=output.device)
+    for ours, theirs in zip(given, wanted, strict=True):
+        total = total + F.mse_loss(ours, theirs)
+    return total

@@ -14,6 +14,8 @@ def reconstruction(method: nn.Module, image: torch.Tensor) -> tuple[torch.Tensor
     Returns:
         Output, on the method's own scale, and image, of one shape.
     """
-    height, width = (side - side % method.multiple for side in image.shape[-2:])
+    height, width = image.shape[-2:]
+    height -= height % method.multiple
+    width -= width % method.multiple
     image = image[..., :height, :width]
     return method.reconstruct(image), image

@@ -16,10 +16,8 @@ from losses.baselines.u2fusion import U2FusionObjective
 from losses.baselines.vgg import load_vgg16
 
 _WITHOUT_VGG = {"swinfuse": SwinFuseObjective, "matr": MatrObjective}
-_WITH_VGG = {
-    "u2fusion": (U2FusionObjective, False),
-    "dilran": (DilranObjective, True),
-}  # with batch normalisation?
+# The loss, and whether its VGG-16 has batch normalisation.
+_WITH_VGG = {"u2fusion": (U2FusionObjective, False), "dilran": (DilranObjective, True)}
 
 
 def build_slice_objective(name: str, vgg: str | Path | None = None) -> nn.Module:
@@ -40,9 +38,8 @@ def build_slice_objective(name: str, vgg: str | Path | None = None) -> nn.Module
         objective, batch_norm = _WITH_VGG[name]
         return objective(load_vgg16(vgg, batch_norm) if vgg else None)
     if name not in _WITHOUT_VGG:
-        raise ValueError(
-            f"unknown 2-D method {name!r}, choose from {', '.join([*_WITHOUT_VGG, *_WITH_VGG])}"
-        )
+        known = ", ".join([*_WITHOUT_VGG, *_WITH_VGG])
+        raise ValueError(f"unknown 2-D method {name!r}, choose from {known}")
     if vgg:
         raise ValueError(f"{name} is trained without VGG-16")
     return _WITHOUT_VGG[name]()

@@ -26,23 +26,26 @@ def slice_ssim(
         raise ValueError(
             f"SSIM needs every side of at least {window} pixels, received {height} x {width}"
         )
-    rows, columns = band_matrix(height, x, window).T, band_matrix(width, x, window)
+    rows = band_matrix(height, x, window).T  # H - 10, H
+    columns = band_matrix(width, x, window)  # W, W - 10
 
     def blur(image: torch.Tensor) -> torch.Tensor:
-        return rows @ image @ columns
+        return rows @ image @ columns  # N, 1, H - 10, W - 10
 
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    mean_x, mean_y = blur(x), blur(y)
+    c1 = (0.01 * data_range) ** 2
+    c2 = (0.03 * data_range) ** 2
+    mean_x = blur(x)
+    mean_y = blur(y)
     variances = blur(x * x) - mean_x**2 + blur(y * y) - mean_y**2
     covariance = blur(x * y) - mean_x * mean_y
     structure = (2 * covariance + c2) / (variances + c2)
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return (luminance * structure).mean(dim=(1, 2, 3)), structure.mean(dim=(1, 2, 3))
+    ssim = luminance * structure
+    return ssim.mean(dim=(1, 2, 3)), structure.mean(dim=(1, 2, 3))
 
 
 def guessed_range(images: torch.Tensor) -> torch.Tensor:
-    """The data range L that SwinFuse and MATR guess from a network's output, a scalar of 1, 2, 255
-    or 256.
+    """The data range L that SwinFuse and MATR guess from a network's output: 1, 2, 255 or 256.
 
     The upper bound is 255 if the largest value is above 128, else 1; the lower bound -1 if the
     smallest value is below -0.5, else 0.

@@ -1,5 +1,7 @@
-"""What SwinFuse is trained with (Wang et al., IEEE TIM 2022): an auto-encoder's loss on single
-slices.
+"""What SwinFuse is trained with (Wang et al., IEEE TIM 2022), and its five-scale SSIM.
+
+It is an auto-encoder: its loss compares single slices with what it makes of them. The fusion rule
+has no part in it.
 """
 
 import torch
@@ -11,16 +13,17 @@ from losses.baselines.ssim2d import guessed_range, slice_ssim
 from losses.ssim import WINDOW
 
 MSSSIM_WEIGHT = 1000  # of the run that the authors name as their model
+# Wang, Simoncelli, Bovik, Asilomar 2003.
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+SMALLEST_SIDE = 2 ** (len(SCALE_WEIGHTS) - 1)  # that leaves a pixel on the coarsest scale
 
 
 class SwinFuseObjective(nn.Module):
-    """(1/N) mean |out - x| + 1000 (1/N) (1 - MS-SSIM(out, x)) on a scale of [-1, 1]; the fusion
-    rule has no part.
+    """(1/N) mean |out - x| + 1000 (1/N) (1 - MS-SSIM(out, x)) on a scale of [-1, 1].
 
     The division by the batch size N on top of the means is in the released code. Different from it:
-        slices keep the
-    scale of their volume, as when fusing, where its loader stretched every picture to its own
-    minimum and maximum.
+    slices keep the scale of their volume, as when fusing, where its loader stretched every picture
+    to its own minimum and maximum.
     """
 
     def forward(
@@ -47,22 +50,17 @@ def swinfuse_loss(
     """The loss and its terms for (N, 1, H, W) in [-1, 1]."""
     pixel = F.l1_loss(output, target) / len(output)
     structure = (1 - msssim(output, target)) / len(output)
-    return pixel + MSSSIM_WEIGHT * structure, {"l1": pixel.detach(), "msssim": structure.detach()}
-
-
-SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-
-
-SMALLEST_SIDE = 2 ** (len(SCALE_WEIGHTS) - 1)  # that leaves a pixel on the coarsest scale
+    terms = {"l1": pixel.detach(), "msssim": structure.detach()}
+    return pixel + MSSSIM_WEIGHT * structure, terms
 
 
 def msssim(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Five-scale SSIM with each scale's values v taken as (v + 1) / 2; 1 for identical slices,
-    higher is better.
+    """Five-scale SSIM with each scale's values v taken as (v + 1) / 2.
+
+    1 for identical slices, higher is better.
 
     Args:
-        output: (N, 1, H, W), the network's output, from which the data range is guessed at each
-            scale.
+        output: (N, 1, H, W), of the network; the data range is guessed from it at each scale.
         target: same shape and scale.
 
     Returns:
@@ -76,10 +74,10 @@ def msssim(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def msssim_scales(output: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean SSIM and mean contrast-structure at each scale, (5,) each; 2 x 2 means between the
-    scales.
+    """Mean SSIM and mean contrast-structure at each scale, (5,) each.
 
-    The window shrinks to the slice where a scale is smaller than 11 pixels.
+    Each scale is the one before in means of 2 x 2. The window shrinks to the slice where a scale is
+    smaller than 11 pixels.
     """
     if min(output.shape[-2:]) < SMALLEST_SIDE:
         shape = tuple(output.shape[-2:])
@@ -89,7 +87,8 @@ def msssim_scales(output: torch.Tensor, target: torch.Tensor) -> tuple[torch.Ten
     ssims, contrasts = [], []
     for scale in range(len(SCALE_WEIGHTS)):
         if scale:
-            output, target = F.avg_pool2d(output, 2), F.avg_pool2d(target, 2)
+            output = F.avg_pool2d(output, 2)  # N, 1, H / 2, W / 2
+            target = F.avg_pool2d(target, 2)
         window = min(WINDOW, *output.shape[-2:])
         ssim, contrast = slice_ssim(output, target, guessed_range(output), window)
         ssims.append(ssim.mean())
@@ -101,9 +100,9 @@ def combine_scales(ssim: torch.Tensor, contrast: torch.Tensor) -> torch.Tensor:
     """prod over i = 1..4 of contrast_i^w_i, times ssim_5^(4 w_5).
 
     The exponent of the coarsest scale is four times the usual one: so the released code has it, and
-        the
-    published weights of the loss were found with it.
+    the published weights of the loss were found with it.
     """
     weights = torch.tensor(SCALE_WEIGHTS, dtype=ssim.dtype, device=ssim.device)
     fine = contrast[:-1] ** weights[:-1]
-    return fine.prod() * ssim[-1] ** (len(fine) * weights[-1])
+    coarse = ssim[-1] ** (len(fine) * weights[-1])
+    return fine.prod() * coarse

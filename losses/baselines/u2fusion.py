@@ -1,5 +1,6 @@
-"""What U2Fusion is trained with (Xu et al., IEEE TPAMI 44(1), 2022): similarity to both sources by
-information.
+"""What U2Fusion is trained with (Xu et al., IEEE TPAMI 44(1), 2022).
+
+It fuses slices; its loss asks for similarity to each source by how much information that has.
 """
 
 import torch
@@ -11,8 +12,7 @@ from losses.baselines.vgg import Vgg16
 
 MSE_WEIGHT = 20
 SWAP_PROBABILITY = 0.5
-# Divides the information measure; published for visible/infrared, the only task with two
-# modalities.
+# Divides the information; published for visible/infrared, the only task with two modalities.
 TEMPERATURE = 3200
 VGG_LAYERS = (3, 8, 15, 22, 29)  # after the last ReLU of each of the five blocks
 VGG_SIDE = 224
@@ -56,43 +56,48 @@ class U2FusionObjective(nn.Module):
         swapped = self.training and torch.rand(()).item() < SWAP_PROBABILITY
         fused = method(pet, mri) if swapped else method(mri, pet)
         with torch.autocast(mri.device.type, enabled=False):
-            fused = fused.float()
-            share = self._mri_share(mri, pet)
-            total, values = torch.zeros((), device=mri.device), {}
-            for name, source, weight in (("mri", mri, share), ("pet", pet, 1 - share)):
-                dissimilarity = 1 - slice_ssim(source, fused)[0]
-                error = (fused - source).square().mean(dim=(1, 2, 3))
-                total = total + (weight * (dissimilarity + MSE_WEIGHT * error)).mean()
-                values |= {
-                    f"ssim/{name}": dissimilarity,
-                    f"mse/{name}": error,
-                    f"information/{name}": weight,
-                }
-        return total, {name: value.detach().mean() for name, value in values.items()}
+            return self._compare(fused.float(), mri, pet)
+
+    def _compare(
+        self, fused: torch.Tensor, mri: torch.Tensor, pet: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of fused slices and its terms."""
+        share = self._mri_share(mri, pet)  # N
+        total = torch.zeros((), device=mri.device)
+        terms = {}
+        for name, source, weight in (("mri", mri, share), ("pet", pet, 1 - share)):
+            dissimilarity = 1 - slice_ssim(source, fused)[0]  # N
+            error = (fused - source).square().mean(dim=(1, 2, 3))  # N
+            total = total + (weight * (dissimilarity + MSE_WEIGHT * error)).mean()
+            terms[f"ssim/{name}"] = dissimilarity.detach().mean()
+            terms[f"mse/{name}"] = error.detach().mean()
+            terms[f"information/{name}"] = weight.detach().mean()
+        return total, terms
 
     @torch.no_grad()
     def _mri_share(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
         """(N,): s of the MRI."""
         if self.vgg is None:
             return torch.full((len(mri),), 0.5, device=mri.device)
-        measures = torch.stack([information(self.vgg, source) for source in (mri, pet)])
+        measures = torch.stack([information(self.vgg, mri), information(self.vgg, pet)])  # 2, N
         return torch.softmax(measures / TEMPERATURE, dim=0)[0]
 
 
 def information(vgg: Vgg16, images: torch.Tensor) -> torch.Tensor:
-    """(N,): the mean over five layers of `feature_gradient` of VGG-16's features of (N, 1, H, W) in
-    [0, 1].
+    """(N,): the mean over five layers of `feature_gradient` of VGG-16's features.
+
+    Images are (N, 1, H, W) in [0, 1].
     """
     resized = F.interpolate(images, size=(VGG_SIDE, VGG_SIDE), mode="nearest")
     means = torch.tensor(CAFFE_MEANS, dtype=images.dtype, device=images.device)[:, None, None]
-    features = vgg(255 * resized - means, VGG_LAYERS)  # the subtraction makes three channels of one
+    coloured = 255 * resized - means  # N, 3, 224, 224: the means make three channels of one
+    features = vgg(coloured, VGG_LAYERS)  # N, C, h, w for each layer
     return torch.stack([feature_gradient(maps) for maps in features]).mean(dim=0)
 
 
 def feature_gradient(features: torch.Tensor) -> torch.Tensor:
-    """(N, C, H, W) -> (N,): mean square of the mean of the 8 neighbours less the pixel, zero
-    outside the border.
-    """
-    # sum of 8 / 8 - pixel = 9/8 (mean of 9 - pixel)
-    difference = 9 / 8 * (F.avg_pool2d(features, 3, stride=1, padding=1) - features)
+    """(N, C, H, W) -> (N,): mean square of the 8 neighbours' mean less the pixel, 0 outside."""
+    mean_of_9 = F.avg_pool2d(features, 3, stride=1, padding=1)
+    # Mean of 8 neighbours - pixel = 9/8 (mean of 9 - pixel).
+    difference = 9 / 8 * (mean_of_9 - features)
     return difference.square().mean(dim=(1, 2, 3))

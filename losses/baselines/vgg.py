@@ -1,9 +1,8 @@
-"""VGG-16 (Simonyan and Zisserman, 2015) as a fixed extractor of features, from a file that the user
-names.
+"""VGG-16 (Simonyan and Zisserman, 2015) as a fixed extractor of features.
 
-The file is a state dict with torchvision's key names, `features.<n>.weight` and `.bias`, and of the
-form with batch normalisation also `.running_mean` and `.running_var`; keys of the classifier are
-not read.
+Its weights come from a file that the user names: a state dict with torchvision's key names,
+`features.<n>.weight` and `.bias`, and of the form with batch normalisation also `.running_mean` and
+`.running_var`; keys of the classifier are not read.
 """
 
 import pickle
@@ -14,32 +13,27 @@ from pathlib import Path
 import torch
 from torch import nn
 
+# What torch raises for a file that is not its own.
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    zipfile.BadZipFile,
+)
 # Width of each 3 x 3 convolution; "pool" is 2 x 2 maximum pooling.
 _STACK = (
-    64,
-    64,
-    "pool",
-    128,
-    128,
-    "pool",
-    256,
-    256,
-    256,
-    "pool",
-    512,
-    512,
-    512,
-    "pool",
-    512,
-    512,
-    512,
-    "pool",
+    *(64, 64, "pool"),
+    *(128, 128, "pool"),
+    *(256, 256, 256, "pool"),
+    *(512, 512, 512, "pool"),
+    *(512, 512, 512, "pool"),
 )
 
 
 class Vgg16(nn.Module):
-    """The stack of convolutions, numbered as in torchvision. It is never trained and always in eval
-    mode.
+    """The stack of convolutions, numbered as in torchvision; never trained, always in eval mode.
 
     Args:
         batch_norm: normalise after each convolution (torchvision's `vgg16_bn`).
@@ -47,13 +41,15 @@ class Vgg16(nn.Module):
 
     def __init__(self, batch_norm: bool = False) -> None:
         super().__init__()
-        layers, channels = [], 3
+        layers = []
+        channels = 3
         for step in _STACK:
             if step == "pool":
                 layers.append(nn.MaxPool2d(2))
                 continue
             layers.append(nn.Conv2d(channels, step, 3, padding=1))
-            layers += [nn.BatchNorm2d(step)] if batch_norm else []
+            if batch_norm:
+                layers.append(nn.BatchNorm2d(step))
             layers.append(nn.ReLU())
             channels = step
         self.features = nn.Sequential(*layers)
@@ -93,29 +89,19 @@ def load_vgg16(path: str | Path, batch_norm: bool) -> Vgg16:
         ValueError: it is no such state dict, or of the other form; the message says which is
             needed.
     """
-    needed = (
-        "VGG-16 with batch normalisation" if batch_norm else "VGG-16 without batch normalisation"
-    )
+    needed = f"VGG-16 {'with' if batch_norm else 'without'} batch normalisation"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        zipfile.BadZipFile,
-    ) as error:
+    except _UNREADABLE as error:
         raise ValueError("not a state dict saved by torch") from error
     if not isinstance(state, dict) or "features.0.weight" not in state:
         raise ValueError(f"no state dict of {needed}: it has no features.0.weight")
     if batch_norm != ("features.1.running_mean" in state):
         raise ValueError(f"the other form: {needed} is needed")
     vgg = Vgg16(batch_norm)
+    features = {key: value for key, value in state.items() if key.startswith("features.")}
     try:
-        vgg.load_state_dict(
-            {key: value for key, value in state.items() if key.startswith("features.")}
-        )
+        vgg.load_state_dict(features)
     except RuntimeError as error:
         raise ValueError(f"its tensors are not those of {needed}") from error
     return vgg
