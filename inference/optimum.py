@@ -70,10 +70,12 @@ def _minimise(
     """`refine` of one block."""
     fused = start.clone().requires_grad_()
     optimiser = torch.optim.Adam([fused], lr=lr)
+    # A mean over voxels has gradients near 1e-8, which Adam would take for nothing.
+    scale = fused.numel()
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = lr * (1 - step / steps)
         with torch.enable_grad():
-            loss, _ = objective(fused, mri, pet)
+            loss = scale * objective(fused, mri, pet)[0]
         (fused.grad,) = torch.autograd.grad(loss, fused)
         optimiser.step()
         if tell is not None:
