@@ -5,6 +5,10 @@ def reasons(findings, subject):
     return [item.reason for item in findings.left_out if item.subject == subject]
 
 
+def reasons_of(left_out):
+    return [item.reason for item in left_out]
+
+
 def faults(findings):
     return {(item.subject, item.reason) for item in findings.left_out if item.is_fault}
 

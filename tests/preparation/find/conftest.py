@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def touch(tmp_path):
-    """Function that makes files below tmp_path / "in", each another one, and returns that folder."""
+    """Function that makes files below tmp_path / "in", each another one, for that folder."""
 
     def make(*names, text=None):
         for name in names:

@@ -1,6 +1,4 @@
-"""Finding and pairing the images of an ADNI download; `rowNN` in a name counts the known bad inputs
-of preparation.
-"""
+"""Finding and pairing in an ADNI download; `rowNN` counts the known bad inputs of preparation."""
 
 import datetime
 import os
@@ -9,9 +7,9 @@ import numpy as np
 import pytest
 
 from data.phantom.dicom_writer import About, transverse, write_series
-from preparation import descriptions
 from preparation.find.adni import find_adni
-from preparation.find.adni_tables import read_image_ids, read_tables
+from tests.helpers.adni_tables import CLASSIC
+from tests.helpers.findings import faults, reasons
 from utils.errors import InputError
 
 UNIFORM = "Coreg,_Avg,_Std_Img_and_Vox_Siz,_Uniform_Resolution"
@@ -22,7 +20,7 @@ N3M, MPRAGE = "MT1__N3m", "Accelerated_Sagittal_MPRAGE"
 
 @pytest.fixture
 def add(tmp_path):
-    """Function that adds one image to the download in tmp_path / "ADNI" and returns its first file."""
+    """Function that adds one image to the download in tmp_path / "ADNI", for its first file."""
 
     def make(
         subject,
@@ -38,7 +36,9 @@ def add(tmp_path):
         folder = tmp_path / "ADNI" / subject / description / f"{date}_10_20_30.0" / f"I{image}"
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(files):
-            name = f"ADNI_{subject}_{modality}_{description}_Br_20130509101112345_{number + 1}_S{image // 10}_I{image}"
+            about = f"{subject}_{modality}_{description}"
+            numbers = f"{number + 1}_S{image // 10}_I{image}"
+            name = f"ADNI_{about}_Br_20130509101112345_{numbers}"
             file = folder / (f"{name}.{suffix}" if named else f"{number + 1}.{suffix}")
             file.write_bytes(os.fsencode(file))  # every image another one
         return next(iter(sorted(folder.iterdir())))
@@ -55,18 +55,10 @@ def ids(findings):
     return [(pair.mri.image_id, pair.pet.image_id) for pair in findings.pairs]
 
 
-def reasons(findings, subject):
-    return [item.reason for item in findings.left_out if item.subject == subject]
-
-
 def reason_of(findings, image):
     return next(
         item.reason for item in findings.left_out if item.scan and item.scan.image_id == image
     )
-
-
-def faults(findings):
-    return {(item.subject, item.reason) for item in findings.left_out if item.is_fault}
 
 
 def pet_file(path, tracer="FDG -- fluorodeoxyglucose", modality="PT", description="", **extra):
@@ -78,106 +70,6 @@ def pet_file(path, tracer="FDG -- fluorodeoxyglucose", modality="PT", descriptio
     path.parent.mkdir(parents=True, exist_ok=True)
     write_series([path], planes, about)
     return path
-
-
-class TestNames:
-    @pytest.mark.parametrize(
-        "name, subject, description, image",
-        [
-            (
-                "ADNI_016_S_6381_MR_Accelerated_Sagittal_MPRAGE__br_raw_20180522132015417_85_S688087_I1000691.nii",
-                "016_S_6381",
-                "Accelerated_Sagittal_MPRAGE_",
-                "1000691",
-            ),
-            (
-                "ADNI_941_S_4377_PT_AV45_Coreg,_Avg,_Std_Img_and_Vox_Siz,_Uniform_Resolution_Br_20120210083545715_46_"
-                "S140216_I283764.nii",
-                "941_S_4377",
-                "AV45_Coreg,_Avg,_Std_Img_and_Vox_Siz,_Uniform_Resolution",
-                "283764",
-            ),
-            (
-                "ADNI_100_S_10029_MR_MPRAGE_br_raw_20230522132015417_85.dcm",
-                "100_S_10029",
-                "MPRAGE",
-                None,
-            ),
-        ],
-    )
-    def test_file_names(self, name, subject, description, image):
-        match = descriptions.FILE_NAME.fullmatch(name)
-        assert (match["subject"], match["description"], match["image"]) == (
-            subject,
-            description,
-            image,
-        )
-
-    @pytest.mark.parametrize(
-        "description, rank",
-        [
-            ("MPR; GradWarp; B1 Correction; N3; Scaled", 0),
-            ("MPR__GradWarp__B1_Correction__N3__Scaled_2", 0),
-            ("MT1; GradWarp; N3m", 1),
-            ("MT1__N3m", 1),
-            ("MPR____N3__Scaled", 2),
-            ("Accelerated Sagittal IR-FSPGR", 3),
-            ("Sag_IR-SPGR", 3),
-            ("MP-RAGE", 3),
-            ("T1W 3D TFE", 3),
-            ("3 Plane Localizer", None),
-            ("MPR; GradWarp; B1 Correction; Mask", None),
-            ("Sagittal 3D FLAIR", None),
-            ("Axial T2 STAR", None),
-            ("Axial DTI", None),
-            ("Axial rsfMRI (Eyes Open)", None),
-            ("Axial 3D PASL (Eyes Open)", None),
-            ("B1-calibration Body", None),
-            ("HighResHippocampus", None),
-            ("Field Mapping", None),
-        ],
-    )
-    def test_t1_or_not(self, description, rank):
-        assert descriptions.t1_rank(description) == rank
-
-    @pytest.mark.parametrize(
-        "description, version",
-        [
-            ("ADNI Brain PET: Raw FDG", descriptions.RAW),
-            ("FDG_Brain_Em_-_Iter_Brain_Mode_", descriptions.RAW),
-            ("Brain FDG 3D CTAC", descriptions.RAW),
-            (DYNAMIC, descriptions.COREGISTERED),
-            ("Co-registered, Averaged", descriptions.COREGISTERED),
-            ("Coreg,_Avg,_Standardized_Image_and_Voxel_Size", descriptions.STANDARDIZED),
-            (UNIFORM, descriptions.UNIFORM),
-            (UNIFORM_6MM, descriptions.UNIFORM_6MM),
-        ],
-    )
-    def test_versions(self, description, version):
-        assert descriptions.pet_version(description)[0] == version
-
-    @pytest.mark.parametrize(
-        "description, tracer",
-        [
-            (f"AV45_{UNIFORM}", "florbetapir"),
-            ("FBB Co-registered, Averaged", "florbetaben"),
-            (f"AV1451_{UNIFORM_6MM}", "flortaucipir"),
-            ("PIB_Co-registered_Dynamic", "PiB"),
-            (f"TAU_{UNIFORM}", "tau"),
-            (f"early_{UNIFORM}", "early"),
-            ("XYZ123 Coreg, Avg, Standardized Image and Voxel Size", "xyz123"),
-            ("ADNI_Brain_PET__Raw_AV45", "florbetapir"),
-        ],
-        ids=lambda value: f"row53-{value[:12]}",
-    )
-    def test_other_tracers(self, description, tracer):
-        assert tracer in descriptions.pet_problem(description)
-        assert descriptions.pet_version(description) is None
-
-    def test_a_pattern_from_a_table_matches_a_folder(self):
-        assert descriptions.matches("Coreg, Avg, Std Img and Vox Siz, Uniform 6mm Res", UNIFORM_6MM)
-        assert descriptions.matches("uniform_(6mm|8mm)", UNIFORM_6MM)
-        assert not descriptions.matches("Uniform Res", UNIFORM_6MM)
 
 
 class TestFinding:
@@ -484,6 +376,15 @@ class TestBadInputs:
         assert "half-life 1223 s" in reason_of(findings, "I21")
         assert {reason for _, reason in faults(findings)} == {"no FDG image"}
 
+    @pytest.mark.parametrize(
+        "name", ["2-deoxy-2-[18F]fluoro-D-glucose", "[F-18]-2-fluoro-2-deoxy-D-glucose"]
+    )
+    def test_fdg_by_its_full_name_in_the_header(self, add, download, name):
+        add("001_S_0001", N3M, 10)
+        pet = add("001_S_0001", AVERAGED, 11, suffix="dcm")
+        pet_file(pet, f"{name} in water")  # water alone is another tracer
+        assert ids(find_adni(download)) == [("I10", "I11")]
+
     def test_row54_scans_too_far_apart(self, add, download):
         add("001_S_0001", N3M, 101, "2010-01-01")
         add("001_S_0001", UNIFORM, 102, "2012-03-23")
@@ -506,28 +407,6 @@ class TestBadInputs:
 
 
 class TestTables:
-    CLASSIC = (
-        '"Image Data ID","Subject","Group","Sex","Age","Visit","Modality","Description","Type","Acq Date","Format",'
-        '"Downloaded"\n"I101","001_S_0001","CN","F","75","sc","MRI","MT1; N3m","Processed","5/09/2013","DCM",""\n'
-        '"102","001_S_0001","CN","F","75","sc","PET","Co-registered, Averaged","Processed","5/20/2013","NiFTI",""\n'
-    )
-    SEARCH = (
-        "Subject ID,Phase,Sex,Research Group,Visit,Study Date,Age,Modality,Description,Type,Image ID\n"
-        "001_S_0001,ADNI 2,F,CN,sc,2013-05-09,75,MRI,MT1; N3m,Processed,101\n"
-        '001_S_0001,ADNI 2,F,CN,sc,2013-05-20,75,PET,"Co-registered, Averaged",Processed,102\n'
-    )
-
-    @pytest.mark.parametrize("text", [CLASSIC, SEARCH], ids=["collection", "idaSearch"])
-    def test_both_dialects(self, tmp_path, text):
-        path = tmp_path / "table.csv"
-        path.write_text(text)
-        rows = read_tables([path])
-        assert list(rows) == ["I101", "I102"]
-        assert (
-            rows["I102"].description == "Co-registered, Averaged" and rows["I101"].modality == "MRI"
-        )
-        assert rows["I101"].date == datetime.date(2013, 5, 9)
-
     def test_a_table_tells_what_names_do_not(self, add, download, tmp_path):
         for image in (101, 102):
             file = download / "001_S_0001" / "x" / f"I{image}" / "scan.nii"
@@ -535,10 +414,10 @@ class TestTables:
             file.write_bytes(b"%d" % image)
         assert find_adni(download).pairs == ()
         path = tmp_path / "table.csv"
-        path.write_text(self.CLASSIC)
+        path.write_text(CLASSIC)
         (pair,) = find_adni(download, tables=[path]).pairs
         assert (pair.mri.image_id, pair.pet.image_id, pair.days) == ("I101", "I102", 11)
-        path.write_text(self.CLASSIC.replace("001_S_0001", "001_S_0009"))
+        path.write_text(CLASSIC.replace("001_S_0001", "001_S_0009"))
         assert "the table says" in reasons(find_adni(download, tables=[path]), "001_S_0001")[1]
 
     def test_xml(self, add, download, tmp_path):
@@ -546,8 +425,9 @@ class TestTables:
         add("001_S_0001", UNIFORM, 102, "2012-03-05")
         xml = download / "ADNI_001_S_0001_MT1__N3m_S10_I101.xml"
         xml.write_text(
-            "<idaxs xmlns='u:v'><subjectIdentifier>001_S_0001</subjectIdentifier><modality>MRI</modality>"
-            "<dateAcquired>2012-03-01 00:00:00.0</dateAcquired><protocol term='Matrix Z'>170.0</protocol></idaxs>"
+            "<idaxs xmlns='u:v'><subjectIdentifier>001_S_0001</subjectIdentifier>"
+            "<modality>MRI</modality><dateAcquired>2012-03-01 00:00:00.0</dateAcquired>"
+            "<protocol term='Matrix Z'>170.0</protocol></idaxs>"
         )
         (pair,) = find_adni(download).pairs
         assert pair.mri.matrix_z == 170 and pair.days == 4
@@ -557,34 +437,8 @@ class TestTables:
         with pytest.raises(InputError, match="damaged XML"):
             find_adni(download, tables=[download])
 
-    def test_bad_tables(self, tmp_path):
-        path = tmp_path / "table.csv"
-        for text, words in (
-            ("a,b\n1,2\n", "no column with image ids"),
-            ("Image ID,Subject\nx1,a\n", "is no image id"),
-        ):
-            path.write_text(text)
-            with pytest.raises(InputError, match=words):
-                read_tables([path])
-
 
 class TestIds:
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "I101,I102,I999\n",
-            "\ufeffI101\nI102\n\nI999\n",
-            'Image ID\n"101"\n102\n999\n',
-            " I101 ; I102; I999;\n",
-            "I101\tI102\tI999",
-        ],
-        ids=["row41-row", "row40-bom-column", "row41-header", "row41-semicolons", "row41-tabs"],
-    )
-    def test_forms(self, tmp_path, text):
-        path = tmp_path / "ids.csv"
-        path.write_text(text, "utf-8")
-        assert read_image_ids(path) == ("I101", "I102", "I999")
-
     def test_filter_and_missing(self, add, download, tmp_path):
         for subject in (1, 2):
             add(f"001_S_000{subject}", N3M, 10 * subject)
@@ -611,12 +465,3 @@ class TestIds:
         assert ids(findings) == [("I10", "I11")] and not faults(findings)
         assert "no T1 MRI and no FDG image" in reasons(findings, "001_S_0002")
         assert len(faults(find_adni(download))) == 1  # the ECAT file
-
-    @pytest.mark.parametrize(
-        "text, words", [("", "empty"), ("I1,scan7\n", "scan7"), ("a,b\n", "no image id")]
-    )
-    def test_bad_lists(self, tmp_path, text, words):
-        path = tmp_path / "ids.csv"
-        path.write_text(text)
-        with pytest.raises(InputError, match=words):
-            read_image_ids(path)

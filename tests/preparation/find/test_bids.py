@@ -63,7 +63,11 @@ class TestFinding:
                 for mark in marks:
                     where = f"sub-{subject}/ses-M{mark}"
                     root = touch(f"{where}/{kind}/sub-{subject}_ses-M{mark}_{ending}.nii")
-        table = "filename\tacq_time\nanat/{0}_T1w.nii\t{1}T10:00:00\npet/{0}_trc-FDG_pet.nii\t{1}T11:00:00\n"
+        table = (
+            "filename\tacq_time\n"
+            "anat/{0}_T1w.nii\t{1}T10:00:00\n"
+            "pet/{0}_trc-FDG_pet.nii\t{1}T11:00:00\n"
+        )
         for mark, day in (("0", "2012-05-01"), ("6", "2012-06-20"), ("12", "2012-06-01")):
             touch(
                 f"sub-b/ses-M{mark}/sub-b_ses-M{mark}_scans.tsv",
