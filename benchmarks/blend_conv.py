@@ -1,4 +1,4 @@
-"""The 7x7x7 grouped convolution alone: the fast path against the plain one, in one run.
+"""The 7x7x7 grouped convolution alone, on both backends, in one run.
 
 python -m benchmarks.blend_conv --width 96 --side 32
 """
@@ -8,12 +8,12 @@ import argparse
 import torch
 
 from benchmarks.measure import machine, parse_device, seconds
+from models import ops
 from models.dcfb import BlendConv
-from models.ops.paths import PATHS
 
 
 def main() -> None:
-    """Print time forward and forward + backward of both paths, their ratio and their difference."""
+    """Print time forward and forward + backward on both backends, their ratio and difference."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -32,23 +32,22 @@ def main() -> None:
         for _ in range(2)
     ]
     times, outputs = {}, {}
-    for path in PATHS:
-        module.path = path
 
-        def forward() -> torch.Tensor:
-            with torch.no_grad():
-                return module(*streams)
+    def forward() -> torch.Tensor:
+        with torch.no_grad():
+            return module(*streams)
 
-        def both() -> None:
-            module(*streams).square().sum().backward()
+    def both() -> None:
+        module(*streams).square().sum().backward()
 
-        outputs[path] = forward()
-        times[path] = [seconds(f, args.device, args.repeats) for f in (forward, both)]
+    for backend in ops.BACKENDS:
+        with ops.using(backend):
+            outputs[backend] = forward()
+            times[backend] = [seconds(f, args.device, args.repeats) for f in (forward, both)]
     difference = (outputs["fast"] - outputs["plain"]).norm() / outputs["plain"].norm()
     print(machine(args.device))
-    print(
-        f"7x7x7 grouped convolution, C={args.width}, {args.side}^3 tokens; relative difference {difference:.1e}"
-    )
+    print(f"7x7x7 grouped convolution, C={args.width}, {args.side}^3 tokens; ", end="")
+    print(f"relative difference {difference:.1e}")
     print("| pass | plain, ms | fast, ms | plain / fast |")
     print("|---|---|---|---|")
     for name, plain, fast in zip(

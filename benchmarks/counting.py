@@ -1,6 +1,4 @@
-"""What a pass must at least cost: arithmetic and memory traffic counted, and the machine's own
-ceilings.
-"""
+"""What a pass must at least cost: arithmetic and memory traffic counted; the machine's ceilings."""
 
 from collections.abc import Callable
 
@@ -10,20 +8,20 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import seconds
-from models import build_model
+from models import build_model, ops
 
 STEP_BY_FORWARD = 3  # a matrix product has two gradients, each as large as itself
 _NO_TRAFFIC = ("empty", "detach", "_unsafe_view", "alias", "lift_fresh")
 
 
 def network_flops(embed_dim: int, size: int) -> float:
-    """Floating-point operations of one forward pass (a multiplication and an addition are two):
-    products only.
+    """Floating-point operations of the products of one forward pass.
 
-    Of the plain network for one pair of size^3 voxels, counted without computing anything.
+    Of the plain network for one pair of size^3 voxels, counted without computing anything; a
+    multiplication and an addition are two.
     """
-    with torch.device("meta"), torch.no_grad():
-        model = build_model("dc2fusion", embed_dim=embed_dim, path="plain").eval()
+    with torch.device("meta"), torch.no_grad(), ops.using("plain"):
+        model = build_model("dc2fusion", embed_dim=embed_dim).eval()
         mri, pet = torch.empty(2, 1, 1, size, size, size)
         with FlopCounterMode(display=False) as counter:
             model(mri, pet)
@@ -31,9 +29,7 @@ def network_flops(embed_dim: int, size: int) -> float:
 
 
 class Traffic(TorchDispatchMode):
-    """Sums the bytes that operations read and write, each tensor once an operation, caches left out
-    of account.
-    """
+    """Sums the bytes that operations read and write, each tensor once an operation, no caches."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu --out result/gpu
 
-Checks that both paths agree on the device, then measures the full model at 128^3: plain float32
+Checks that both backends agree on the device, then measures the full model at 128^3: plain float32
 against the fast path in float32, TF32, bfloat16, compiled, compiled with CUDA graphs, with
 checkpointed activations and without each of the Triton kernels; every kernel beside PyTorch's
 operations; the time by kind of operation; 300 training steps in bfloat16 beside float32; the 7x7x7
@@ -22,8 +22,8 @@ import torch
 from benchmarks import step
 from benchmarks.measure import machine, parse_device, run_module
 from benchmarks.operations import operations_table
-from models import build_model
-from models.ops.kernels import KERNELS
+from models import build_model, ops
+from models.ops import KERNELS
 
 BASE = "plain float32"
 CONFIGURATIONS: dict[str, tuple[str, list[str]]] = {
@@ -79,29 +79,24 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def agreement(device: torch.device, variant: str) -> dict[str, float]:
-    """Relative differences of the fast path from the plain one after a step at E=24, float32
-    without TF32.
-    """
+    """Relative differences of fast from plain after a step at E=24, in float32 without TF32."""
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     results = {}
-    for path in ("plain", "fast"):
+    for backend in ops.BACKENDS:
         torch.manual_seed(0)
-        model = build_model("dc2fusion", embed_dim=24, variant=variant, path=path).to(device).eval()
-        pair = torch.rand(2, 2, 1, 44, 40, 33, generator=torch.Generator().manual_seed(1)).to(
-            device
-        )
-        fused = model(*pair)
+        model = build_model("dc2fusion", embed_dim=24, variant=variant).to(device).eval()
+        pair = torch.rand(2, 2, 1, 44, 40, 33, generator=torch.Generator().manual_seed(1))
+        with ops.using(backend):
+            fused = model(*pair.to(device))
         fused.square().mean().backward()
-        results[path] = fused.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
+        results[backend] = fused.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
     pairs = zip(("forward", "gradients"), results["fast"], results["plain"], strict=True)
     return {name: ((ours - plain).norm() / plain.norm()).item() for name, ours, plain in pairs}
 
 
 def attempt(failures: dict[str, str], name: str, part: Callable[[], object]) -> object:
-    """The part's result, or None with the reason kept, whatever it is: the parts after it are to
-    run.
-    """
+    """The part's result; None, with the reason kept, if it fails: the parts after it are to run."""
     print(f"{name} ..", flush=True)
     try:
         return part()
@@ -123,9 +118,9 @@ def parts(args: argparse.Namespace) -> Iterator[tuple[str, str, Callable[[], obj
     for variant in ("paper", "released"):
         yield "agreement", variant, partial(agreement, args.device, variant)
     for name in args.configurations:
-        path, flags = CONFIGURATIONS[name]
+        backend, flags = CONFIGURATIONS[name]
         timing = [*common, "--repeats", str(args.repeats), "--operations", *flags]
-        yield "configurations", name, partial(step.measure_apart, timing, path)
+        yield "configurations", name, partial(step.measure_apart, timing, backend)
     for name, flags in CURVES.items() if args.steps else ():
         training = [*common, *flags, "--passes", "forward", "--steps", str(args.steps)]
         yield "curves", name, partial(train_losses, training)
@@ -140,7 +135,7 @@ def parts(args: argparse.Namespace) -> Iterator[tuple[str, str, Callable[[], obj
 
 
 def train_losses(flags: list[str]) -> list[float]:
-    """Of every training step of the fast path."""
+    """Of every training step on the fast backend."""
     return step.measure_apart(flags, "fast")["losses"]
 
 
@@ -203,11 +198,8 @@ def summarise(args: argparse.Namespace, figures: Figures, failures: dict[str, st
         if differences:
             values = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
             lines.append(f"fast against plain, {variant}, float32: {values}")
-    lines += [
-        "",
-        f"E={args.embed_dim}, {args.size}^3, batch 1; times faster and share of memory are of {BASE}",
-        "",
-    ]
+    network = f"E={args.embed_dim}, {args.size}^3, batch 1"
+    lines += ["", f"{network}; times faster and share of memory are of {BASE}", ""]
     lines += ["| | forward s | faster | step s | faster | peak GiB | share |", "|---" * 7 + "|"]
     base = figures["configurations"].get(BASE)
     for name, result in figures["configurations"].items():
@@ -220,15 +212,13 @@ def summarise(args: argparse.Namespace, figures: Figures, failures: dict[str, st
                     f"{base['seconds']['step'] / whole:.1f}",
                 ]
                 ratios.append(f"{peak / base['GiB']['step']:.2f}")
-            lines.append(
-                f"| {name} | {forward:.4g} | {ratios[0]} | {whole:.4g} | {ratios[1]} | {peak:.3g} | {ratios[2]} |"
-            )
+            cells = [name, f"{forward:.4g}", ratios[0], f"{whole:.4g}", ratios[1]]
+            lines.append("| " + " | ".join([*cells, f"{peak:.3g}", ratios[2]]) + " |")
     for name, losses in figures["curves"].items():
         if losses:
-            last = losses[-20:]
-            lines.append(
-                f"\n{name}: loss {losses[0]:.3f} -> {sum(last) / len(last):.4f} after {len(losses)} steps"
-            )
+            last = sum(losses[-20:]) / len(losses[-20:])
+            steps = len(losses)
+            lines.append(f"\n{name}: loss {losses[0]:.3f} -> {last:.4f} after {steps} steps")
     return lines + [f"\nfailed: {name}: {reason}" for name, reason in failures.items()]
 
 

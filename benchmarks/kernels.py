@@ -1,14 +1,13 @@
 """Each Triton kernel against the PyTorch operations in its place, at the four grids of the network.
 
     python -m benchmarks.kernels --device cuda
-    python -m benchmarks.step --device cuda --kernels depthwise,attention     # which pay in the
-                                                                              whole network
+    # Which pay in the whole network:
+    python -m benchmarks.step --device cuda --kernels depthwise,attention
 
 Agreement first, forward and all gradients: a kernel that disagrees is not timed. Times are those
-    that the device was
-busy with (not the launching, which CUDA graphs hide), of a forward pass and of a backward pass.
-Bytes are the least that a pass must move: every input and output once; the last columns are how
-fast that is beside a copy.
+that the device was busy with (not the launching, which CUDA graphs hide), of a forward pass and of
+a backward pass. Bytes are the least that a pass must move: every input and output once; the last
+columns are how fast that is beside a copy.
 """
 
 import argparse
@@ -21,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.counting import copy_bandwidth
 from benchmarks.measure import machine, parse_device, seconds
+from models import ops
 from models.dc2fusion import HEADS, PATCH
 from models.ops import kernels
 from models.ops.attention import window_attention
@@ -29,10 +29,8 @@ from models.ops.norm_gelu import norm_gelu_linear
 from models.ops.sampling import sample_partner
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-TOLERANCE = {
-    "float32": 1e-4,
-    "bfloat16": 2e-2,
-}  # relative; in bfloat16 PyTorch rounds between its operations
+# Relative; in bfloat16 PyTorch rounds between its operations.
+TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 SMALL = 1e-2  # a gradient below this is zero but for rounding
 HEADINGS = ("operation", "C", "tokens", "difference")
 TIMES = ("PyTorch, us", "kernel, us", "PyTorch / kernel", "GB/s", "of copy")
@@ -52,9 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--levels", type=int, nargs="+", default=[0, 1, 2, 3], help="stages, 0 the finest (all)"
     )
-    parser.add_argument(
-        "--kernels", nargs="+", default=list(kernels.KERNELS), choices=kernels.KERNELS
-    )
+    parser.add_argument("--kernels", nargs="+", default=list(ops.KERNELS), choices=ops.KERNELS)
     parser.add_argument("--repeats", type=int, default=10)
     return parser
 
@@ -62,11 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
 def cases(
     kernel: str, width: int, side: int, heads: int, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Case]:
-    """For each operation that takes a kernel, what the network calls, and its differentiable
-    inputs.
+    """What the network calls where it may take a kernel, and its differentiable inputs.
 
     Args:
-        kernel: a name of `models.ops.kernels`.
+        kernel: a name of `models.ops.KERNELS`.
         width: C.
         side: tokens a side.
         heads: attention heads.
@@ -92,28 +87,18 @@ def cases(
         }
     if kernel == "sampling":
         offsets = 2 * torch.tanh(torch.randn(1, side, side, side, 3, device=device)) / side
-        return {
-            "sampling": (lambda *inputs: sample_partner(*inputs, False), [tokens(width), offsets])
-        }
+        return {"sampling": (lambda *i: sample_partner(*i, False), [tokens(width), offsets])}
     if kernel == "attention":
         window = (min(2, side),) * 3
-        inputs = [
-            tokens(width),
-            tokens(width),
-            tokens(width),
-            torch.rand(1, width, device=device).to(dtype),
-        ]
-        return {
-            "attention": (lambda *inputs: window_attention(*inputs, heads, window, False), inputs)
-        }
+        gate = torch.rand(1, width, device=device).to(dtype)
+        inputs = [tokens(width), tokens(width), tokens(width), gate]
+        return {"attention": (lambda *i: window_attention(*i, heads, window, False), inputs)}
     norm, linear = nn.LayerNorm(2 * width).to(device), nn.Linear(2 * width, 3).to(device)
     return {"LayerNorm, GELU, Linear to 3": (_in_type_of_input(norm, linear), [tokens(2 * width)])}
 
 
 def _convolution(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """The convolution with its parameters cast to the volumes' type, as autocast casts them for
-    PyTorch.
-    """
+    """The convolution with its parameters in the volumes' type, where autocast takes them."""
 
     def call(*inputs: torch.Tensor) -> torch.Tensor:
         return function(*(tensor.to(inputs[0].dtype) for tensor in inputs))
@@ -128,7 +113,7 @@ def _in_type_of_input(
         with torch.autocast(
             features.device.type, torch.bfloat16, enabled=features.dtype == torch.bfloat16
         ):
-            return norm_gelu_linear(features, norm, linear, "fast")
+            return norm_gelu_linear(features, norm, linear)
 
     return call
 
@@ -136,9 +121,7 @@ def _in_type_of_input(
 def differentiated(
     case: Case,
 ) -> tuple[list[torch.Tensor], Callable[[], object], Callable[[], object]]:
-    """Output and gradients of a case, its forward pass without gradients and its backward pass,
-    ready to be called.
-    """
+    """Output and gradients of a case; its forward pass without gradients; its backward pass."""
     function, inputs = case
     inputs = [tensor.detach().requires_grad_() for tensor in inputs]
     out = function(*inputs)
@@ -171,21 +154,22 @@ def busy_seconds(function: Callable[[], object], device: torch.device, repeats: 
     return sum(event.self_device_time_total for event in events) / 1e6 / repeats
 
 
+def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """||ours - theirs|| / ||theirs||, or over `SMALL` where theirs is smaller."""
+    ours, theirs = ours.double(), theirs.double()
+    return ((ours - theirs).norm() / theirs.norm().clamp_min(SMALL)).item()
+
+
 def compare(
     case: Case, kernel: str, dtype: str, args: argparse.Namespace, bandwidth: float
 ) -> list[str]:
-    """Cells of a row: the largest difference, then for forward and backward pass what `TIMES` says."""
-    with kernels.only("none"):
+    """Cells of a row: the largest difference, then what `TIMES` says, forward and backward."""
+    with ops.using("fast", kernels="none"):
         expected, *passes = differentiated(case)
         times = [busy_seconds(function, args.device, args.repeats) for function in passes]
-    with kernels.only(kernel):
+    with ops.using("fast", kernels=kernel):
         received, *passes = differentiated(case)
-        difference = max(
-            (
-                (ours.double() - theirs.double()).norm() / theirs.double().norm().clamp_min(SMALL)
-            ).item()
-            for ours, theirs in zip(received, expected, strict=True)
-        )
+        difference = max(map(relative_difference, received, expected))
         if not difference <= TOLERANCE[dtype]:
             return [f"**{difference:.1e}, disagrees**"] + [""] * 2 * len(TIMES)
         own = [busy_seconds(function, args.device, args.repeats) for function in passes]
@@ -194,13 +178,8 @@ def compare(
     cells = [f"{difference:.1e}"]
     for theirs, ours, moved in zip(times, own, least, strict=True):
         rate = moved / ours
-        cells += [
-            f"{theirs * 1e6:.0f}",
-            f"{ours * 1e6:.0f}",
-            f"{theirs / ours:.2f}",
-            f"{rate / 1e9:.0f}",
-        ]
-        cells.append(f"{100 * rate / bandwidth:.0f} %")
+        cells += [f"{theirs * 1e6:.0f}", f"{ours * 1e6:.0f}", f"{theirs / ours:.2f}"]
+        cells += [f"{rate / 1e9:.0f}", f"{100 * rate / bandwidth:.0f} %"]
     return cells
 
 
@@ -234,7 +213,8 @@ def main() -> None:
     args = build_parser().parse_args()
     if not kernels.available("sampling", torch.empty(0, device=args.device)):
         raise SystemExit(
-            f"error: --device {args.device}: the kernels need a CUDA device, Triton, all of them enabled"
+            f"error: --device {args.device}: the kernels need a CUDA device and Triton; "
+            f"leave {ops.VARIABLE} unset"
         )
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False

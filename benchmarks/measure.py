@@ -1,6 +1,4 @@
-"""What the benchmarks share: the machine in words, best-of-n timing, peak memory, a pair, a process
-apart.
-"""
+"""What the benchmarks share: the machine in words, timing, peak memory, a pair, a process apart."""
 
 import argparse
 import platform
@@ -76,8 +74,9 @@ def synthetic_head(size: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def run_module(module: str, *arguments: str) -> str:
-    """What `python -m module` prints, in a process of its own; what it writes to the standard error
-    is passed on.
+    """What `python -m module` prints, in a process of its own.
+
+    Its standard error is passed on.
 
     Raises:
         RuntimeError: it failed. The message holds its exception, or else the last line of its

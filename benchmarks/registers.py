@@ -1,5 +1,4 @@
-"""Compiles every Triton kernel for a GPU that need not be there, and prints what a thread takes of
-it.
+"""Compiles every Triton kernel for a GPU that need not be there; prints what a thread takes of it.
 
     python -m benchmarks.registers --capability 90 --levels 0
 
@@ -23,6 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from benchmarks.kernels import DTYPES, cases, differentiated
+from models import ops
 from models.dc2fusion import HEADS
 from models.ops import kernels
 
@@ -46,9 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--levels", type=int, nargs="+", default=[0], help="stages, 0 the finest (0)"
     )
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
-    parser.add_argument(
-        "--kernels", nargs="+", default=list(kernels.KERNELS), choices=kernels.KERNELS
-    )
+    parser.add_argument("--kernels", nargs="+", default=list(ops.KERNELS), choices=ops.KERNELS)
     return parser
 
 

@@ -1,8 +1,7 @@
-"""Cost against size: seconds and peak memory of the fast path, with a picture; linear in voxels.
+"""Cost against size: seconds and peak memory of the fast backend, with a picture.
 
-    python -m benchmarks.scaling --embed-dim 24 --sizes 64 96 128 --picture
-    docs/pictures/scaling.png python -m benchmarks.scaling --device cuda --dtype bfloat16
-    --embed-dim 96 --sizes 64 96 128 160 192
+    python -m benchmarks.scaling --sizes 64 96 128 --picture docs/pictures/scaling.png
+    python -m benchmarks.scaling --device cuda --dtype bfloat16 --embed-dim 96 --sizes 64 128 192
 
 Each size runs in a process of its own. Below the table stands the power of the number of voxels
 that each column grows with between the smallest and the largest size: 1 is linear, and what does
@@ -42,23 +41,23 @@ def measure_sizes(args: argparse.Namespace) -> dict[int, list[float]]:
     """For each size the columns of the table."""
     rows = {}
     for size in args.sizes:
-        flags = f"--size {size} --embed-dim {args.embed_dim} --device {args.device} --dtype {args.dtype}"
-        result = measure_apart([*flags.split(), "--repeats", str(args.repeats)], "fast")
+        flags = {"size": size, "embed-dim": args.embed_dim, "repeats": args.repeats}
+        flags |= {"device": args.device, "dtype": args.dtype}
+        arguments = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
+        result = measure_apart(arguments, "fast")
         rows[size] = [result[unit][name] for name, unit in COLUMNS]
     return rows
 
 
 def powers(rows: dict[int, list[float]]) -> list[float]:
-    """How each column grows with the number of voxels: p in cost ~ voxels^p, between the two ends."""
+    """How each column grows with the voxels: p in cost ~ voxels^p, between the two ends."""
     smallest, largest = min(rows), max(rows)
     ratios = (large / small for small, large in zip(rows[smallest], rows[largest], strict=True))
     return [math.log(ratio) / (3 * math.log(largest / smallest)) for ratio in ratios]
 
 
 def draw(rows: dict[int, list[float]], title: str, path: Path) -> None:
-    """Seconds and memory over millions of voxels, each with the line through 0 and the largest
-    size's seconds.
-    """
+    """Seconds and memory over millions of voxels, seconds beside a line through 0."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     figure.suptitle(title, fontsize=10)
     voxels = [size**3 / 1e6 for size in rows]
@@ -90,7 +89,7 @@ def main() -> None:
     args = build_parser().parse_args()
     args.sizes.sort()
     rows = measure_sizes(args)
-    about = f"DC2Fusion, E={args.embed_dim}, batch 1, {args.dtype}, fast path"
+    about = f"DC2Fusion, E={args.embed_dim}, batch 1, {args.dtype}, fast backend"
     print(machine(args.device), about, "", sep="\n")
     print(
         "| size | million voxels | " + " | ".join(f"{name} {unit}" for name, unit in COLUMNS) + " |"

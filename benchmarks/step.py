@@ -1,15 +1,14 @@
-"""The whole network: inference and a training step, the fast path against the plain one, in one
-run.
+"""The whole network on both backends: inference and a training step, measured in one run.
 
     python -m benchmarks.step --size 128 --embed-dim 96 --operations
     python -m benchmarks.step --device cuda --dtype bfloat16 --steps 200
 
-Each path runs in a process of its own, so that its peak memory is its own. Prints seconds, peak
+Each backend runs in a process of its own, so that its peak memory is its own. Prints seconds, peak
 memory and their ratios; what was counted (FLOPs of the plain network's products, three times as
 many for a step; bytes that the operations read and write) and which fraction of the machine's own
 matrix rate and copy bandwidth that is; with --operations the time by kind of operation. With
---steps the last path also trains that many steps on one synthetic head and the losses are printed;
-what is timed runs on noise.
+--steps the last backend also trains that many steps on one synthetic head and the losses are
+printed; what is timed runs on noise.
 """
 
 import argparse
@@ -31,8 +30,7 @@ from benchmarks.measure import (
 )
 from benchmarks.operations import operations_table, time_by_kind
 from losses import build_objective
-from models import build_model
-from models.ops import kernels
+from models import build_model, ops
 
 DTYPES = ("float32", "tf32", "bfloat16")
 PASSES = ("forward", "step")
@@ -52,14 +50,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype", choices=DTYPES, default="float32", help="bfloat16 is autocast (float32)"
     )
-    parser.add_argument("--plain-dtype", choices=DTYPES, help="of the plain path, where it differs")
+    parser.add_argument(
+        "--plain-dtype", choices=DTYPES, help="of the plain backend, where it differs"
+    )
     parser.add_argument(
         "--compile",
         choices=("default", "reduce-overhead"),
-        help="torch.compile mode, fast path only",
+        help="torch.compile mode, fast backend only",
     )
-    parser.add_argument("--checkpoint-activations", action="store_true", help="fast path only")
-    enabled = os.environ.get(kernels.VARIABLE) or "all"
+    parser.add_argument("--checkpoint-activations", action="store_true", help="fast backend only")
+    enabled = os.environ.get(ops.VARIABLE) or "all"
     parser.add_argument(
         "--kernels", default=enabled, help="Triton kernels on a GPU: names and commas, all or none"
     )
@@ -67,32 +67,32 @@ def build_parser() -> argparse.ArgumentParser:
         "--repeats", type=int, default=1, help="timed runs, the shortest counts (1)"
     )
     parser.add_argument("--threads", type=int, help="CPU threads (PyTorch's choice)")
-    parser.add_argument("--paths", nargs="+", default=["plain", "fast"], choices=["plain", "fast"])
+    parser.add_argument("--paths", nargs="+", default=list(ops.BACKENDS), choices=ops.BACKENDS)
     parser.add_argument("--passes", nargs="+", default=list(PASSES), choices=PASSES)
     parser.add_argument("--operations", action="store_true", help="time by kind of operation")
     parser.add_argument(
-        "--steps", type=int, default=0, help="training steps with the last path (0)"
+        "--steps", type=int, default=0, help="training steps with the last backend (0)"
     )
     parser.add_argument(
         "--json", action="store_true", help="print the figures as one line of JSON only"
     )
-    parser.add_argument("--measure", help=argparse.SUPPRESS)  # the path to measure in this process
+    parser.add_argument(
+        "--measure", help=argparse.SUPPRESS
+    )  # the backend to measure in this process
     return parser
 
 
-def passes(args: argparse.Namespace, path: str) -> dict[str, Callable[..., object]]:
-    """The forward pass without gradients and the training step of one path, on noise or on the pair
-    they are given.
-    """
-    dtype = args.plain_dtype if path == "plain" and args.plain_dtype else args.dtype
+def passes(args: argparse.Namespace, fast: bool) -> dict[str, Callable[..., object]]:
+    """The forward pass without gradients and the training step, of noise or of a given pair."""
+    dtype = args.dtype if fast or not args.plain_dtype else args.plain_dtype
     torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = dtype == "tf32"
     torch.manual_seed(0)
-    options = {"checkpoint_activations": args.checkpoint_activations} if path == "fast" else {}
-    model = build_model("dc2fusion", embed_dim=args.embed_dim, path=path, **options).to(args.device)
-    network = torch.compile(model, mode=args.compile) if args.compile and path == "fast" else model
+    options = {"checkpoint_activations": args.checkpoint_activations and fast}
+    model = build_model("dc2fusion", embed_dim=args.embed_dim, **options).to(args.device)
+    network = torch.compile(model, mode=args.compile) if args.compile and fast else model
     objective = build_objective("ssim-gradient-intensity")
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=path == "fast")
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=fast)
     noise = tuple(torch.rand(2, 1, 1, *(args.size,) * 3, device=args.device))
 
     def fuse(pair: Pair) -> torch.Tensor:
@@ -115,11 +115,15 @@ def passes(args: argparse.Namespace, path: str) -> dict[str, Callable[..., objec
     return {"forward": forward, "step": step}
 
 
-def measure(args: argparse.Namespace, path: str) -> dict:
-    """Seconds, peak GiB and bytes of one path; memory is read after each pass."""
+def measure(args: argparse.Namespace, backend: str) -> dict:
+    """Seconds, peak GiB and bytes on one backend; memory is read after each pass."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    functions = passes(args, path)
+    with ops.using(backend, args.kernels):
+        return _measure(args, passes(args, backend == "fast"))
+
+
+def _measure(args: argparse.Namespace, functions: dict[str, Callable[..., object]]) -> dict:
     results = {"seconds": {}, "GiB": {}, "bytes": {}, "operations": {}}
     for name in args.passes:
         function = functions[name]
@@ -136,17 +140,18 @@ def measure(args: argparse.Namespace, path: str) -> dict:
     return results
 
 
-def measure_apart(arguments: list[str], path: str) -> dict:
+def measure_apart(arguments: list[str], backend: str) -> dict:
     """`measure` in a process of its own.
 
     Args:
         arguments: the flags.
-        path: "plain" or "fast".
+        backend: "plain" or "fast".
 
     Raises:
         RuntimeError: it failed, see `run_module`.
     """
-    return json.loads(run_module("benchmarks.step", *arguments, "--measure", path).splitlines()[-1])
+    output = run_module("benchmarks.step", *arguments, "--measure", backend)
+    return json.loads(output.splitlines()[-1])
 
 
 def ceilings(args: argparse.Namespace) -> dict[str, float]:
@@ -163,7 +168,7 @@ def ceilings(args: argparse.Namespace) -> dict[str, float]:
 
 
 def times_table(results: dict[str, dict]) -> list[str]:
-    """Lines of a table: seconds and peak memory of each pass and path, and their ratio."""
+    """Lines of a table: seconds and peak memory of each pass and backend, their ratio."""
     lines = ["| | " + " | ".join(results) + " | plain / fast |", "|---" * (len(results) + 2) + "|"]
     for unit in ("seconds", "GiB"):
         for name in next(iter(results.values()))[unit]:
@@ -178,12 +183,12 @@ def times_table(results: dict[str, dict]) -> list[str]:
 
 
 def fractions_table(results: dict[str, dict], limits: dict[str, float]) -> list[str]:
-    """Lines of a table: what each pass and path does a second, beside what the machine can."""
+    """Lines of a table: what each pass does a second, beside what the machine can."""
     lines = [
         "| | TFLOP | TFLOP/s | of matrix rate | GB moved | GB/s | of copy bandwidth |",
         "|---" * 7 + "|",
     ]
-    for path, result in results.items():
+    for backend, result in results.items():
         for name, elapsed in result["seconds"].items():
             flops = limits["flops"] * (STEP_BY_FORWARD if name == "step" else 1)
             cells = [f"{flops / 1e12:.3g}", f"{flops / elapsed / 1e12:.3g}"]
@@ -194,47 +199,46 @@ def fractions_table(results: dict[str, dict], limits: dict[str, float]) -> list[
                 cells.append(f"{100 * moved / elapsed / limits['bandwidth']:.0f} %")
             else:
                 cells += ["-"] * 3
-            lines.append(f"| {path} {name} | " + " | ".join(cells) + " |")
+            lines.append(f"| {backend} {name} | " + " | ".join(cells) + " |")
     return lines
 
 
 def main() -> None:
-    """Measure each path in its own process, and print the tables."""
+    """Measure each backend in its own process, and print the tables."""
     args = build_parser().parse_args()
     if args.measure:
-        with kernels.only(args.kernels):
-            print(json.dumps(measure(args, args.measure)))
+        print(json.dumps(measure(args, args.measure)))
         return
     results = {}
-    for path in args.paths:
-        steps = args.steps if path == args.paths[-1] else 0
-        results[path] = measure_apart([*sys.argv[1:], "--steps", str(steps)], path)
+    for backend in args.paths:
+        steps = args.steps if backend == args.paths[-1] else 0
+        results[backend] = measure_apart([*sys.argv[1:], "--steps", str(steps)], backend)
     limits = ceilings(args)
     if args.json:
         print(json.dumps({"ceilings": limits, **results}))
         return
+    report(args, results, limits)
+
+
+def report(args: argparse.Namespace, results: dict[str, dict], limits: dict[str, float]) -> None:
+    """Print the tables."""
     print(machine(args.device))
     print(f"DC2Fusion, E={args.embed_dim}, {args.size}^3, batch 1, {args.dtype}", end="")
     print(f" (plain: {args.plain_dtype})\n" if args.plain_dtype else "\n")
     print(*times_table(results), sep="\n", end="\n\n")
     floor = limits["flops"] / limits["matrix rate"]
-    print(
-        f"Matrix rate {limits['matrix rate'] / 1e12:.3g} TFLOP/s, copy bandwidth {limits['bandwidth'] / 1e9:.3g} GB/s;"
-    )
-    print(
-        f"the products alone would take {floor:.3g} s forward, {STEP_BY_FORWARD * floor:.3g} s a step.\n"
-    )
+    rate, bandwidth = limits["matrix rate"] / 1e12, limits["bandwidth"] / 1e9
+    print(f"Matrix rate {rate:.3g} TFLOP/s, copy bandwidth {bandwidth:.3g} GB/s;")
+    print(f"the products alone would take {floor:.3g} s forward, ", end="")
+    print(f"{STEP_BY_FORWARD * floor:.3g} s a step.\n")
     print(*fractions_table(results, limits), sep="\n")
     for name in args.passes if args.operations else []:
-        times = {path: result["operations"][name] for path, result in results.items()}
+        times = {backend: result["operations"][name] for backend, result in results.items()}
         print(f"\n{name}\n", *operations_table(times), sep="\n")
     if args.steps:
         losses = results[args.paths[-1]]["losses"]
-        print(
-            "\nloss every 20 steps: "
-            + " ".join(f"{loss:.3f}" for loss in losses[::20])
-            + f" .. {losses[-1]:.3f}"
-        )
+        shown = " ".join(f"{loss:.3f}" for loss in losses[::20])
+        print(f"\nloss every 20 steps: {shown} .. {losses[-1]:.3f}")
 
 
 if __name__ == "__main__":

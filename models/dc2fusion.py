@@ -7,17 +7,17 @@ differently in `models.variants`.
 Shapes: volumes (B, 1, D, H, W), tokens (B, D, H, W, C), E = embed_dim.
 """
 
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from models import ops
 from models.dcfb import DCFBlock, channels_first, channels_last, pad_tokens
 from models.fusion_layer import fusion_strategy
-from models.ops.paths import check_path
 from models.ops.stream_maps import PATCH, stream_maps
 from models.variants import build_variant
 
@@ -29,12 +29,13 @@ Streams = tuple[torch.Tensor, torch.Tensor]
 
 
 class PatchEmbedding(nn.Conv3d):
-    """Conv3d(1 -> E, kernel 4, stride 4): volume (B, 1, D, H, W) -> tokens (B, D/4, H/4, W/4, E)."""
+    """Conv3d(1 -> E, kernel 4, stride 4)."""
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__(1, embed_dim, kernel_size=PATCH, stride=PATCH)
 
     def forward(self, volume: torch.Tensor) -> torch.Tensor:
+        """(B, 1, D, H, W) -> tokens (B, D/4, H/4, W/4, E)."""
         return channels_last(super().forward(volume)).contiguous()
 
 
@@ -56,9 +57,7 @@ class PatchMerging(nn.Module):
 
 
 class PatchExpanding(nn.Module):
-    """Doubles the grid and halves the width: ConvTranspose3d(C -> C/2, kernel 2, stride 2),
-    LayerNorm.
-    """
+    """Doubles the grid, halves the width: ConvTranspose3d(C -> C/2, kernel 2, stride 2), norm."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -93,11 +92,21 @@ class Stage(nn.ModuleList):
         """One call of a block, with its activations or without."""
         if not (self.checkpoint_activations and torch.is_grad_enabled()):
             return block(x, y)
-        # torch.compile takes no contexts, and needs none: it computes only the activations again,
-        # not the statistics.
-        compiling = torch.compiler.is_compiling()
-        options = {} if compiling else {"context_fn": lambda: (nullcontext(), block.repeated())}
-        return checkpoint(block, x, y, use_reentrant=False, **options)
+        if torch.compiler.is_compiling():
+            # It takes no contexts, and needs none: it computes only the activations again, not the
+            # statistics, and the backend is part of what was compiled.
+            return checkpoint(block, x, y, use_reentrant=False)
+        again = _again(block, ops.current())
+        return checkpoint(
+            block, x, y, use_reentrant=False, context_fn=lambda: (nullcontext(), again)
+        )
+
+
+@contextmanager
+def _again(block: DCFBlock, backend: ops.Backend) -> Iterator[None]:
+    """For a call that is computed again, perhaps where another backend holds."""
+    with ops.using(backend), block.repeated():
+        yield
 
 
 class SkipReduction(nn.Linear):
@@ -116,25 +125,21 @@ class SkipReduction(nn.Linear):
 
 
 class Head(nn.Module):
-    """LayerNorm, ConvTranspose3d(2E -> E/2, kernel 4, stride 4), Conv3d(E/2 -> 2, kernel 3, padding
-    1).
+    """Tokens to stream maps: LayerNorm and two convolutions.
 
-    Args:
-        embed_dim: E.
-        path: "fast" or "plain", see `models.ops.paths`.
+    ConvTranspose3d(2E -> E/2, kernel 4, stride 4), Conv3d(E/2 -> 2, kernel 3, padding 1).
     """
 
-    def __init__(self, embed_dim: int, path: str = "fast") -> None:
+    def __init__(self, embed_dim: int) -> None:
         super().__init__()
-        self.path = path
         self.norm = nn.LayerNorm(2 * embed_dim)
         self.to_voxels = nn.ConvTranspose3d(2 * embed_dim, embed_dim // 2, PATCH, stride=PATCH)
         self.to_maps = nn.Conv3d(embed_dim // 2, 2, kernel_size=3, padding=1)
 
     def forward(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
         """(B, D, H, W, E) twice -> (B, 2, 4D, 4H, 4W)."""
-        tokens = self.norm(torch.cat((mri, pet), dim=-1))
-        return stream_maps(tokens, self.to_voxels, self.to_maps, self.path)
+        tokens = self.norm(torch.cat((mri, pet), dim=-1))  # B, D, H, W, 2E
+        return stream_maps(tokens, self.to_voxels, self.to_maps)
 
 
 class DC2Fusion(nn.Module):
@@ -147,7 +152,6 @@ class DC2Fusion(nn.Module):
         fusion: name of the fusion strategy, see `models.fusion_layer`; None takes the variant's
             own.
         switched: single differences ("R1" ..) that take the other variant's form, for ablation.
-        path: "fast", or "plain" for the slow oracle, see `models.ops.paths`.
         checkpoint_activations: compute each block a second time in the backward pass instead of
             keeping its activations, for small cards: same numbers, a fraction of the memory, a
             third more time.
@@ -162,36 +166,32 @@ class DC2Fusion(nn.Module):
         variant: str = "paper",
         fusion: str | None = None,
         switched: tuple[str, ...] = (),
-        path: str = "fast",
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
         if embed_dim < 24 or embed_dim % 24:
             raise ValueError(f"embed_dim must be a positive multiple of 24, received {embed_dim}")
-        check_path(path)
         self.variant = build_variant(variant, tuple(switched))
         self.fuse_maps = fusion_strategy(fusion or self.variant.fusion)  # [R5]
 
         widths = [embed_dim * 2**level for level in range(len(DEPTHS))]
-        stages = [
-            self._stages(widths, path, checkpoint_activations) for _ in ("encoder", "decoder")
-        ]
+        encoder, decoder = (self._stages(widths, checkpoint_activations) for _ in range(2))
         self.patch_embedding = PatchEmbedding(embed_dim)
-        self.encoder = nn.ModuleList(stages[0])
+        self.encoder = nn.ModuleList(encoder)
         self.merging = nn.ModuleList(PatchMerging(width) for width in widths[:-1])
         self.bottleneck_norm = nn.LayerNorm(widths[-1])
-        self.decoder = nn.ModuleList(reversed(stages[1]))
+        self.decoder = nn.ModuleList(reversed(decoder))
         self.expanding = nn.ModuleList(PatchExpanding(width) for width in widths[:0:-1])
         self.skip_reduction = nn.ModuleList(SkipReduction(width) for width in widths[-2::-1])
-        self.head = Head(embed_dim, path)
+        self.head = Head(embed_dim)
 
-    def _stages(self, widths: list[int], path: str, checkpoint_activations: bool) -> list[Stage]:
+    def _stages(self, widths: list[int], checkpoint_activations: bool) -> list[Stage]:
         last = sum(DEPTHS) - 1
         rates = [MAX_DROP_PATH * i / last for i in range(last + 1)]
         stages = []
         for width, heads, depth in zip(widths, HEADS, DEPTHS, strict=True):
             own, rates = rates[:depth], rates[depth:]
-            blocks = (DCFBlock(width, heads, rate, self.variant, path) for rate in own)
+            blocks = (DCFBlock(width, heads, rate, self.variant) for rate in own)
             stages.append(Stage(blocks, checkpoint_activations))
         return stages
 
@@ -223,9 +223,7 @@ class DC2Fusion(nn.Module):
         return self.head(mri, pet)[:, :, :d, :h, :w]
 
     def encode(self, mri: torch.Tensor, pet: torch.Tensor) -> tuple[*Streams, list[Streams]]:
-        """Tokens (B, D, H, W, E) -> deepest tokens (.., 8E) and the skip features of stages 0, 1,
-        2.
-        """
+        """Tokens (B, D, H, W, E) -> deepest tokens (.., 8E) and the skip features above them."""
         skips = []
         for stage, merging in zip(self.encoder[:-1], self.merging, strict=True):
             mri, pet = stage(mri, pet)
@@ -251,8 +249,9 @@ class DC2Fusion(nn.Module):
         deepest = PATCH * 2 ** (len(DEPTHS) - 1)
         if self.training and mri.shape[0] == 1 and max(mri.shape[2:]) <= deepest:
             raise ValueError(
-                f"a training volume of {tuple(mri.shape[2:])} voxels leaves one token on the deepest "
-                f"grid, and BatchNorm needs two: use a side above {deepest} voxels or a larger batch"
+                f"a training volume of {tuple(mri.shape[2:])} voxels leaves one token on the "
+                "deepest grid, and BatchNorm needs two: "
+                f"use a side above {deepest} voxels or a larger batch"
             )
 
 

@@ -1,5 +1,6 @@
-"""The deformable cross feature blend (DCFB) block, the heart of DC2Fusion (arXiv 2310.06291,
-section 2).
+"""The deformable cross feature blend (DCFB) block, the heart of DC2Fusion.
+
+Liu et al., ICONIP 2023, arXiv 2310.06291, section 2.
 
 A block updates one stream, x, by looking at its partner, y, in three steps:
     PositionalRelationship   where to look: an offset field of at most one token, y sampled there
@@ -9,9 +10,8 @@ A block updates one stream, x, by looking at its partner, y, in three steps:
     the MLP                  as in any transformer block
 
 Shapes: tokens are channels last, (B, D, H, W, C); convolutions read the same memory through a
-    permuted
-view (B, C, D, H, W), which is PyTorch's channels-last format. 1x1x1 convolutions are Linear layers
-here. [R1] .. [R9] mark the places where the paper and the released code differ, see
+permuted view (B, C, D, H, W), which is PyTorch's channels-last format. 1x1x1 convolutions are
+Linear layers here. [R1] .. [R9] mark the places where the paper and the released code differ, see
 `models.variants`.
 """
 
@@ -26,7 +26,6 @@ from torch.nn import functional as F
 from models.ops.attention import window_attention
 from models.ops.depthwise import blend_conv3d, depthwise_conv3d
 from models.ops.norm_gelu import gelu_linear, norm_gelu_linear
-from models.ops.paths import check_path
 from models.ops.sampling import sample_partner
 from models.variants import Variant
 
@@ -44,27 +43,23 @@ def channels_last(volume: torch.Tensor) -> torch.Tensor:
 
 
 def pad_tokens(tokens: torch.Tensor, multiples: tuple[int, int, int]) -> torch.Tensor:
-    """Zero-pad (B, D, H, W, C) at the end of each axis to a multiple of the given number of tokens."""
-    d, h, w = (
-        -side % multiple for side, multiple in zip(tokens.shape[1:4], multiples, strict=True)
-    )
+    """Zero-pad (B, D, H, W, C) at the end of each axis to a multiple of so many tokens."""
+    sides = zip(tokens.shape[1:4], multiples, strict=True)
+    d, h, w = (-side % multiple for side, multiple in sides)
     return F.pad(tokens, (0, 0, 0, w, 0, h, 0, d)) if d or h or w else tokens
 
 
 class PositionalRelationship(nn.Module):
-    """Positional relationship estimation: samples the partner where an estimated offset field
-    points.
+    """Positional relationship estimation: the partner sampled where an offset field points.
 
     Args:
         width: C.
         variant: steers [R1] and [R8].
-        path: "fast" or "plain", see `models.ops.paths`.
     """
 
-    def __init__(self, width: int, variant: Variant, path: str) -> None:
+    def __init__(self, width: int, variant: Variant) -> None:
         super().__init__()
         self.variant = variant
-        self.path = path
         self.embed = nn.Linear(2 * width, 2 * width)
         self.depthwise = nn.Conv3d(2 * width, 2 * width, 3, padding=1, groups=2 * width)
         self.norm = nn.LayerNorm(2 * width)
@@ -81,7 +76,7 @@ class PositionalRelationship(nn.Module):
             y', (B, D, H, W, C).
         """
         offsets = self.offset_field(x, y)
-        sampled = sample_partner(y, offsets, self.variant.aligned_corners, self.path)  # [R1]
+        sampled = sample_partner(y, offsets, self.variant.aligned_corners)  # [R1]
         if self.variant.scrambled_partner:  # [R8]
             return channels_first(sampled).contiguous().view(y.shape)
         return sampled
@@ -92,12 +87,9 @@ class PositionalRelationship(nn.Module):
         The grid spans [-1, 1] on each axis, so a token is 2 / side wide and no offset exceeds one
         token.
         """
-        z = self.embed(torch.cat((x, y), dim=-1))
-        z = depthwise_conv3d(
-            channels_first(z), self.depthwise.weight, self.depthwise.bias, self.path
-        )
-        z = channels_last(z)
-        raw = norm_gelu_linear(z, self.norm, self.to_offset, self.path)
+        z = self.embed(torch.cat((x, y), dim=-1))  # B, D, H, W, 2C
+        z = depthwise_conv3d(channels_first(z), self.depthwise.weight, self.depthwise.bias)
+        raw = norm_gelu_linear(channels_last(z), self.norm, self.to_offset)  # B, D, H, W, 3
         # Positions in bf16 would be off by a tenth of a token on a grid of 32.
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
         return 2 * torch.tanh(raw) / raw.new_tensor(raw.shape[1:4])
@@ -106,16 +98,15 @@ class PositionalRelationship(nn.Module):
 class Gate(nn.Module):
     """Bottleneck C -> C//8 -> outputs that ends in logits: Linear, LayerNorm, GELU, Linear."""
 
-    def __init__(self, width: int, outputs: int, path: str) -> None:
+    def __init__(self, width: int, outputs: int) -> None:
         super().__init__()
-        self.path = path
         self.reduce = nn.Linear(width, width // 8)
         self.norm = nn.LayerNorm(width // 8)
         self.expand = nn.Linear(width // 8, outputs)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(..., C) -> (..., outputs) logits; the caller applies the sigmoid."""
-        return norm_gelu_linear(self.reduce(features), self.norm, self.expand, self.path)
+        return norm_gelu_linear(self.reduce(features), self.norm, self.expand)
 
 
 class WindowCrossAttention(nn.Module):
@@ -125,13 +116,11 @@ class WindowCrossAttention(nn.Module):
         width: C.
         heads: h, must divide C.
         variant: steers [R4] and [R9].
-        path: "fast" or "plain", see `models.ops.paths`.
     """
 
-    def __init__(self, width: int, heads: int, variant: Variant, path: str) -> None:
+    def __init__(self, width: int, heads: int, variant: Variant) -> None:
         super().__init__()
         self.variant = variant
-        self.path = path
         self.heads = heads
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
@@ -151,18 +140,10 @@ class WindowCrossAttention(nn.Module):
         Returns:
             (B, D, H, W, C).
         """
+        query, key = self.query(x), self.key(partner)
         value = self.value(x if self.variant.own_values else partner)  # [R9]
         linear = self.variant.linear_attention  # [R4]
-        return window_attention(
-            self.query(x),
-            self.key(partner),
-            value,
-            channel_gate,
-            self.heads,
-            window,
-            linear,
-            self.path,
-        )
+        return window_attention(query, key, value, channel_gate, self.heads, window, linear)
 
 
 class BlendConv(nn.Module):
@@ -171,12 +152,10 @@ class BlendConv(nn.Module):
     Args:
         width: C, the channels of each stream.
         concatenated_groups: [R2], see `models.variants`.
-        path: "fast" or "plain", see `models.ops.paths`. Both have the same parameters.
     """
 
-    def __init__(self, width: int, concatenated_groups: bool = False, path: str = "fast") -> None:
+    def __init__(self, width: int, concatenated_groups: bool = False) -> None:
         super().__init__()
-        self.path = check_path(path)
         self.concatenated_groups = concatenated_groups
         # A Conv3d holds the parameters, so that they start as PyTorch's own would.
         grouped = nn.Conv3d(2 * width, width, kernel_size=7, padding=3, groups=width)
@@ -193,7 +172,7 @@ class BlendConv(nn.Module):
             (B, C, D, H, W).
         """
         first, second = self.group_inputs(x, partner)
-        return blend_conv3d(first, second, self.weight, self.bias, self.path)
+        return blend_conv3d(first, second, self.weight, self.bias)
 
     def group_inputs(
         self, x: torch.Tensor, partner: torch.Tensor
@@ -212,19 +191,18 @@ class CrossFeatureBlend(nn.Module):
         width: C.
         heads: attention heads.
         variant: steers [R2], [R3], [R4] and [R9].
-        path: "fast" or "plain", see `models.ops.paths`.
     """
 
-    def __init__(self, width: int, heads: int, variant: Variant, path: str) -> None:
+    def __init__(self, width: int, heads: int, variant: Variant) -> None:
         super().__init__()
-        self.blend_conv = BlendConv(width, variant.concatenated_groups, path)  # [R2]
+        self.blend_conv = BlendConv(width, variant.concatenated_groups)  # [R2]
         eps = float(width) if variant.width_as_bn_eps else 1e-5  # [R3]
         self.blend_norm = nn.BatchNorm3d(width, eps=eps)
         self.blend_activation = nn.GELU()
-        self.channel_gate = Gate(width, width, path)
+        self.channel_gate = Gate(width, width)
         self.conv_projection = nn.Linear(width, width)
-        self.attention = WindowCrossAttention(width, heads, variant, path)
-        self.spatial_gate = Gate(width, 1, path)
+        self.attention = WindowCrossAttention(width, heads, variant)
+        self.spatial_gate = Gate(width, 1)
         self.merge = nn.Linear(2 * width, width)
 
     def forward(
@@ -242,9 +220,9 @@ class CrossFeatureBlend(nn.Module):
             (B, D, H, W, C).
         """
         conv = self.blend_conv(channels_first(x), channels_first(partner))
-        conv = channels_last(self.blend_activation(self.blend_norm(conv)))
+        conv = channels_last(self.blend_activation(self.blend_norm(conv)))  # B, D, H, W, C
         channel_gate = torch.sigmoid(self.channel_gate(conv.mean(dim=(1, 2, 3))))  # B, C
-        attended = self.attention(x, partner, channel_gate, window)
+        attended = self.attention(x, partner, channel_gate, window)  # B, D, H, W, C
         spatial_gate = torch.sigmoid(self.spatial_gate(attended))  # B, D, H, W, 1
         conv = self.conv_projection(conv) * spatial_gate
         return self.merge(torch.cat((conv, norm(attended)), dim=-1))
@@ -253,14 +231,13 @@ class CrossFeatureBlend(nn.Module):
 class MLP(nn.Sequential):
     """Linear(C -> 4C), GELU, Linear(4C -> C)."""
 
-    def __init__(self, width: int, path: str) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        self.path = path
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(..., C) -> (..., C)."""
         expand, _, reduce = self
-        return gelu_linear(expand(tokens), reduce, self.path)
+        return gelu_linear(expand(tokens), reduce)
 
 
 class DCFBlock(nn.Module):
@@ -271,17 +248,14 @@ class DCFBlock(nn.Module):
         heads: attention heads, must divide C.
         drop_path: stochastic depth rate in [0, 1), a mask per sample and call.
         variant: the reading of the method.
-        path: "fast" or "plain", see `models.ops.paths`.
     """
 
-    def __init__(
-        self, width: int, heads: int, drop_path: float, variant: Variant, path: str = "fast"
-    ) -> None:
+    def __init__(self, width: int, heads: int, drop_path: float, variant: Variant) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)  # one norm, used in all three places of the block
-        self.relationship = PositionalRelationship(width, variant, path)
-        self.blend = CrossFeatureBlend(width, heads, variant, path)
-        self.mlp = MLP(width, path)
+        self.relationship = PositionalRelationship(width, variant)
+        self.blend = CrossFeatureBlend(width, heads, variant)
+        self.mlp = MLP(width)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -291,9 +265,7 @@ class DCFBlock(nn.Module):
 
     @contextmanager
     def repeated(self) -> Iterator[None]:
-        """While a call is computed again for its activations: the running statistics have seen it
-        already.
-        """
+        """For a call that is computed again: the running statistics have seen it already."""
         norm = self.blend.blend_norm
         momentum, count = norm.momentum, norm.num_batches_tracked
         norm.momentum, norm.num_batches_tracked = 0.0, None

@@ -46,22 +46,20 @@ def l1_norm(f1: torch.Tensor, f2: torch.Tensor) -> torch.Tensor:
 def l1_norm_unnormalised(f1: torch.Tensor, f2: torch.Tensor) -> torch.Tensor:
     """[R5] w1 f1 + w2 f2 with w_k = |f_k|_1 summed over the whole batch and all voxels.
 
-    As in the released code: the result grows with the volume (about 1e5 times the maps at 128^3)
-        and a
-    sample's result depends on the others in its batch.
+    As in the released code: the result grows with the volume (about 1e5 times the maps at 128^3),
+    and a sample's result depends on the others in its batch.
     """
     accumulate = torch.promote_types(f1.dtype, torch.float32)
     return f1.abs().sum(dtype=accumulate) * f1 + f2.abs().sum(dtype=accumulate) * f2
 
 
 def softmax_nuclear(f1: torch.Tensor, f2: torch.Tensor) -> torch.Tensor:
-    """w1 f1 + w2 f2 with w_k = N_k^2 / (N1^2 + N2^2), N_k a nuclear norm; after DILRAN's fusion
-    rule.
+    """w1 f1 + w2 f2 with w_k = N_k^2 / (N1^2 + N2^2), N_k a nuclear norm.
 
-    DILRAN takes a softmax over its 64 feature channels and the largest nuclear norm (sum of
-    singular values) among the channel maps. A stream map has one channel, over which a softmax is 1
-    everywhere, so here the slices along the last axis, axial in this project, stand in the
-    channels' place.
+    After DILRAN's fusion rule. DILRAN takes a softmax over its 64 feature channels and the largest
+    nuclear norm (sum of singular values) among the channel maps. A stream map has one channel, over
+    which a softmax is 1 everywhere, so here the slices along the last axis, axial in this project,
+    stand in the channels' place.
     """
     n1, n2 = (_largest_nuclear_norm(f) for f in (f1, f2))
     w1 = n1.square() / (n1.square() + n2.square())

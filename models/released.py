@@ -63,9 +63,7 @@ _UNUSED = re.compile(r".*\.cross_attn\.proj\.(weight|bias)|swin\.concat_back_dim
 
 
 def own_key(released_key: str) -> str | None:
-    """This network's name for a key of a released checkpoint; None where the released code has
-    none.
-    """
+    """This network's name for a key of a released checkpoint; None for a key that is none."""
     module, _, parameter = released_key.rpartition(".")
     if block := _BLOCK.fullmatch(module):
         side = "encoder" if block[1] == "layers" else "decoder"
@@ -81,7 +79,7 @@ def own_key(released_key: str) -> str | None:
 
 
 def is_unused(released_key: str) -> bool:
-    """Whether the released forward never reads this key (or throws away what it computes from it)."""
+    """Whether the released forward never uses what this key holds."""
     return _UNUSED.fullmatch(released_key) is not None
 
 
@@ -117,9 +115,9 @@ def load_released(model: nn.Module, state_dict: dict[str, torch.Tensor]) -> list
             renamed[name] = _reshape(key, name, tensor, wanted[name])
     missing = wanted.keys() - renamed.keys()
     if missing:
-        missing_names = [key for key in wanted if key in missing]
+        first = next(key for key in wanted if key in missing)
         raise ValueError(
-            f"the checkpoint lacks {len(missing)} of {len(wanted)} tensors, first {missing_names[0]}"
+            f"the checkpoint lacks {len(missing)} of {len(wanted)} tensors, first {first}"
         )
     model.load_state_dict(renamed)
     return skipped

@@ -68,9 +68,7 @@ class ResidualAttention(nn.Module):
 
 
 class MultiScale(nn.Module):
-    """Three dilated convolutions, joined, and the DILRAN block, with one shared norm (architecture
-    v5).
-    """
+    """Three dilated convolutions, joined, and the DILRAN block, with one shared norm."""
 
     def __init__(self, statistics: str) -> None:
         super().__init__()
@@ -104,7 +102,7 @@ class MultiScale(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Encoder of architecture v5."""
+    """Shallow features with attention, then the multi-scale features with attention."""
 
     def __init__(self, statistics: str) -> None:
         super().__init__()
@@ -118,71 +116,13 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Decoder of architecture v5: three convolutions without activation."""
+    """Three convolutions without activation."""
 
     def __init__(self) -> None:
         super().__init__()
         self.recon_conv = nn.Sequential(
             _conv3x3(WIDTH, WIDTH), _conv3x3(WIDTH, 32), _conv3x3(32, 1)
         )
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(N, 64, H, W) -> (N, 1, H, W)."""
-        return self.recon_conv(features)
-
-
-class OldMultiScale(nn.Module):
-    """Three dilated convolutions, each followed by the same DILRAN block and norm (architecture
-    v1).
-    """
-
-    def __init__(self, statistics: str) -> None:
-        super().__init__()
-        self.convd1, self.convd2, self.convd3 = (
-            _conv3x3(WIDTH, WIDTH, dilation) for dilation in DILATIONS
-        )
-        self.bnorm1 = ImageNorm(WIDTH, statistics)
-        self.dilran = ResidualAttention()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 64, H, W) -> (N, 192, H, W)."""
-        branches = (self.convd1, self.convd2, self.convd3)
-        return torch.cat([self.bnorm1(self.dilran(branch(x))) for branch in branches], dim=1)
-
-
-class OldEncoder(nn.Module):
-    """Encoder of architecture v1."""
-
-    def __init__(self, statistics: str) -> None:
-        super().__init__()
-
-        def block(in_width: int, out_width: int) -> nn.Sequential:
-            return nn.Sequential(
-                _conv3x3(in_width, out_width), ImageNorm(out_width, statistics), nn.ReLU()
-            )
-
-        self.conv_id = nn.Conv2d(WIDTH, 3 * WIDTH, kernel_size=1)
-        self.conv1 = block(1, WIDTH)
-        self.conv2 = block(3 * WIDTH, 2 * WIDTH)
-        self.conv3 = block(2 * WIDTH, WIDTH)
-        self.fe = OldMultiScale(statistics)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 1, H, W) -> (N, 64, H, W)."""
-        x = self.conv1(x)
-        return self.conv3(self.conv2(self.fe(x) + self.conv_id(x)))
-
-
-class OldDecoder(nn.Module):
-    """Decoder of architecture v1: four convolutions, LeakyReLU after every one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        widths = (WIDTH, WIDTH, 32, 16, 1)
-        layers: list[nn.Module] = []
-        for in_width, out_width in zip(widths[:-1], widths[1:], strict=True):
-            layers += _conv3x3(in_width, out_width), nn.LeakyReLU(0.2)
-        self.recon_conv = nn.Sequential(*layers)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(N, 64, H, W) -> (N, 1, H, W)."""
@@ -206,8 +146,7 @@ def sfnn_weights(f1: torch.Tensor, f2: torch.Tensor) -> tuple[torch.Tensor, torc
 
 
 def largest_nuclear_norm(features: torch.Tensor) -> torch.Tensor:
-    """(N, C, H, W) -> (N,), the largest nuclear norm among the maps of the softmax over the
-    channels.
+    """(N, C, H, W) -> (N,), the largest nuclear norm among the maps of a softmax over C.
 
     A nuclear norm is at most sqrt(min(H, W)) times the Frobenius norm. Maps are decomposed in the
     order of that bound until no bound exceeds the largest norm found: a few of the 64 as a rule,
@@ -230,9 +169,7 @@ def largest_nuclear_norm(features: torch.Tensor) -> torch.Tensor:
 
 
 def fl1n(f1: torch.Tensor, f2: torch.Tensor) -> torch.Tensor:
-    """w1 f1 + w2 f2 with w_k = |f_k|_1 / (|f1|_1 + |f2|_1), over all channels and pixels of a
-    picture.
-    """
+    """w1 f1 + w2 f2 with w_k = |f_k|_1 / (|f1|_1 + |f2|_1), over all that belongs to a picture."""
     return l1_norm(f1.unsqueeze(1), f2.unsqueeze(1)).squeeze(1)
 
 
@@ -244,18 +181,11 @@ RULES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "addition": addition,
 }
 
-_ARCHITECTURES = {
-    "v5": (Encoder, Decoder, ("fe.conv_id.*", "fe.conv2.*", "fe.bnorm.*", "fe.fe.dilran.bnorm.*")),
-    "v1": (OldEncoder, OldDecoder, ("fe.fe.dilran.bnorm.*",)),
-}
-
 
 class DILRAN(nn.Module):
-    """The DILRAN network on slices of even height and width.
+    """The DILRAN network on slices of even height and width: the authors' v5, their best.
 
     Args:
-        architecture: "v5", which the authors call their best and released weights of, or the older
-            "v1".
         rule: how the encoder features of MRI and PET become one, a name in `RULES`. The authors
             test with "sfnn" and train on pairs with "fl1n".
         statistics: what evaluation mode normalises by, see `ImageNorm`. The released code never
@@ -270,22 +200,16 @@ class DILRAN(nn.Module):
     multiple = 2
     one_slice = False  # statistics and weights of the rule are those of each picture, in any batch
     padding = "replicate"
+    UNUSED = ("fe.conv_id.*", "fe.conv2.*", "fe.bnorm.*", "fe.fe.dilran.bnorm.*")
 
-    def __init__(
-        self, architecture: str = "v5", rule: str = "sfnn", statistics: str = "batch"
-    ) -> None:
+    def __init__(self, rule: str = "sfnn", statistics: str = "batch") -> None:
         super().__init__()
-        for value, known in (
-            (architecture, _ARCHITECTURES),
-            (rule, RULES),
-            (statistics, STATISTICS),
-        ):
+        for value, known in ((rule, RULES), (statistics, STATISTICS)):
             if value not in known:
                 raise ValueError(f"DILRAN does not know {value!r}, choose from {', '.join(known)}")
-        encoder, decoder, self.UNUSED = _ARCHITECTURES[architecture]
         self.fuse_features = RULES[rule]
-        self.fe = encoder(statistics)
-        self.recon = decoder()
+        self.fe = Encoder(statistics)
+        self.recon = Decoder()
 
     def forward(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
         """Fuse slices (N, 1, H, W) in [0, 1], H and W even.
@@ -294,12 +218,10 @@ class DILRAN(nn.Module):
             The fused slices (N, 1, H, W) as the decoder gives them: unbounded, a picture in [0, 1]
             but for few values around it. Swapping the inputs changes nothing.
         """
-        if (
-            mri.is_cpu and not self.training
-        ):  # one at a time stays in the caches: 1.5 times as quick
-            return torch.cat(
-                [self._fuse(*pair) for pair in zip(mri.split(1), pet.split(1), strict=True)]
-            )
+        if mri.is_cpu and not self.training:
+            # One at a time stays in the caches: 1.5 times as quick.
+            pairs = zip(mri.split(1), pet.split(1), strict=True)
+            return torch.cat([self._fuse(*pair) for pair in pairs])
         return self._fuse(mri, pet)
 
     def _fuse(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:

@@ -43,7 +43,7 @@ class Laplacian(nn.Module):
 
 
 def decompose(volume: torch.Tensor, levels: int) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Split (..., D, H, W) into at most `levels` detail maps, finest first, and the coarsest level."""
+    """Split (..., D, H, W): at most `levels` detail maps, finest first, and the coarsest level."""
     details = []
     for _ in range(levels):
         if max(volume.shape[-3:]) <= 2:
@@ -73,7 +73,7 @@ def _reduce(volume: torch.Tensor) -> torch.Tensor:
 
 
 def _expand(volume: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Spread over a grid of `shape`, every second voxel filled, and interpolate with the Gaussian."""
+    """Spread over a grid of `shape`, every second voxel filled, the Gaussian in between."""
     return _along_axes(volume, [_expansion(side, volume) for side in shape])
 
 
@@ -86,7 +86,7 @@ def _along_axes(volume: torch.Tensor, matrices: list[torch.Tensor]) -> torch.Ten
 
 
 def _taps(side: int, like: torch.Tensor) -> torch.Tensor:
-    """(side, ceil(side / 2)): Gaussian weight between each voxel and each voxel of the next level."""
+    """(side, ceil(side / 2)): Gaussian weight between voxels and those of the next level."""
     distance = torch.arange(side).unsqueeze(1) - torch.arange(0, side, 2)
     taps = torch.tensor((*GAUSSIAN, 0.0), dtype=like.dtype, device=like.device)
     return taps[torch.where(distance.abs() <= 2, distance + 2, len(GAUSSIAN))]

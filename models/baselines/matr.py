@@ -5,7 +5,7 @@ Transactions on Image Processing 31, 5134-5149, 2022, doi 10.1109/TIP.2022.31932
 are those of the authors' released state dict (`model_10.pth`), so that it loads as it is.
 
 The network sees grey pictures only. The authors reduce colour PET or SPECT to its luma (Pillow mode
-"L") and put the chroma back afterwards, see `restore_colour`.
+"L") and put the chroma back afterwards.
 """
 
 import torch
@@ -19,9 +19,8 @@ CONTEXT = 5  # values that describe one channel's context, out of its 3x3 averag
 TAPS = 9
 BLOCKS = 3
 TOKENS = ("released", "channels")
-CPU_PIECE = (
-    2**14
-)  # tokens at a time: a batch in one piece leaves the caches and takes 2.4 times as long
+# Tokens at a time: a batch in one piece leaves the caches and takes 2.4 times as long.
+CPU_PIECE = 2**14
 
 
 class AdaptiveConv2d(nn.Conv2d):
@@ -184,21 +183,3 @@ class MATR(nn.Module):
             x = self.conv(x)
             total = total + self.conv(self.basicLayer(x))
         return torch.tanh(self.convolutional_out(total))
-
-
-def restore_colour(fused: torch.Tensor, pet_rgb: torch.Tensor) -> torch.Tensor:
-    """The fused luma with the chroma of a colour PET, as in the authors' published pictures.
-
-    Args:
-        fused: output of the network, (H, W), black 0, white 1.
-        pet_rgb: (H, W, 3), 0 ... 255.
-
-    Returns:
-        (H, W, 3) whole numbers 0 ... 255, as floats.
-    """
-    luma = (255 * fused.clamp(0, 1)).trunc()
-    red, green, blue = pet_rgb.unbind(dim=-1)
-    cb = -0.168736 * red - 0.331264 * green + 0.5 * blue
-    cr = 0.5 * red - 0.418688 * green - 0.081312 * blue
-    rgb = (luma + 1.402 * cr, luma - 0.344136 * cb - 0.714136 * cr, luma + 1.772 * cb)
-    return torch.stack(rgb, dim=-1).round().clamp(0, 255)

@@ -110,7 +110,8 @@ class Slicewise(nn.Module):
         """
         if mri.shape != pet.shape or mri.ndim != 5 or mri.shape[1] != 1:
             raise ValueError(
-                f"expected two volumes of one shape (B, 1, D, H, W), received {tuple(mri.shape)} and {tuple(pet.shape)}"
+                "expected two volumes of one shape (B, 1, D, H, W), "
+                f"received {tuple(mri.shape)} and {tuple(pet.shape)}"
             )
         return torch.cat([self._fuse_volume(*pair) for pair in zip(mri, pet, strict=True)])
 

@@ -209,7 +209,8 @@ class SwinFuse(nn.Module):
         super().__init__()
         if blocks_per_stage not in (1, DECLARED_BLOCKS):
             raise ValueError(
-                f"blocks_per_stage is 1 (released) or {DECLARED_BLOCKS}, received {blocks_per_stage}"
+                f"blocks_per_stage is 1 (released) or {DECLARED_BLOCKS}, "
+                f"received {blocks_per_stage}"
             )
         if rule not in RULES:
             raise ValueError(f"unknown fusion rule {rule!r}, choose from {', '.join(RULES)}")
@@ -264,7 +265,7 @@ class SwinFuse(nn.Module):
         return from_windows(self.decode(tokens), *padded.shape[-2:])[..., :h, :w]
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        """(N, 1, H, W) in [0, 1], sides that are multiples of 7 -> features as tokens (N, W, T, C)."""
+        """(N, 1, H, W) in [0, 1], sides multiples of 7 -> features as tokens (N, W, T, C)."""
         h, w = image.shape[-2:]
         windows = to_windows(2 * image - 1)
         if self.training or torch.is_grad_enabled():

@@ -1,9 +1,9 @@
 """U2Fusion: one densely connected network on the stacked pair.
 
 Xu, Ma, Jiang, Guo, Ling: U2Fusion: A Unified Unsupervised Image Fusion Network, IEEE Transactions
-    on Pattern
-Analysis and Machine Intelligence 44(1), 502-518, 2022. Parameter names follow the variables of the
-published TensorFlow checkpoint: `Generator/encoder/conv1_1/kernel` is `encoder.conv1_1.weight`.
+on Pattern Analysis and Machine Intelligence 44(1), 502-518, 2022. Parameter names follow the
+variables of the published TensorFlow checkpoint: `Generator/encoder/conv1_1/kernel` is
+`encoder.conv1_1.weight`.
 """
 
 import torch
@@ -17,9 +17,7 @@ PET_RANGES = ("full", "studio")
 
 
 def _edged(maps: torch.Tensor) -> torch.Tensor:
-    """Pads one pixel on every side by reflection; every convolution here is 3x3 and valid on edged
-    maps.
-    """
+    """One pixel more on every side, by reflection: for the convolutions, 3x3 and valid all."""
     return F.pad(maps, (1, 1, 1, 1), mode="reflect")
 
 
@@ -61,10 +59,9 @@ class Decoder(nn.Module):
 class U2Fusion(nn.Module):
     """The network on pictures; PET and MRI may not be exchanged, PET is the first channel.
 
-    Colour: the published script fuses the luma of a colour input, and the chroma goes back
-        afterwards
-    (`luma_of`, `restore_colour`). PET volumes are scalar, so they go in as they are. The black of
-    both inputs does not give black: an empty pair becomes about 0.068 with the published weights.
+    The published script fuses the luma of a colour input and puts the chroma back afterwards. PET
+    volumes are scalar, so they go in as they are. The black of both inputs does not give black: an
+    empty pair becomes about 0.068 with the published weights.
 
     Args:
         pet_range: "full" takes the PET as it is; "studio" maps it to (16 + 219 pet) / 255 first,
@@ -118,30 +115,3 @@ class U2Fusion(nn.Module):
             pet = (16 + 219 * pet) / 255
         # Channels last is what PyTorch's CPU convolutions are fastest with here, by a sixth.
         return torch.cat([pet, mri], dim=1).contiguous(memory_format=torch.channels_last)
-
-
-def luma_of(rgb: torch.Tensor) -> torch.Tensor:
-    """The luma that the published script fuses in place of a colour picture: (H, W, 3) in [0, 1] ->
-    (H, W).
-    """
-    red, green, blue = rgb.unbind(dim=-1)
-    return 0.299 * red + 0.587 * green + 0.114 * blue
-
-
-def restore_colour(fused: torch.Tensor, pet_rgb: torch.Tensor) -> torch.Tensor:
-    """The fused luma with the chroma of a colour PET, as in the published script.
-
-    Args:
-        fused: output of the network, (H, W), black 0, white 1.
-        pet_rgb: (H, W, 3) in [0, 1].
-
-    Returns:
-        (H, W, 3), may leave [0, 1]. The authors save it clipped, after the division by its largest
-        value.
-    """
-    red, green, blue = pet_rgb.unbind(dim=-1)
-    cb = -0.1687 * red - 0.3313 * green + 0.5 * blue
-    cr = 0.5 * red - 0.4187 * green - 0.0813 * blue
-    return torch.stack(
-        (fused + 1.402 * cr, fused - 0.34414 * cb - 0.71414 * cr, fused + 1.772 * cb), dim=-1
-    )

@@ -56,7 +56,8 @@ def load_weights(network: nn.Module, path: str | Path) -> list[str]:
         )
     if missing:
         raise ValueError(
-            f"{path}: lacks {len(missing)} of the {len(wanted)} tensors of {method}: {_listed(missing)}"
+            f"{path}: lacks {len(missing)} of the {len(wanted)} tensors of {method}: "
+            f"{_listed(missing)}"
         )
     chosen = {name: tensor for name, tensor in tensors.items() if name in wanted}
     for name, tensor in chosen.items():
@@ -114,9 +115,8 @@ def _array_files(path: Path) -> list[Path]:
         files = halves or sorted(path.glob("*.npz"))
         if len(files) != (2 if halves else 1):
             found = ", which are neither one file nor one encoder with one decoder" if files else ""
-            raise ValueError(
-                f"{path}: no TensorFlow checkpoint, and {len(files)} .npz of weights{found}; name a file"
-            )
+            problem = f"no TensorFlow checkpoint, and {len(files)} .npz of weights{found}"
+            raise ValueError(f"{path}: {problem}; name a file")
         return files
     for half, other in (_HALVES, _HALVES[::-1]):
         partner = path.with_name(path.name.removesuffix(half) + other)
@@ -172,8 +172,8 @@ def _read_tensorflow(network: nn.Module, path: Path) -> dict[str, torch.Tensor]:
     size = path.stat().st_size
     if size != wanted:
         raise ValueError(
-            f"{path}: has {size} bytes, the {len(shapes)} float32 variables of {type(network).__name__} take "
-            f"{wanted}: cut short, or another network's checkpoint"
+            f"{path}: has {size} bytes, the {len(shapes)} float32 variables of "
+            f"{type(network).__name__} take {wanted}: cut short, or another network's checkpoint"
         )
     values = np.fromfile(path, dtype="<f4")
     tensors, start = {}, 0
@@ -196,7 +196,7 @@ def _tensorflow_shape(tensor: torch.Tensor) -> tuple[int, ...]:
 
 
 def _own_name(name: str) -> str:
-    """`Generator_1/decoder/conv2_4/kernel` -> `decoder.conv2_4.weight`; names without a slash stay."""
+    """`Generator_1/decoder/conv2_4/kernel` -> `decoder.conv2_4.weight`; no slash, no change."""
     if "/" not in name:
         return name
     _, *layers, kind = name.split("/")

@@ -1,9 +1,15 @@
-"""Attention inside windows of the grid, with a gate on the values; fast and plain."""
+"""Attention inside windows of the grid, with a gate on the values; fast and plain.
+
+Axes: D, H, W tokens, C channels; n windows of a sample, t tokens a window, h heads.
+"""
 
 import torch
 from torch.nn import functional as F
 
+from models import ops
 from models.ops import kernels
+
+Window = tuple[int, int, int]  # tokens along D, H, W
 
 
 def window_attention(
@@ -12,12 +18,10 @@ def window_attention(
     value: torch.Tensor,
     gate: torch.Tensor,
     heads: int,
-    window: tuple[int, int, int],
+    window: Window,
     linear: bool,
-    path: str = "fast",
 ) -> torch.Tensor:
-    """Every token attends to the tokens of its own window: softmax(q k^T / sqrt(C / heads)) (gate
-    v).
+    """softmax(q k^T / sqrt(C / heads)) (gate v) among the tokens of each window.
 
     Args:
         query: (B, D, H, W, C) already projected; channel i of head j is channel j C/heads + i.
@@ -26,46 +30,49 @@ def window_attention(
         heads: must divide C.
         window: tokens a window along D, H, W, which must divide the grid.
         linear: [R4], see `models.variants`: without the softmax.
-        path: "fast" or "plain", see `models.ops.paths`.
 
     Returns:
         (B, D, H, W, C).
     """
-    if path != "plain" and kernels.available("attention", query, key, value):
-        from models.ops.kernels.attention import window_attention as kernel
-
-        return kernel(query, key, value, gate, heads, window, linear)
+    if kernels.available("attention", query, key, value):
+        kernel = kernels.load("attention")
+        return kernel.window_attention(query, key, value, gate, heads, window, linear)
     shape = query.shape
-    gate = gate[:, None, None, None, :].to(value.dtype)
-    if path == "plain":
+    gate = gate[:, None, None, None, :].to(value.dtype)  # B, 1, 1, 1, C
+    if ops.is_plain():
         value = value * gate
-    query, key, value = (_split(tokens, heads, window) for tokens in (query, key, value))
-    if linear:
-        attended = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1) @ value
-    elif path == "plain":
-        attended = (
-            torch.softmax((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1), dim=-1) @ value
-        )
-    else:
-        attended = F.scaled_dot_product_attention(query, key, value)
-    attended = _join(attended, shape, window)
-    # One gate for all tokens may as well multiply the result, which saves a copy of the values for
-    # backward.
-    return attended if path == "plain" else attended * gate
+    q, k, v = (_split(tokens, heads, window) for tokens in (query, key, value))  # B n, h, t, C/h
+    attended = _join(_attend(q, k, v, linear), shape, window)  # B, D, H, W, C
+    if ops.is_plain():
+        return attended
+    # One gate for all tokens may as well multiply the result: no copy of the values is kept.
+    return attended * gate
 
 
-def _split(tokens: torch.Tensor, heads: int, window: tuple[int, int, int]) -> torch.Tensor:
-    """(B, D, H, W, C) -> (B * windows, heads, tokens a window, C / heads)."""
+def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, linear: bool) -> torch.Tensor:
+    """(B n, h, t, C/h) each, and so is the result."""
+    if not linear and not ops.is_plain():
+        return F.scaled_dot_product_attention(q, k, v)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # B n, h, t, t
+    return (scores if linear else scores.softmax(dim=-1)) @ v  # B n, h, t, C/h
+
+
+def _split(tokens: torch.Tensor, heads: int, window: Window) -> torch.Tensor:
+    """(B, D, H, W, C) -> (B n, h, t, C/h)."""
     b, d, h, w, c = tokens.shape
     i, j, k = window
+    # B, D/i, i, H/j, j, W/k, k, h, C/h
     split = tokens.reshape(b, d // i, i, h // j, j, w // k, k, heads, c // heads)
-    return split.permute(0, 1, 3, 5, 7, 2, 4, 6, 8).reshape(-1, heads, i * j * k, c // heads)
+    split = split.permute(0, 1, 3, 5, 7, 2, 4, 6, 8)  # B, D/i, H/j, W/k, h, i, j, k, C/h
+    return split.reshape(-1, heads, i * j * k, c // heads)  # B n, h, t, C/h
 
 
-def _join(windows: torch.Tensor, shape: torch.Size, window: tuple[int, int, int]) -> torch.Tensor:
+def _join(windows: torch.Tensor, shape: torch.Size, window: Window) -> torch.Tensor:
     """The inverse of `_split`."""
     b, d, h, w, c = shape
     i, j, k = window
     heads = windows.shape[1]
+    # B, D/i, H/j, W/k, h, i, j, k, C/h
     joined = windows.reshape(b, d // i, h // j, w // k, heads, i, j, k, c // heads)
-    return joined.permute(0, 1, 5, 2, 6, 3, 7, 4, 8).reshape(shape)
+    joined = joined.permute(0, 1, 5, 2, 6, 3, 7, 4, 8)  # B, D/i, i, H/j, j, W/k, k, h, C/h
+    return joined.reshape(shape)  # B, D, H, W, C

@@ -11,6 +11,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from models import ops
 from models.ops import kernels
 
 # Channels x tokens that a pass over the weight gradient takes at a time: what a core's second-level
@@ -19,7 +20,7 @@ _SLAB = 200_000
 
 
 def depthwise_conv3d(
-    volume: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, path: str = "fast"
+    volume: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Each channel convolved with its own odd cubic kernel, zero-padded to keep the size.
 
@@ -27,14 +28,13 @@ def depthwise_conv3d(
         volume: (B, C, D, H, W), any strides.
         weight: (C, 1, K, K, K), K odd.
         bias: (C,) or None.
-        path: "fast" or "plain", see `models.ops.paths`.
 
     Returns:
-        (B, C, D, H, W), on the fast path in channels-last memory order. Equals
+        (B, C, D, H, W), on the fast backend in channels-last memory order. Equals
         `F.conv3d(volume, weight, bias, padding=K // 2, groups=C)`, forward and backward; cannot be
-        differentiated twice on the fast path.
+        differentiated twice there.
     """
-    if path == "plain":
+    if ops.is_plain():
         return _convolve(volume, weight, bias)
     (volume,) = _in_autocast_type(volume)
     if kernels.available("depthwise", volume):
@@ -51,7 +51,6 @@ def blend_conv3d(
     second: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor,
-    path: str = "fast",
 ) -> torch.Tensor:
     """Grouped convolution with two input channels and one output channel a group.
 
@@ -64,13 +63,12 @@ def blend_conv3d(
         second: the same for the second input.
         weight: (C, 2, K, K, K), K odd.
         bias: (C,).
-        path: "fast" or "plain", see `models.ops.paths`.
 
     Returns:
         (B, C, D, H, W), as `depthwise_conv3d`.
     """
-    if path == "plain":
-        interleaved = torch.stack((first, second), dim=2).flatten(1, 2)
+    if ops.is_plain():
+        interleaved = torch.stack((first, second), dim=2).flatten(1, 2)  # B, 2C, D, H, W
         return _convolve(interleaved, weight, bias)
     # First of all: on a GPU autocast leaves one stream in float32, whose LayerNorm was the last to
     # touch it.
@@ -92,18 +90,15 @@ def _kernel(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
 ) -> torch.Tensor:
-    from models.ops.kernels.depthwise import depthwise_sum
-
-    tokens = [
-        None if volume is None else volume.permute(0, 2, 3, 4, 1) for volume in (first, second)
-    ]
-    return depthwise_sum(*tokens, weight, bias).permute(0, 4, 1, 2, 3)
+    first = first.permute(0, 2, 3, 4, 1)  # B, D, H, W, C
+    if second is not None:
+        second = second.permute(0, 2, 3, 4, 1)  # B, D, H, W, C
+    total = kernels.load("depthwise").depthwise_sum(first, second, weight, bias)  # B, D, H, W, C
+    return total.permute(0, 4, 1, 2, 3)  # B, C, D, H, W
 
 
 def _in_autocast_type(*tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
-    """What autocast would do to a convolution's arguments, which a custom function has to do
-    itself.
-    """
+    """What autocast does to a convolution's arguments; a custom function has to do it itself."""
     device = tensors[0].device.type
     if not torch.is_autocast_enabled(device):
         return list(tensors)
@@ -118,9 +113,7 @@ def _convolve(
 
 
 class _DepthwiseSum(torch.autograd.Function):
-    """bias + sum of depthwise convolutions; the arguments after the bias are volume, weight,
-    volume, weight ..
-    """
+    """bias + sum of depthwise convolutions of what follows it: volume, weight, volume, weight .."""
 
     @staticmethod
     def forward(ctx, bias, *volumes_and_weights):
@@ -143,15 +136,13 @@ class _DepthwiseSum(torch.autograd.Function):
             if wanted[first]:
                 gradients[first] = _convolve(gradient, weight.flip(2, 3, 4))
             if wanted[first + 1]:
-                gradients[first + 1] = _weight_gradient(gradient, volume, weight.shape[-1]).to(
-                    weight.dtype
-                )
+                of_weight = _weight_gradient(gradient, volume, weight.shape[-1])
+                gradients[first + 1] = of_weight.to(weight.dtype)
         return bias_gradient, *gradients
 
 
 def _weight_gradient(gradient: torch.Tensor, volume: torch.Tensor, kernel: int) -> torch.Tensor:
-    """(C, 1, K, K, K): how every channel of the volume correlates with the upstream gradient, K^3
-    shifts of it.
+    """How every channel of the volume correlates with K^3 shifts of the upstream gradient.
 
     A convolution whose kernel is the gradient and whose output has K^3 tokens, taken in slabs of
     planes that stay in the cache. In float32 at least: the sums run over all tokens.
@@ -160,25 +151,30 @@ def _weight_gradient(gradient: torch.Tensor, volume: torch.Tensor, kernel: int) 
         gradient: (B, C, D, H, W).
         volume: the same shape.
         kernel: K.
+
+    Returns:
+        (C, 1, K, K, K).
     """
     wide = torch.promote_types(volume.dtype, torch.float32)
     b, c, d, h, w = volume.shape
     pad = kernel // 2
     planes = min(d, max(1, _SLAB // (c * h * w)))
-    total = volume.new_zeros((1, c, kernel, kernel, kernel), dtype=wide)
+    total = volume.new_zeros((1, c, kernel, kernel, kernel), dtype=wide)  # 1, C, K, K, K
     for sample in range(b):
         for start in range(0, d, planes):
             end = min(start + planes, d)
             upstream = gradient[sample : sample + 1, :, start:end].to(wide)
+            # 1, C, planes + 2 pad, H, W
             seen = _planes(volume[sample : sample + 1], start - pad, end + pad).to(wide)
-            total += F.conv3d(seen, upstream.transpose(0, 1), padding=(0, pad, pad), groups=c)
-    return total.transpose(0, 1)
+            upstream = upstream.transpose(0, 1)  # C, 1, planes, H, W: the kernels
+            total += F.conv3d(seen, upstream, padding=(0, pad, pad), groups=c)  # 1, C, K, K, K
+    return total.transpose(0, 1)  # C, 1, K, K, K
 
 
 def _planes(volume: torch.Tensor, start: int, end: int) -> torch.Tensor:
-    """Planes start .. end - 1 along D of (1, C, D, H, W), zeros where there are none, channels
-    last.
-    """
+    """Planes start .. end - 1 of (1, C, D, H, W), zeros where there are none, channels last."""
     before, after = max(0, -start), max(0, end - volume.shape[2])
-    tokens = volume[:, :, start + before : end - after].permute(0, 2, 3, 4, 1)
-    return F.pad(tokens, (0, 0, 0, 0, 0, 0, before, after)).permute(0, 4, 1, 2, 3)
+    there = volume[:, :, start + before : end - after]
+    tokens = there.permute(0, 2, 3, 4, 1)  # 1, planes, H, W, C
+    tokens = F.pad(tokens, (0, 0, 0, 0, 0, 0, before, after))
+    return tokens.permute(0, 4, 1, 2, 3)  # 1, C, planes, H, W

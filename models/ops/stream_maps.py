@@ -4,40 +4,43 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from models import ops
+
 PATCH = 4
-REACH = (
-    PATCH + 2
-)  # voxels a side that a token reaches: its patch and what a kernel of 3 adds around it
+# Voxels a side that a token reaches: its patch and what a kernel of 3 adds around it.
+REACH = PATCH + 2
 
 
 def stream_maps(
-    tokens: torch.Tensor, to_voxels: nn.ConvTranspose3d, to_maps: nn.Conv3d, path: str
+    tokens: torch.Tensor, to_voxels: nn.ConvTranspose3d, to_maps: nn.Conv3d
 ) -> torch.Tensor:
     """Two convolutions with nothing between them.
 
-    The fast path composes their kernels and never holds the E/2 channels between them at voxel
+    The fast form composes their kernels and never holds the E/2 channels between them at voxel
     resolution: a token then adds its share to the 6x6x6 voxels of each map that it reaches.
 
     Args:
         tokens: (B, D, H, W, 2E).
         to_voxels: kernel 4, stride 4.
         to_maps: kernel 3, padding 1.
-        path: "fast" or "plain".
 
     Returns:
         (B, 2, 4D, 4H, 4W).
     """
-    if path == "plain":
+    if ops.is_plain():
         return to_maps(to_voxels(tokens.permute(0, 4, 1, 2, 3)))
     with torch.autocast(tokens.device.type, enabled=False):
         kernel = F.conv3d(to_voxels.weight, to_maps.weight, padding=2)  # 2E, 2, 6, 6, 6
-    shares = F.linear(tokens, kernel.permute(2, 3, 4, 1, 0).flatten(0, 3))
-    shares = shares.unflatten(-1, (REACH, REACH, REACH * 2))
-    shares = _overlap(shares, 3, 6)
-    shares = _overlap(shares, 2, 5)
-    shares = _overlap(shares, 1, 4)  # B, D+1, H+1, W+1, 4, 4, 4*2
-    maps = shares.unflatten(-1, (PATCH, 2)).permute(0, 7, 1, 4, 2, 5, 3, 6)
-    maps = maps.flatten(6, 7).flatten(4, 5).flatten(2, 3)[:, :, 1:-3, 1:-3, 1:-3]
+    kernel = kernel.permute(2, 3, 4, 1, 0).flatten(0, 3)  # 6 6 6 2, 2E
+    shares = F.linear(tokens, kernel)  # B, D, H, W, 6 6 6 2
+    shares = shares.unflatten(-1, (REACH, REACH, REACH * 2))  # B, D, H, W, 6, 6, 6 2
+    shares = _overlap(shares, 3, 6)  # B, D, H, W+1, 6, 6, 4 2
+    shares = _overlap(shares, 2, 5)  # B, D, H+1, W+1, 6, 4, 4 2
+    shares = _overlap(shares, 1, 4)  # B, D+1, H+1, W+1, 4, 4, 4 2
+    maps = shares.unflatten(-1, (PATCH, 2))  # B, D+1, H+1, W+1, 4, 4, 4, 2
+    maps = maps.permute(0, 7, 1, 4, 2, 5, 3, 6)  # B, 2, D+1, 4, H+1, 4, W+1, 4
+    maps = maps.flatten(6, 7).flatten(4, 5).flatten(2, 3)  # B, 2, 4D+4, 4H+4, 4W+4
+    maps = maps[:, :, 1:-3, 1:-3, 1:-3]  # B, 2, 4D, 4H, 4W
     return maps + _bias(to_voxels, to_maps, maps.shape[2:])
 
 
@@ -54,19 +57,20 @@ def _overlap(shares: torch.Tensor, tokens: int, voxels: int) -> torch.Tensor:
     """
     whole = shares.shape[voxels] // REACH * PATCH
     own, further = shares.split((whole, shares.shape[voxels] - whole), dim=voxels)
-    total = F.pad(own, (0, 0) * (shares.ndim - 1 - tokens) + (0, 1))
-    total.narrow(tokens, 1, shares.shape[tokens]).narrow(voxels, 0, further.shape[voxels]).add_(
-        further
-    )
+    total = F.pad(own, (0, 0) * (shares.ndim - 1 - tokens) + (0, 1))  # n + 1 groups
+    of_next = total.narrow(tokens, 1, shares.shape[tokens])
+    of_next.narrow(voxels, 0, further.shape[voxels]).add_(further)
     return total
 
 
 def _bias(to_voxels: nn.ConvTranspose3d, to_maps: nn.Conv3d, sides: torch.Size) -> torch.Tensor:
-    """What both biases add to each voxel: (1, 2, *sides). The first one's share is smaller along
-    the border.
+    """What both biases add to each voxel, (1, 2, *sides).
+
+    Less along the border, where the second kernel reaches out of the volume. Three voxels an axis
+    (border, inside, border) say it all.
     """
-    constant = to_voxels.bias[None, :, None, None, None].expand(-1, -1, 3, 3, 3)
-    field = F.conv3d(constant, to_maps.weight, to_maps.bias, padding=1)  # border, inside, border
+    constant = to_voxels.bias[None, :, None, None, None].expand(-1, -1, 3, 3, 3)  # 1, E/2, 3, 3, 3
+    field = F.conv3d(constant, to_maps.weight, to_maps.bias, padding=1)  # 1, 2, 3, 3, 3
     for axis, side in enumerate(sides):
         place = torch.ones(side, dtype=torch.long, device=field.device)
         place[0], place[-1] = 0, 2

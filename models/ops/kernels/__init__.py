@@ -5,85 +5,60 @@
     attention   cross-attention inside windows, gate included
     norm_gelu   LayerNorm and GELU in one pass
 
-The functions with two implementations (`models.ops.paths`) ask `available` and take the kernel
-where it says yes, their PyTorch implementation everywhere else: on a CPU, without Triton, in
-float64, for a kernel switched off. The plain path never asks. Triton is not imported before the
-first CUDA tensor arrives.
+The operations of `models.ops` ask `available` and take the kernel where it says yes, their PyTorch
+implementation everywhere else: on a CPU, without Triton, in float64, for a kernel that is not
+enabled. The plain backend enables none.
 
 Every kernel reads and writes contiguous channels-last tokens (B, D, H, W, C), sums in float32, uses
 no atomics (two runs give the same bits) and is a `torch.library` operator, so that `torch.compile`
 passes it through whole. None can be differentiated twice. Triton launches on the current device, so
 every launch makes its tensors' device the current one. Tile sizes are in
 `models.ops.kernels.tiles`.
-
-The environment variable DC2FUSION_KERNELS chooses among them, by name and commas, or "none": for
-measurements.
 """
 
 import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 import torch
 
-KERNELS = ("depthwise", "sampling", "attention", "norm_gelu")
-VARIABLE = "DC2FUSION_KERNELS"
+from models import ops
+
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _INSTALLED = importlib.util.find_spec("triton") is not None  # finds it without importing it
-
-
-def parse_names(text: str) -> frozenset[str]:
-    """Kernels by names and commas, "all" or "none".
-
-    Raises:
-        ValueError: for an unknown name; the message lists the known ones.
-    """
-    if text in ("all", "none"):
-        return frozenset(KERNELS if text == "all" else ())
-    names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in KERNELS]
-    if unknown:
-        raise ValueError(
-            f"{VARIABLE}: unknown kernel {unknown[0]!r}, choose from all, none, {', '.join(KERNELS)}"
-        )
-    return frozenset(names)
-
-
-_enabled = parse_names(os.environ.get(VARIABLE) or "all")
 _interpreting = False
 
 
 def available(kernel: str, *tensors: torch.Tensor) -> bool:
-    """Whether a kernel can run on these tensors: enabled, of one dtype that it takes, on a CUDA
-    device.
+    """Whether a kernel is to run on these tensors: it is enabled and can.
 
-    A CPU tensor counts inside `interpreted` only.
+    It takes tensors of one dtype on one CUDA device; a CPU tensor counts inside `interpreted` only.
     """
-    if not _INSTALLED or kernel not in _enabled:
+    if not _INSTALLED or kernel not in ops.current().kernels:
         return False
     first = tensors[0]
     if first.device.type != "cuda" and not (_interpreting and first.device.type == "cpu"):
         return False
-    for tensor in tensors:
-        if (
-            tensor.dtype not in _DTYPES
-            or tensor.dtype != first.dtype
-            or tensor.device != first.device
-        ):
-            return False
-    return True
+    alike = all(t.dtype == first.dtype and t.device == first.device for t in tensors)
+    return alike and first.dtype in _DTYPES
 
 
-@contextmanager
-def only(names: str) -> Iterator[None]:
-    """Enable exactly these kernels (see `parse_names`) for a while: for tests and measurements."""
-    global _enabled
-    before, _enabled = _enabled, parse_names(names)
-    try:
-        yield
-    finally:
-        _enabled = before
+def load(kernel: str) -> ModuleType:
+    """The module of an available kernel.
+
+    The one door to Triton: nothing imports it before the first CUDA tensor arrives.
+    """
+    from models.ops.kernels import attention, depthwise, norm_gelu, sampling
+
+    modules = {
+        "attention": attention,
+        "depthwise": depthwise,
+        "norm_gelu": norm_gelu,
+        "sampling": sampling,
+    }
+    return modules[kernel]
 
 
 @contextmanager

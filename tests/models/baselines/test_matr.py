@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.baselines.matr import MATR, TransformerLayer, restore_colour
+from models.baselines.matr import MATR, TransformerLayer
 from models.baselines.weights import load_weights
 from tests.helpers.fills import fill
 from tests.helpers.golden import golden, golden_tensors
@@ -62,16 +62,6 @@ def test_released_weights_on_the_published_pairs(pair):
     difference = ((255 * fused.clamp(0, 1)).trunc()[0, 0] - expected[f"{pair}_final"]).abs()
     assert difference.max() <= 1
     assert (difference == 0).float().mean() >= 0.999
-
-
-@torch.no_grad()
-def test_colour_of_the_published_pair():
-    expected = golden_tensors("baselines/matr_released.npz")
-    grey, source = (
-        expected["petmri_net"].double(),
-        expected["petmri_in0_rgb"].double(),
-    )  # no ties in float64
-    assert torch.equal(restore_colour(grey, source).float(), expected["petmri_final_rgb"])
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from models import ops
 from models.ops import kernels
 
 _WHY_NOT = None
@@ -52,17 +53,18 @@ def calls(monkeypatch):
 
 @pytest.fixture
 def agree(device):
-    """Function (ours, plain, tensors, dtype) that compares outputs and the gradients of all
-    tensors.
+    """Function (function, tensors, dtype) that holds the kernels against the plain backend.
 
-    Both functions take the tensors. `plain` gets them in float32, rounded as ours are; the errors
-    are relative.
+    It compares outputs and the gradients of all tensors; the errors are relative. The plain backend
+    gets the tensors in float32, rounded as the kernels' are, or `plain` does in its place.
     """
 
-    def check(ours, plain, tensors, dtype=torch.float32, tolerance=1e-5):
+    def check(function, tensors, dtype=torch.float32, tolerance=1e-5, plain=None):
         tensors = [tensor.to(device).to(dtype) for tensor in tensors]
-        received = _forward_and_backward(ours, [tensor.clone() for tensor in tensors])
-        expected = _forward_and_backward(plain, [tensor.float() for tensor in tensors])
+        received = _forward_and_backward(function, [tensor.clone() for tensor in tensors])
+        with ops.using("plain"):
+            wide = [tensor.float() for tensor in tensors]
+            expected = _forward_and_backward(plain or function, wide)
         assert received[0].dtype == dtype
         assert len(received) == len(tensors) + 1
         for place, (one, other) in enumerate(zip(received, expected, strict=True)):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from models.ops.attention import window_attention
+from tests.helpers.backends import on_both
 
 
 def run(agree, size, heads, window, linear, dtype=torch.float32, tolerance=1e-5):
@@ -12,8 +13,7 @@ def run(agree, size, heads, window, linear, dtype=torch.float32, tolerance=1e-5)
     wide = torch.randn(3, *size[:-1], 2 * channels)
     tensors = [*wide[..., :channels], torch.rand(size[0], channels)]  # not contiguous
     agree(
-        lambda *tensors: window_attention(*tensors, heads, window, linear, "fast"),
-        lambda *tensors: window_attention(*tensors, heads, window, linear, "plain"),
+        lambda *tensors: window_attention(*tensors, heads, window, linear),
         tensors,
         dtype,
         tolerance,
@@ -46,8 +46,5 @@ def test_large_scores_do_not_overflow(device):
     torch.manual_seed(0)
     query, key, value = (300 * torch.randn(3, 1, 2, 2, 2, 8)).to(device)
     gate = torch.ones(1, 8, device=device)
-    ours, plain = (
-        window_attention(query, key, value, gate, 1, (2, 2, 2), False, path)
-        for path in ("fast", "plain")
-    )
+    plain, ours = on_both(window_attention, query, key, value, gate, 1, (2, 2, 2), False)
     assert torch.allclose(ours, plain)

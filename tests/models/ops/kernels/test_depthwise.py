@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from models import ops
 from models.ops import kernels
 from models.ops.depthwise import blend_conv3d, depthwise_conv3d
 from models.ops.kernels import tiles
@@ -11,17 +12,8 @@ from models.ops.kernels import tiles
 SMALL = tiles.Tile(rows=4, channels=4, warps=1, planes=2)
 
 
-def both(function, *options):
-    """The function on the fast path and on the plain one."""
-    return (lambda *tensors: function(*tensors, *options, "fast")), (
-        lambda *tensors: function(*tensors, *options, "plain")
-    )
-
-
 def volume(*shape: int) -> torch.Tensor:
-    """(B, C, D, H, W), in the memory order of channels-last tokens but with a stride of two: not
-    contiguous.
-    """
+    """(B, C, D, H, W), channels last in memory with a stride of two: not contiguous."""
     b, c, d, h, w = shape
     return torch.randn(b, d, h, w, 2 * c)[..., ::2].permute(0, 4, 1, 2, 3)
 
@@ -44,7 +36,7 @@ def test_depthwise_conv3d(agree, monkeypatch, size, tile):
     monkeypatch.setattr(tiles, "DEPTHWISE", tile)
     c = size[1]
     tensors = [volume(*size), torch.randn(c, 1, 3, 3, 3), torch.randn(c)]
-    agree(*both(depthwise_conv3d), tensors)
+    agree(depthwise_conv3d, tensors)
 
 
 @pytest.mark.parametrize(
@@ -54,13 +46,13 @@ def test_depthwise_conv3d(agree, monkeypatch, size, tile):
 def test_blend_conv3d(agree, size):
     c = size[1]
     tensors = [volume(*size), volume(*size), torch.randn(c, 2, 7, 7, 7), torch.randn(c)]
-    agree(*both(blend_conv3d), tensors)
+    agree(blend_conv3d, tensors)
 
 
 def test_bfloat16_rounds_only_what_is_stored(agree):
     tensors = [volume(1, 4, 2, 3, 2), torch.randn(4, 1, 3, 3, 3), torch.randn(4)]
     # A bfloat16 holds 8 bits: off by up to 2^-8 rounded, 2^-7 cut off as the interpreter does.
-    agree(*both(depthwise_conv3d), tensors, torch.bfloat16, 2**-7)
+    agree(depthwise_conv3d, tensors, torch.bfloat16, 2**-7)
 
 
 def test_autocast_computes_in_its_type_with_the_kernel_in_float32(device):
@@ -71,14 +63,13 @@ def test_autocast_computes_in_its_type_with_the_kernel_in_float32(device):
     assert out.dtype == torch.bfloat16
     out.float().sum().backward()
     assert weight.grad.dtype == torch.float32
-    expected = depthwise_conv3d(tokens.bfloat16().float(), weight, None, "plain")
+    with ops.using("plain"):
+        expected = depthwise_conv3d(tokens.bfloat16().float(), weight)
     assert (out.float() - expected).norm() < 2**-7 * expected.norm()
 
 
 def test_autocast_takes_the_kernel_for_streams_of_two_types(device, calls):
-    """On a GPU it computes a LayerNorm in float32, and the partner comes in bfloat16 from the
-    sampling kernel.
-    """
+    """On a GPU it gives a LayerNorm in float32, and the sampling kernel the partner in bfloat16."""
     first, second = volume(2, 3, 2, 2, 2).to(device).unsqueeze(1)
     weight, bias = torch.randn(3, 2, 3, 3, 3, device=device), torch.randn(3, device=device)
     with torch.autocast(device.type, dtype=torch.bfloat16):
@@ -86,7 +77,8 @@ def test_autocast_takes_the_kernel_for_streams_of_two_types(device, calls):
     assert calls == {"depthwise"}
     assert out.dtype == torch.bfloat16
     rounded = first.bfloat16().float(), second.bfloat16().float()
-    expected = blend_conv3d(*rounded, weight, bias, "plain")
+    with ops.using("plain"):
+        expected = blend_conv3d(*rounded, weight, bias)
     assert (out.float() - expected).norm() < 2**-7 * expected.norm()
 
 
@@ -113,6 +105,6 @@ def test_float64_and_a_kernel_switched_off_go_to_pytorch(device):
     assert kernels.available("depthwise", tokens)
     assert not kernels.available("depthwise", tokens.double())
     assert not kernels.available("depthwise", tokens, tokens.bfloat16())
-    with kernels.only("sampling,attention"):
+    with ops.using("fast", kernels="sampling,attention"):
         assert not kernels.available("depthwise", tokens)
         assert kernels.available("sampling", tokens)

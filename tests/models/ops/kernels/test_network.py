@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models import build_model, dc2fusion
+from models import build_model, dc2fusion, ops
 from models.dcfb import DCFBlock
 from models.ops import depthwise, kernels
 from models.ops.kernels import tiles
@@ -14,7 +14,7 @@ from models.variants import build_variant
 from tests.helpers.golden import relative_error
 
 
-def small_network(monkeypatch, device, variant: str, path: str) -> torch.nn.Module:
+def small_network(monkeypatch, device, variant: str) -> torch.nn.Module:
     """One block in each of the upper two stages: the interpreter is slow.
 
     In evaluation mode: no block is dropped, and one token does for BatchNorm.
@@ -22,7 +22,7 @@ def small_network(monkeypatch, device, variant: str, path: str) -> torch.nn.Modu
     monkeypatch.setattr(dc2fusion, "DEPTHS", (1, 1, 0, 0))
     monkeypatch.setattr(tiles, "DEPTHWISE_WEIGHT_PARTS", 1)
     torch.manual_seed(0)
-    return build_model("dc2fusion", embed_dim=24, variant=variant, path=path).eval().to(device)
+    return build_model("dc2fusion", embed_dim=24, variant=variant).eval().to(device)
 
 
 def run(model, device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,19 +48,18 @@ def run_block(monkeypatch, device, dtype: torch.dtype = torch.float32) -> None:
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
 def test_fast_with_kernels_equals_plain(device, monkeypatch, calls, variant):
-    ours, our_gradients = run(small_network(monkeypatch, device, variant, "fast"), device)
-    assert calls == set(kernels.KERNELS)
+    ours, our_gradients = run(small_network(monkeypatch, device, variant), device)
+    assert calls == set(ops.KERNELS)
     calls.clear()
-    plain, plain_gradients = run(small_network(monkeypatch, device, variant, "plain"), device)
+    with ops.using("plain"):
+        plain, plain_gradients = run(small_network(monkeypatch, device, variant), device)
     assert calls == set()
     assert relative_error(ours, plain) < 1e-4
     assert relative_error(our_gradients, plain_gradients) < 1e-4
 
 
 def test_autocast_takes_every_kernel(device, monkeypatch, calls):
-    """In all places: on a GPU a LayerNorm gives float32 under autocast, what goes on from another
-    layer is bfloat16.
-    """
+    """In all places: on a GPU a LayerNorm gives float32 under autocast, other layers bfloat16."""
 
     def not_taken(*_):
         raise AssertionError("a depthwise convolution went to PyTorch")
@@ -72,13 +71,11 @@ def test_autocast_takes_every_kernel(device, monkeypatch, calls):
     monkeypatch.setattr(depthwise, "_convolve", not_taken)
     with torch.autocast(device.type, torch.bfloat16):
         run_block(monkeypatch, device, torch.bfloat16)
-    assert calls == set(kernels.KERNELS)
+    assert calls == set(ops.KERNELS)
 
 
 def test_every_launch_is_on_the_device_of_its_tensors(device, monkeypatch):
-    """Triton itself launches on the current one. Forward and backward, seen in the interpreter on a
-    CPU.
-    """
+    """Triton launches on the current one. Both passes, seen in the interpreter on a CPU."""
     if device.type == "cuda":
         pytest.skip("launches are seen in the interpreter only")
     from triton.runtime.interpreter import GridExecutor
@@ -104,14 +101,7 @@ def test_every_launch_is_on_the_device_of_its_tensors(device, monkeypatch):
 
 
 def test_cpu_tensors_take_no_kernel_outside_the_interpreter():
-    assert not any(kernels.available(name, torch.zeros(1)) for name in kernels.KERNELS)
-
-
-def test_unknown_kernel_is_named():
-    with pytest.raises(ValueError, match="depthwize.*depthwise, sampling"):
-        kernels.parse_names("sampling,depthwize")
-    assert kernels.parse_names("none") == frozenset()
-    assert kernels.parse_names("all") == frozenset(kernels.KERNELS)
+    assert not any(kernels.available(name, torch.zeros(1)) for name in ops.KERNELS)
 
 
 def test_compiles_without_a_break(device, monkeypatch):

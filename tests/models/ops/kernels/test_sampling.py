@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from models import ops
 from models.ops.kernels import tiles
 from models.ops.sampling import sample_partner
 
@@ -34,8 +35,7 @@ def tokens(*shape: int) -> torch.Tensor:
 def test_sample_partner(agree, monkeypatch, aligned, shape, tile):
     monkeypatch.setattr(tiles, "SAMPLING", tile)
     agree(
-        lambda *tensors: sample_partner(*tensors, aligned, "fast"),
-        lambda *tensors: sample_partner(*tensors, aligned, "plain"),
+        lambda *tensors: sample_partner(*tensors, aligned),
         [tokens(*shape), offset_field(*shape[:-1])],
         # Positions differ by rounding, and so do the weights of their neighbours.
         tolerance=2e-5,
@@ -49,8 +49,7 @@ def test_every_source_is_reached_by_offsets_of_a_whole_token(agree):
         # A little less than a token: at exactly one, the slope depends on the last bit.
         offsets = sign * (2 * 0.999 / sides).expand(1, 3, 2, 4, 3)
         agree(
-            lambda *tensors: sample_partner(*tensors, True, "fast"),
-            lambda *tensors: sample_partner(*tensors, True, "plain"),
+            lambda *tensors: sample_partner(*tensors, True),
             [tokens(1, 3, 2, 4, 2), offsets],
             tolerance=2e-5,
         )
@@ -60,7 +59,8 @@ def test_bfloat16_tokens_keep_their_type(device):
     values, offsets = tokens(1, 2, 3, 2, 4).to(device), offset_field(1, 2, 3, 2).to(device)
     values = values.bfloat16().requires_grad_()
     sampled = sample_partner(values, offsets, False)
-    expected = sample_partner(values.detach().float(), offsets, False, "plain")
+    with ops.using("plain"):
+        expected = sample_partner(values.detach().float(), offsets, False)
     assert sampled.dtype == torch.bfloat16
     assert (sampled.float() - expected).norm() < 2**-7 * expected.norm()
     sampled.float().sum().backward()
