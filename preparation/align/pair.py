@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from data.grids import Image, carry, sample
-from data.volume import Volume
+from data.volume import ALIGNED, Volume, check_lowest
 from preparation.align.pose import find_pose, grown, nmi
 from preparation.align.quality import measure, peak
 from preparation.align.registration import register, working_copy
@@ -22,9 +22,6 @@ from utils.errors import InputError, notice
 
 SPACES, MASKS = ("mri", "mni"), ("none", "head", "brain")
 _BRAIN_RIM_MM, _HEAD_RIM_MM = 5.0, 4.0  # what `mask` leaves around the brain and around the head
-_FIELD_MM = 80.0, 500.0  # sides of a field of view that can be a head's
-_USUAL_FIELD_MM = 100.0, 350.0
-_MOST_NEGATIVE = 0.01  # of the MRI's maximum: below that 0 is not its background
 # Movement between frames, at the corners of the field of view: less is not worth an interpolation,
 # more is an error.
 _LEAST_FRAME_MOTION_MM, _MOST_FRAME_MOTION_MM = 0.3, 20.0
@@ -195,47 +192,40 @@ def _largest_motion(matrix: np.ndarray, shape: tuple[int, ...], affine: np.ndarr
 
 
 def check_volume(volume: Volume, role: str) -> list[str]:
-    """Refuse what registration cannot take (ANTs never returns from an infinite voxel); returns
-    warnings.
+    """Refuse what registration cannot take; returns warnings.
 
-    Values below 0 that belong at 0 are no matter of registration; `preparation.read.scan` tells of
-    them.
+    ANTs never returns from an infinite voxel. Values below 0 that belong at 0 are no matter of
+    registration; `preparation.read.scan` tells of them.
     """
-    array, path = volume.array, volume.path
+    array, path, rules = volume.array, volume.path, ALIGNED[role]
     wrong = int((~np.isfinite(array)).sum())
     if wrong:
         problem = f"{wrong} of {array.size} voxels of the {role} are NaN or infinite"
         raise InputError(path, problem, "repair these voxels or set them to 0 first")
     low, high = float(array.min()), float(array.max())
     if low == high:
-        raise InputError(
-            path, f"the {role} is constant, all voxels are {low:g}", "give the image itself"
-        )
+        problem = f"the {role} is constant, all voxels are {low:g}"
+        raise InputError(path, problem, "give the image itself")
     if high <= 0:
         raise InputError(path, f"no voxel of the {role} is above 0", "give positive values")
     # Within the clipping limits everything is one value: registration would have nothing to go by.
     limits = np.percentile(array[array > 0], (0.5, 99.5))
     if limits[0] == limits[1]:
-        raise InputError(
-            path,
-            f"nearly all voxels of the {role} above 0 are {limits[0]:g}",
-            "give the image itself",
-        )
-    sizes = [count * side for count, side in zip(array.shape, volume.voxel_mm, strict=True)]
-    sizes_text = " x ".join(f"{size:.0f}" for size in sizes) + " mm"
-    if min(sizes) < _FIELD_MM[0] or max(sizes) > _FIELD_MM[1] * (2 if role == "PET" else 1):
-        raise InputError(
-            path,
-            f"the {role}'s field of view is {sizes_text}, no head's",
-            "check voxel size and units",
-        )
-    warnings = []
-    if min(sizes) < _USUAL_FIELD_MM[0] or max(sizes) > _USUAL_FIELD_MM[1]:
-        warnings.append(f"{role}: the field of view is unusual, {sizes_text}")
-    if role == "MRI" and low < -_MOST_NEGATIVE * high:
-        problem = f"the MRI goes down to {low:g} (maximum {high:g}), so 0 is not its background"
-        raise InputError(path, problem, "give it before standardisation")
-    return warnings
+        problem = f"nearly all voxels of the {role} above 0 are {limits[0]:g}"
+        raise InputError(path, problem, "give the image itself")
+    check_lowest(path, array, role, rules)
+    sizes = np.multiply(array.shape, volume.voxel_mm)
+    shown = " x ".join(f"{size:.0f}" for size in sizes) + " mm"
+    if not _within(sizes, rules.view_mm):
+        problem = f"the {role}'s field of view is {shown}, no head's"
+        raise InputError(path, problem, "check voxel size and units")
+    if not _within(sizes, rules.usual_view_mm):
+        return [f"{role}: the field of view is unusual, {shown}"]
+    return []
+
+
+def _within(sizes: np.ndarray, limits: tuple[float, float]) -> bool:
+    return limits[0] <= min(sizes) and max(sizes) <= limits[1]
 
 
 def head_mask(mri: Image) -> np.ndarray:

@@ -28,7 +28,7 @@ from preparation.pairing import (
     left,
     pair_up,
 )
-from preparation.read.dicom_header import SeriesHeader, read_header
+from preparation.read.dicom_header import SeriesHeader, describe
 from preparation.scans import PLAIN_NAME, Findings, LeftOutScan, Scan, ScanPair
 from utils.errors import InputError
 from utils.text import natural_key
@@ -179,7 +179,7 @@ def _first_header(series: Series) -> SeriesHeader | str:
     """The first header that can be read, else what is wrong with the first file."""
     problem = ""
     for path in series.paths:
-        header = read_header(path)
+        header = describe(path)
         if isinstance(header, SeriesHeader):
             return header
         problem = problem or f"{path.name}: {header}"
@@ -367,7 +367,7 @@ def _drop_other_tracers(person: Person, left_out: list[LeftOutScan]) -> None:
     kept = []
     for pet in person.pets:
         first = pet.scan.files[0]
-        header = read_header(first) if pet.scan.format == "dicom" else None
+        header = describe(first) if pet.scan.format == "dicom" else None
         if isinstance(header, str):
             left_out.append(left(pet.scan, f"{first.name}: {header}", is_fault=True))
         elif header and header.tracer_problem:

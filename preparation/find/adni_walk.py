@@ -8,27 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from preparation.descriptions import FILE_NAME, SUBJECT, XML_NAME, read_place
+from preparation.formats import NOT_READ, by_name, reason
 from preparation.scans import LeftOutScan
 from utils.errors import InputError
 from utils.text import natural_key
 
-ECAT = "ECAT/Interfile not supported, download the 'Co-registered, Averaged' DICOM of this scan instead"
-ANALYZE = (
-    "Analyze pairs do not say where left and right are, download the DICOM of this scan instead"
-)
-ARCHIVE = "an archive: unpack it first"
-_ENDINGS = (
-    (re.compile(r"\.(v|i|i\.hdr)$", re.IGNORECASE), ECAT),
-    (re.compile(r"\.(hdr|img)(\.gz)?$", re.IGNORECASE), ANALYZE),
-    (re.compile(r"\.(zip|tar|tgz|gz|bz2|xz|7z|rar)$", re.IGNORECASE), ARCHIVE),
-)
-_NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
-# DICOM without ADNI's names: .dcm, .ima, no suffix, or numbers after the dot (names made of UIDs)
-_DICOM = re.compile(r"(\.(dcm|ima|dicom)|\.\d+|^[^.]+)$", re.IGNORECASE)
 _PAPERS = re.compile(
     r"\.(csv|tsv|txt|pdf|json|html?|log|md|jpe?g|png|gif|docx?|xlsx?)$", re.IGNORECASE
 )
-_SUFFIXES = {"dcm": "dicom", "nii": "nifti", "nii.gz": "nifti", "v": ECAT}
 _IGNORED = ("thumbs.db", "desktop.ini", "license", "readme", "changes", "dicomdir")
 
 
@@ -54,7 +41,7 @@ class _AdniName(NamedTuple):
 
     Attributes:
         series: the image id, else the series number; tells the images of a folder apart.
-        format: or the reason why it cannot be read.
+        format: as by `preparation.formats.by_name`.
     """
 
     subject: str
@@ -119,8 +106,8 @@ def walk_download(root: Path) -> Download:
             if SUBJECT.fullmatch(name):
                 found.subjects.add(name.upper())
             if os.path.islink(at / name):
-                reason = "a link to a folder, which is not followed"
-                found.leave_out(at / name, reason, is_fault=False)
+                why = "a link to a folder, which is not followed"
+                found.leave_out(at / name, why, is_fault=False)
         if not folders and not files:
             found.leave_out(at, "the folder is empty")
         if files:
@@ -138,10 +125,10 @@ def _sort_files(found: Download, folder: Path, files: list[str]) -> None:
         if match := FILE_NAME.fullmatch(file):
             named[_adni_name(match)].append(file)
         else:
-            loose[format_by_name(file)].append(file)
+            loose[by_name(file)].append(file)
     if not named and not loose and any(file.lower() == "dicomdir" for file in files):
-        reason = "an index without images: copy the folders that it lists too"
-        found.leave_out(folder / "DICOMDIR", reason)
+        why = "an index without images: copy the folders that it lists too"
+        found.leave_out(folder / "DICOMDIR", why)
     for image, members in named.items():
         _add_named(found, folder, image, members)
     for kind, members in loose.items():
@@ -156,16 +143,16 @@ def _adni_name(match: re.Match) -> _AdniName:
         description=match["description"],
         image_id=image,
         series=image or match["series"],
-        format=_SUFFIXES.get(match["suffix"].lower(), ANALYZE),
+        format=by_name(match.string),
     )
 
 
 def _add_named(found: Download, folder: Path, image: _AdniName, files: list[str]) -> None:
     """The files of one image with ADNI's names."""
     found.subjects.add(image.subject)
-    if image.format in (ECAT, ANALYZE):
-        fault = LeftOutScan(image.subject, folder / files[0], image.format, is_fault=True)
-        found.left_out.append(fault)
+    if image.format in NOT_READ:
+        why = reason(image.format)
+        found.left_out.append(LeftOutScan(image.subject, folder / files[0], why, is_fault=True))
         return
     series = Series(
         folder,
@@ -179,18 +166,6 @@ def _add_named(found: Download, folder: Path, image: _AdniName, files: list[str]
     found.series.append(series)
 
 
-def format_by_name(file: str) -> str:
-    """Format of a file by its ending: a format, a reason against it, "xml", or ""."""
-    if _NIFTI.search(file):
-        return "nifti"
-    for ending, reason in _ENDINGS:
-        if ending.search(file):
-            return reason
-    if file.lower().endswith(".xml"):
-        return "xml"
-    return "dicom" if _DICOM.search(file) else ""
-
-
 def _add_loose(
     found: Download, folder: Path, kind: str, files: list[str], beside_named: bool
 ) -> None:
@@ -199,9 +174,9 @@ def _add_loose(
     # The frames of one PET share a folder; anything else has a folder for each image.
     if kind == "nifti" or (kind == "dicom" and not beside_named):
         found.series.append(Series(folder, tuple(files), kind))
-    elif kind in (ECAT, ANALYZE, ARCHIVE):
+    elif kind in NOT_READ:
         for file in files:
-            found.leave_out(folder / file, kind)
+            found.leave_out(folder / file, reason(kind))
     elif kind == "xml":
         for file in files:
             if match := XML_NAME.fullmatch(file):

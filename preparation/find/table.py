@@ -11,10 +11,10 @@ from pathlib import Path
 
 from data.bids import frame_durations, read_json, stem
 from preparation.descriptions import FILE_NAME, pet_problem, read_place
-from preparation.find.adni_walk import ANALYZE, ARCHIVE, ECAT, format_by_name
 from preparation.find.bids import find_bids
+from preparation.formats import NOT_READ, by_name, modality_by_name, reason
 from preparation.pairing import days_between, drop_shared, too_far_apart
-from preparation.read.dicom_header import SeriesHeader, read_header
+from preparation.read.dicom_header import SeriesHeader, describe
 from preparation.scans import (
     PLAIN_NAME,
     SCAN_COLUMNS,
@@ -61,9 +61,8 @@ def read_scan_pairs(path: str | os.PathLike, max_days: int = 365) -> Findings:
     path = Path(path)
     rows = read_table(path, _PAIR_COLUMNS)
     if not rows:
-        raise InputError(
-            path, "no subjects in it", "write one line `subject,mri,pet` for each pair"
-        )
+        remedy = "write one line `subject,mri,pet` for each pair"
+        raise InputError(path, "no subjects in it", remedy)
     lines: dict[str, list[int]] = defaultdict(list)
     for line, row in rows:
         lines[row.get("subject", "").casefold()].append(line)
@@ -73,10 +72,8 @@ def read_scan_pairs(path: str | os.PathLike, max_days: int = 365) -> Findings:
         others = [str(other) for other in lines[name.casefold()] if other != line]
         item = _listed_pair(path, line, row, max_days)
         if name and others:
-            reason = (
-                f"line {line}: the subject is also in line {', '.join(others)}; keep one of them"
-            )
-            item = LeftOutScan(name, path, reason, is_fault=True)
+            also = f"the subject is also in line {', '.join(others)}; keep one of them"
+            item = LeftOutScan(name, path, f"line {line}: {also}", is_fault=True)
         (pairs if isinstance(item, ScanPair) else left_out).append(item)
     pairs, shared = drop_shared(sorted(pairs, key=lambda pair: natural_key(pair.name)))
     return Findings(tuple(pairs), (*left_out, *shared))
@@ -109,40 +106,41 @@ def _listed_pair(
 
 def _scan_at(path: Path, subject: str, modality: str) -> Scan | str:
     """The scan in a file or folder, or what is wrong with it."""
-    try:
-        if path.is_dir():
-            files = _files_below(path)
-        elif path.is_file():
-            files = (path.absolute(),)
-        else:
-            return f"no such file for the {modality}"
-    except (OSError, ValueError) as error:
-        return (
-            f"the {modality} cannot be read ({getattr(error, 'strerror', None) or error})".lower()
-        )
-    if not files:
-        return f"no files in the {modality}'s folder"
-    kinds = [format_by_name(file.name) for file in files]
-    kind = next(
-        (kind for kind in ("dicom", "nifti", ECAT, ANALYZE, ARCHIVE) if kind in kinds), None
-    )
+    files = _files_at(path, modality)
+    if isinstance(files, str):
+        return files
+    kinds = [by_name(file.name) for file in files]
+    kind = next((kind for kind in ("dicom", "nifti", *NOT_READ) if kind in kinds), None)
     if kind is None:
         return f"neither NIfTI nor DICOM: {files[0].name}"
-    if kind not in ("dicom", "nifti"):
-        return kind
+    if kind in NOT_READ:
+        return reason(kind)
     files = tuple(file for file, its_kind in zip(files, kinds, strict=True) if its_kind == kind)
     if modality == "MRI" and kind == "nifti" and len(files) > 1:
         return f"{len(files)} NIfTI files for one MRI"
-    if modality != (_modality_by_name(files[0]) or modality):
+    if modality_by_name(files[0]) not in (None, modality):
         return f"file looks like the other modality ({files[0].name} for the {modality})"
     listed = path.absolute() if path.is_dir() else None
     scan = _described(Scan(subject, modality, files, kind, listed=listed))
     header = _first_header(files) if kind == "dicom" else None
-    if problem := modality == "PET" and _tracer_problem(scan, header):
+    if modality == "PET" and (problem := _tracer_problem(scan, header)):
         return problem
     if header and not scan.description:
         scan = replace(scan, description=header.description)
     return _with_durations(scan)
+
+
+def _files_at(path: Path, modality: str) -> tuple[Path, ...] | str:
+    """The file, or the files of the folder; what is wrong where there is none."""
+    try:
+        if path.is_file():
+            return (path.absolute(),)
+        if not path.is_dir():
+            return f"no such file for the {modality}"
+        return _files_below(path) or f"no files in the {modality}'s folder"
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
+        return f"the {modality} cannot be read ({said})".lower()
 
 
 def _tracer_problem(scan: Scan, header: SeriesHeader | None) -> str | None:
@@ -154,10 +152,8 @@ def _tracer_problem(scan: Scan, header: SeriesHeader | None) -> str | None:
 
 
 def _first_header(files: tuple[Path, ...]) -> SeriesHeader | None:
-    """The first header that can be read; without one, reading the images will say what is wrong
-    with them.
-    """
-    headers = (read_header(file) for file in files)
+    """The first header that can be read; without one, reading the images will say why."""
+    headers = map(describe, files)
     return next((header for header in headers if isinstance(header, SeriesHeader)), None)
 
 
@@ -172,15 +168,6 @@ def _files_below(folder: Path) -> tuple[Path, ...]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(at, name) for name in files if not name.startswith(".")]
     return tuple(sorted(found, key=lambda file: natural_key(os.fspath(file))))
-
-
-def _modality_by_name(file: Path) -> str | None:
-    """MRI or PET where an ADNI or BIDS name or the published one says so."""
-    if match := FILE_NAME.fullmatch(file.name):
-        return "MRI" if match["modality"].upper() == "MR" else "PET"
-    if stem(file).endswith(("_T1w", "_mri_MNI152")):
-        return "MRI"
-    return "PET" if stem(file).endswith(("_pet", "_FDG_MNI152")) else None
 
 
 def _described(scan: Scan) -> Scan:

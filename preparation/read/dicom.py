@@ -1,24 +1,25 @@
-"""One DICOM image as an array in RAS+ order with its affine: frames in order of time, values in
-real units.
+"""One DICOM image as an array in RAS+ order, in real units, frames in order of time.
 
 What lies where is decided by headers alone (`dicom_planes`, `dicom_geometry`); everything that
 cannot be done right is refused with one line. pydicom is imported only when a series is read.
 """
 
+import itertools
 import math
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
+from data.volume import MOST_VOXELS, check_values
 from preparation.read.dicom_geometry import stack
+from preparation.read.dicom_header import DOWNLOAD_AGAIN
 from preparation.read.dicom_planes import (
-    DOWNLOAD_AGAIN,
     Plane,
     choose_image,
     drop_copies,
@@ -28,9 +29,8 @@ from preparation.read.dicom_planes import (
 from utils.errors import InputError
 from utils.optional import need
 
-MOST_VOXELS = 1024**3
 _AVERAGED = re.compile(r"averag|(?<![a-z])(avg|mean)(?![a-z])", re.IGNORECASE)
-_FLOATING = ("FloatPixelData", "DoubleFloatPixelData")
+_FLOATING = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}  # bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +86,8 @@ def read_series(
     """
     where = folder_of(files)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # pydicom's remarks on single values; what matters is checked here
+        # pydicom's remarks on single values; what matters is checked here
+        warnings.simplefilter("ignore")
         planes, notes = find_planes(files)
         planes = choose_image(planes, modality, image_id, where)
         planes, copies = drop_copies(planes)
@@ -100,7 +99,7 @@ def read_series(
         slopes = _read_slopes(places, pet, where)
         units = planes[0].text("Units") if pet else ""
         array = _read_values(places, slopes)
-    check_values(where, array)
+    check_values(where, array, DOWNLOAD_AGAIN)
     if pet and units != "BQML":
         frame_notes.append(f"the unit of the PET is {units or 'unknown'}, not BQML")
     if array.shape[3] == 1:
@@ -116,18 +115,6 @@ def read_series(
         slice_axis=int(orientation[2, 0]),
         notes=(*notes, *copies, *frame_notes),
     )
-
-
-def check_values(source: object, array: np.ndarray, remedy: str = DOWNLOAD_AGAIN) -> None:
-    """Raise InputError when `array` holds NaN or infinity (with this remedy) or one value only."""
-    missing, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
-    if missing or infinite:
-        counts = [f"{missing} NaN"] * (missing > 0) + [f"{infinite} infinite"] * (infinite > 0)
-        part = (missing + infinite) / array.size
-        problem = f"it holds {' and '.join(counts)} of {array.size} voxels ({part:.2%})"
-        raise InputError(source, problem, remedy)
-    if array.min() == array.max():
-        raise InputError(source, f"the image is constant ({array.flat[0]:g})", "choose another one")
 
 
 # Frames ------------------------------------------------------------------------------------------
@@ -148,12 +135,10 @@ def _check_promises(places: list[list[Plane]], averaged: bool, where: Path) -> l
     first, notes = places[0][0], []
     slices, frames = first.number("NumberOfSlices"), first.number("NumberOfTimeSlices")
     if slices is not None and slices != len(places):
-        counted = f"{len(places)} of {slices:g} slices"
-        raise InputError(
-            where,
-            counted if len(places) < slices else f"{len(places)} slices, not {slices:g}",
-            DOWNLOAD_AGAIN,
-        )
+        problem = f"{len(places)} slices, not {slices:g}"
+        if len(places) < slices:
+            problem = f"{len(places)} of {slices:g} slices"
+        raise InputError(where, problem, DOWNLOAD_AGAIN)
     if slices is None and not first.items:
         notes.append("the headers name no number of slices: missing end slices cannot be seen")
     if frames is None and first.text("SeriesType").startswith("STATIC"):
@@ -161,13 +146,11 @@ def _check_promises(places: list[list[Plane]], averaged: bool, where: Path) -> l
     found = len(places[0])
     if frames is not None and frames != found:
         if found > 1 or not averaged:
-            problem = (
-                f"planes at each position: {found}, time frames promised by the headers: {frames:g}"
-            )
+            promised = f"time frames promised by the headers: {frames:g}"
+            problem = f"planes at each position: {found}, {promised}"
             raise InputError(where, problem, DOWNLOAD_AGAIN)
-        notes.append(
-            f"the headers speak of {frames:g} time frames; taken as their average, as described"
-        )
+        spoken = f"the headers speak of {frames:g} time frames"
+        notes.append(f"{spoken}; taken as their average, as described")
     return notes
 
 
@@ -177,16 +160,24 @@ def _sort_by_time(places: list[list[Plane]], pet: bool, where: Path) -> list[lis
     A PET's frames must have the same times at all positions. In MRI, where slices are acquired one
     by one, the order counts, and the instance number does in the end.
     """
-    for key in (_reference_time, _acquired, _temporal_position, _image_index if pet else _instance):
-        times = [[key(plane) for plane in place] for place in places]
-        if any(time is None for place in times for time in place):
-            continue
-        distinct = all(len(set(place)) == len(place) for place in times)
-        if distinct and (not pet or len({frozenset(place) for place in times}) == 1):
+    by_number = _image_index if pet else _instance
+    for key in (_reference_time, _acquired, _temporal_position, by_number):
+        if _tells_apart(key, places, pet):
             return [sorted(place, key=key) for place in places]
     count = len(places[0])
     problem = f"{count} planes at each slice position and no frame times that tell them apart"
     raise InputError(where, problem, "keep one copy of the series, or choose the averaged image")
+
+
+def _tells_apart(key: Callable, places: list[list[Plane]], same_everywhere: bool) -> bool:
+    """Whether the planes of every position have different keys, and all positions the same ones."""
+    seen = set()
+    for place in places:
+        times = [key(plane) for plane in place]
+        if None in times or len(set(times)) < len(times):
+            return False
+        seen.add(frozenset(times))
+    return len(seen) == 1 or not same_everywhere
 
 
 def _reference_time(plane: Plane) -> float | str | None:
@@ -196,9 +187,8 @@ def _reference_time(plane: Plane) -> float | str | None:
 
 def _acquired(plane: Plane) -> str | None:
     time = plane.text("AcquisitionTime")
-    return plane.text("FrameAcquisitionDateTime") or (
-        plane.text("AcquisitionDate") + time if time else None
-    )
+    classic = plane.text("AcquisitionDate") + time if time else None
+    return plane.text("FrameAcquisitionDateTime") or classic
 
 
 def _temporal_position(plane: Plane) -> float | None:
@@ -220,10 +210,7 @@ def _durations(places: list[list[Plane]], where: Path) -> tuple[float, ...] | No
     """Seconds of each frame; None where a plane does not say."""
     durations = []
     for frame in zip(*places, strict=True):
-        lengths = {
-            plane.number("ActualFrameDuration") or plane.number("FrameAcquisitionDuration")
-            for plane in frame
-        }
+        lengths = {_duration_ms(plane) for plane in frame}
         if len(lengths) > 1 and len(places[0]) > 1:
             problem = f"the durations of the planes of frame {len(durations) + 1} differ"
             raise InputError(where, problem, "choose the averaged image of this scan")
@@ -231,6 +218,10 @@ def _durations(places: list[list[Plane]], where: Path) -> tuple[float, ...] | No
     if any(length is None or length <= 0 for length in durations):
         return None
     return tuple(length / 1000 for length in durations)
+
+
+def _duration_ms(plane: Plane) -> float | None:
+    return plane.number("ActualFrameDuration") or plane.number("FrameAcquisitionDuration")
 
 
 # Values ------------------------------------------------------------------------------------------
@@ -244,30 +235,34 @@ def _read_slopes(
     In PET every plane needs a slope above 0. MRI usually has none (1 and 0 are taken), but then
     nowhere.
     """
-    planes = [plane for place in places for plane in place]
+    planes = list(itertools.chain(*places))
+    slopes = _read_all(planes, "RescaleSlope", None if pet else 1.0, where)
+    intercepts = _read_all(planes, "RescaleIntercept", 0.0, where)
     found = {}
-    for keyword, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)):
-        found[keyword] = [plane.number(keyword) for plane in planes]
-        missing = [
-            plane for plane, value in zip(planes, found[keyword], strict=True) if value is None
-        ]
-        if missing and (len(missing) < len(planes) or (pet and keyword == "RescaleSlope")):
-            problem = f"{keyword} missing in {len(missing)} of {len(planes)} slices ({missing[0].file.name})"
-            raise InputError(where, problem, DOWNLOAD_AGAIN)
-        if missing:
-            found[keyword] = [default] * len(planes)
-    for plane, slope in zip(planes, found["RescaleSlope"], strict=True):
+    for plane, slope, intercept in zip(planes, slopes, intercepts, strict=True):
         if slope <= 0:
             raise InputError(plane.file, f"RescaleSlope is {slope:g}", DOWNLOAD_AGAIN)
-    return dict(zip(planes, zip(*found.values(), strict=True), strict=True))
+        found[plane] = slope, intercept
+    return found
+
+
+def _read_all(planes: list[Plane], keyword: str, default: float | None, where: Path) -> list[float]:
+    """A number of every plane; the default where no plane has one, if there is a default."""
+    values = [plane.number(keyword) for plane in planes]
+    missing = [plane for plane, value in zip(planes, values, strict=True) if value is None]
+    if not missing:
+        return values
+    if len(missing) == len(planes) and default is not None:
+        return [default] * len(planes)
+    counted = f"{len(missing)} of {len(planes)} slices"
+    problem = f"{keyword} missing in {counted} ({missing[0].file.name})"
+    raise InputError(where, problem, DOWNLOAD_AGAIN)
 
 
 def _read_values(places: list[list[Plane]], slopes: dict[Plane, tuple[float, float]]) -> np.ndarray:
-    """(columns, rows, positions, frames) float32: stored values by each plane's own slope and
-    intercept.
-    """
+    """float32 values in real units, by each plane's own slope and intercept."""
     rows, columns = places[0][0].size
-    shape = (columns, rows, len(places), len(places[0]))
+    shape = (columns, rows, len(places), len(places[0]))  # columns, rows, positions, frames
     if math.prod(shape) > MOST_VOXELS:
         sides = " x ".join(map(str, shape))
         raise InputError(places[0][0].file, f"the headers promise {sides} voxels", DOWNLOAD_AGAIN)
@@ -280,9 +275,8 @@ def _read_values(places: list[list[Plane]], slopes: dict[Plane, tuple[float, flo
         stored = _read_pixels(file).reshape(-1, rows, columns)
         for position, frame, plane in entries:
             slope, intercept = slopes[plane]
-            values[:, :, position, frame] = (
-                stored[plane.frame].astype(np.float64) * slope + intercept
-            ).T
+            scaled = stored[plane.frame].astype(np.float64) * slope + intercept  # rows, columns
+            values[:, :, position, frame] = scaled.T
     return values
 
 
@@ -314,7 +308,7 @@ def _read_pixels(file: Path) -> np.ndarray:
 
 
 def _transfer_syntax(file: Path, content):
-    """How the pixels are stored; without a file meta header it follows from how the elements were."""
+    """How the pixels are stored; without a file meta header as the elements were."""
     uid = need("pydicom.uid")
     try:
         if not content.file_meta.get("TransferSyntaxUID"):
@@ -345,14 +339,11 @@ def _check_length(file: Path, content, keyword: str) -> None:
     """Uncompressed pixel data must be as long as the header says."""
     try:
         frames = int(content.get("NumberOfFrames") or 1)
-        bits = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}.get(
-            keyword
-        ) or content.BitsAllocated
+        bits = _FLOATING.get(keyword) or content.BitsAllocated
         needed = content.Rows * content.Columns * frames * -(-bits // 8)
     except Exception as error:  # whatever a damaged file provokes
-        raise InputError(
-            file, "the header does not say how pixels are stored", DOWNLOAD_AGAIN
-        ) from error
+        problem = "the header does not say how pixels are stored"
+        raise InputError(file, problem, DOWNLOAD_AGAIN) from error
     if len(content[keyword].value) < needed:
         problem = f"pixel data cut short ({len(content[keyword].value)} of {needed} bytes)"
         raise InputError(file, problem, DOWNLOAD_AGAIN)

@@ -1,5 +1,4 @@
-"""Where the planes of a DICOM image lie: sort them into positions, check every one, make the
-affine.
+"""Where the planes of a DICOM image lie: positions, checks of every plane, the affine.
 
 Only ImagePositionPatient, ImageOrientationPatient and PixelSpacing count. SliceThickness,
 SpacingBetweenSlices, InstanceNumber and file names are missing or wrong too often.
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from preparation.read.dicom_planes import DOWNLOAD_AGAIN, Plane
+from preparation.read.dicom_header import DOWNLOAD_AGAIN
+from preparation.read.dicom_planes import Plane
 from utils.errors import InputError
 
 LEAST_POSITIONS = 3  # with fewer no gap can be compared with another
@@ -60,9 +60,9 @@ def stack(planes: list[Plane], where: Path) -> tuple[list[list[Plane]], np.ndarr
     step = (centres[-1] - centres[0]) / (len(centres) - 1)
     _check_tilt(step, normal, where)
     affine = np.eye(4)
-    affine[:3] = np.stack(
-        [along_row * spacing[1], along_column * spacing[0], step, centres[0]], axis=1
-    )
+    columns = [along_row * spacing[1], along_column * spacing[0], step, centres[0]]
+    affine[:3] = np.stack(columns, axis=1)
+    # DICOM's axes run to the left and to the back.
     return places, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
@@ -75,50 +75,46 @@ def _required(plane: Plane, keyword: str, count: int) -> np.ndarray:
 
 
 def _shared_grid(planes: list[Plane]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Direction of a row and of a column (unit length), and the distance between rows and between
-    columns in mm.
+    """Direction of a row and of a column (unit length), and the spacings (2,) in mm.
+
+    The spacings are those between rows and between columns.
     """
     directions = np.stack([_required(plane, "ImageOrientationPatient", 6) for plane in planes])
     spacings = np.stack([_required(plane, "PixelSpacing", 2) for plane in planes])
+    _check_right_angles(directions, planes)
+    if (spacings <= 0).any():
+        worst = int(spacings.min(axis=1).argmin())
+        problem = f"PixelSpacing is {_sides(spacings[worst])}"
+        raise InputError(planes[worst].file, problem, DOWNLOAD_AGAIN)
+    apart = np.abs(directions - np.median(directions, axis=0)).max(axis=1)
+    if apart.max() > SAME_DIRECTION:
+        plane = planes[int(apart.argmax())]
+        differ = f"directions differ by {apart.max():.3g}"
+        problem = f"its plane is not parallel to the others ({differ})"
+        raise InputError(plane.file, problem, "choose a series of parallel slices")
+    usual = np.median(spacings, axis=0)
+    apart = np.abs(spacings / usual - 1).max(axis=1)
+    if apart.max() > SAME_SPACING:
+        worst = int(apart.argmax())
+        problem = f"PixelSpacing is {_sides(spacings[worst])} and {_sides(usual)} in the others"
+        raise InputError(planes[worst].file, problem, DOWNLOAD_AGAIN)
+    along_row, along_column = np.split(directions[0], 2)
+    along_row = along_row / np.linalg.norm(along_row)
+    along_column = along_column / np.linalg.norm(along_column)
+    return along_row, along_column, spacings[0]
+
+
+def _check_right_angles(directions: np.ndarray, planes: list[Plane]) -> None:
+    """The two directions of every plane (planes, 6) are of length 1 and at right angles."""
     row, column = directions[:, :3], directions[:, 3:]
-    faults = np.abs(
-        [
-            (row**2).sum(axis=1) ** 0.5 - 1,
-            (column**2).sum(axis=1) ** 0.5 - 1,
-            (row * column).sum(axis=1),
-        ]
-    )
+    lengths = np.sqrt((row**2).sum(axis=1)), np.sqrt((column**2).sum(axis=1))
+    cosine = (row * column).sum(axis=1)
+    faults = np.abs([lengths[0] - 1, lengths[1] - 1, cosine])  # fault, plane
     if faults.max() > UNIT_TOLERANCE:
         plane = planes[int(faults.max(axis=0).argmax())]
         shown = ", ".join(f"{number:g}" for number in plane.numbers("ImageOrientationPatient", 6))
-        raise InputError(
-            plane.file, f"its directions are not at right angles ({shown})", DOWNLOAD_AGAIN
-        )
-    if (spacings <= 0).any():
-        worst = int(spacings.min(axis=1).argmin())
-        raise InputError(
-            planes[worst].file, f"PixelSpacing is {_sides(spacings[worst])}", DOWNLOAD_AGAIN
-        )
-    usual = np.median(directions, axis=0)
-    apart = np.abs(directions - usual).max(axis=1)
-    if apart.max() > SAME_DIRECTION:
-        plane = planes[int(apart.argmax())]
-        problem = (
-            f"its plane is not parallel to the others (directions differ by {apart.max():.3g})"
-        )
-        raise InputError(plane.file, problem, "choose a series of parallel slices")
-    usual_spacing = np.median(spacings, axis=0)
-    apart = np.abs(spacings / usual_spacing - 1).max(axis=1)
-    if apart.max() > SAME_SPACING:
-        worst = int(apart.argmax())
-        problem = (
-            f"PixelSpacing is {_sides(spacings[worst])} and {_sides(usual_spacing)} in the others"
-        )
-        raise InputError(planes[worst].file, problem, DOWNLOAD_AGAIN)
-    return (
-        *(direction / np.linalg.norm(direction) for direction in np.split(directions[0], 2)),
-        spacings[0],
-    )
+        problem = f"its directions are not at right angles ({shown})"
+        raise InputError(plane.file, problem, DOWNLOAD_AGAIN)
 
 
 def _sides(pair: Sequence[float]) -> str:
@@ -130,11 +126,9 @@ def _check_counts(places: list[list[Plane]], where: Path) -> None:
     usual = Counter(map(len, places)).most_common(1)[0][0]
     odd = [number for number, place in enumerate(places) if len(place) != usual]
     if odd:
-        plane = places[odd[0]][-1]
-        problem = (
-            f"unequal numbers of planes ({len(places[odd[0]])} at slice {odd[0] + 1} of {len(places)}, "
-            f"see {plane.file.name}, and {usual} at most others)"
-        )
+        first = places[odd[0]]
+        there = f"{len(first)} at slice {odd[0] + 1} of {len(places)}, see {first[-1].file.name}"
+        problem = f"unequal numbers of planes ({there}, and {usual} at most others)"
         raise InputError(where, problem, DOWNLOAD_AGAIN)
 
 
@@ -145,16 +139,14 @@ def _check_gaps(heights: np.ndarray, places: list[list[Plane]], where: Path) -> 
     off = np.abs(gaps - usual)
     if off.max() <= max(GAP_TOLERANCE * usual, GAP_TOLERANCE_MM):
         return
-    worst = int(
-        np.argmax(off > 0.99 * off.max())
-    )  # the first of equals, as on both sides of a moved slice
+    # The first of equals, as on both sides of a moved slice.
+    worst = int(np.argmax(off > 0.99 * off.max()))
     factor = gaps[worst] / usual
     missing = factor > 1.5 and abs(factor - round(factor)) < 0.05
     why = "a slice is missing" if missing else "a slice is out of place or missing"
-    problem = (
-        f"uneven slice gaps ({usual:.5g} mm, {gaps[worst]:.5g} mm after slice {worst + 1} of {len(heights)}, "
-        f"before {places[worst + 1][0].file.name}): {why}"
-    )
+    after = f"{gaps[worst]:.5g} mm after slice {worst + 1} of {len(heights)}"
+    before = f"before {places[worst + 1][0].file.name}"
+    problem = f"uneven slice gaps ({usual:.5g} mm, {after}, {before}): {why}"
     raise InputError(where, problem, DOWNLOAD_AGAIN)
 
 
@@ -168,8 +160,9 @@ def _check_line(
     the headers would weigh too much.
     """
     number = np.repeat(np.arange(len(indices)), [len(place) for place in indices])
-    planes = [planes[index] for place in indices for index in place]
-    points = points[np.concatenate(indices)]
+    order = np.concatenate(indices)
+    planes = [planes[index] for index in order]
+    points = points[order]
     centres = points[:: len(indices[0])]
     half = len(centres) // 2
     step = np.median((centres[half:] - centres[:-half]) / half, axis=0)
@@ -177,10 +170,9 @@ def _check_line(
     off = np.abs(points - first - number[:, None] * step).max(axis=1)
     if off.max() > GAP_TOLERANCE_MM + GAP_TOLERANCE * np.linalg.norm(step):
         worst = int(off.argmax())
-        problem = (
-            f"slice {number[worst] + 1} of {len(indices)} is {off[worst]:.3g} mm off the line of the others "
-            f"({planes[worst].file.name})"
-        )
+        where_it_is = f"slice {number[worst] + 1} of {len(indices)}"
+        distance = f"{off[worst]:.3g} mm off the line of the others"
+        problem = f"{where_it_is} is {distance} ({planes[worst].file.name})"
         raise InputError(where, problem, DOWNLOAD_AGAIN)
 
 
@@ -190,6 +182,5 @@ def _check_tilt(step: np.ndarray, normal: np.ndarray, where: Path) -> None:
     sideways = np.sqrt(max(0.0, 1 - along**2))
     if sideways > MOST_TILT:
         degrees = np.degrees(np.arcsin(min(1.0, sideways)))
-        raise InputError(
-            where, f"the slices are sheared by {degrees:.2g} degrees (gantry tilt?)", _OTHER_SERIES
-        )
+        problem = f"the slices are sheared by {degrees:.2g} degrees (gantry tilt?)"
+        raise InputError(where, problem, _OTHER_SERIES)

@@ -1,18 +1,55 @@
-"""One DICOM header, read to see what a series is where names do not tell, and which tracer a PET
-has.
-"""
+"""One DICOM header: read in one way, and what it says about its series where names do not tell."""
 
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.tracers import is_fdg
+from data.volume import KINDS
 from preparation.descriptions import pet_problem
-from preparation.find.adni_walk import ARCHIVE, ECAT
+from preparation.formats import NOT_READ, by_bytes, reason
+from utils.errors import InputError
 from utils.optional import need
 
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+DOWNLOAD_AGAIN = "download the series again"
+_DAMAGED = "the DICOM header is damaged or cut short"
 _FLUORINE_18_S = 6586.2  # half-life
 _MODALITIES = {"MR": "MRI", "PT": "PET"}
+
+
+def read_header(file: Path) -> "Dataset | None":
+    """The data set without pixel data, None when the file is no DICOM.
+
+    A file without a preamble counts when it has an SOP class.
+
+    Raises:
+        InputError: missing, unreadable, or marked as DICOM and damaged; or pydicom is missing.
+    """
+    pydicom = need("pydicom")
+    marked = False
+    try:
+        with open(file, "rb") as stream:
+            start = stream.read(132)
+        marked = start[128:] == b"DICM"
+        # Without a preamble the first element is of group 2 or 8; asking first keeps pydicom off
+        # JPEGs and the like.
+        if not marked and start[:2] not in (b"\x02\0", b"\x08\0"):
+            return None
+        header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        return header if marked or header.get("SOPClassUID") else None
+    except FileNotFoundError as error:
+        raise InputError(file, "no such file", "check the path") from error
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror or 'cut short'})"
+        raise InputError(file, problem, DOWNLOAD_AGAIN) from error
+    except Exception as error:  # whatever a damaged file provokes
+        if marked:
+            raise InputError(file, _DAMAGED, DOWNLOAD_AGAIN) from error
+        return None
 
 
 @dataclass(frozen=True)
@@ -31,69 +68,69 @@ class SeriesHeader:
     tracer_problem: str | None
 
 
-def read_header(path: Path) -> SeriesHeader | str:
-    """The header of one file, or what is wrong with the file in one line.
+def describe(file: Path) -> SeriesHeader | str:
+    """What one file says about its series, or what is wrong with the file in one line.
 
     Raises:
         InputError: pydicom is missing.
     """
     try:
-        with open(path, "rb") as file:
-            start = file.read(132)
+        kind = by_bytes(file)
     except OSError as error:
         return (error.strerror or str(error)).lower()
-    if problem := _other_format(start):
-        return problem
-    pydicom = need("pydicom")
+    if kind == "empty":
+        return "file is empty"
+    if kind == "gzip":
+        kind = "archive"  # no DICOM is compressed as a whole
+    if kind in NOT_READ:
+        return reason(kind)
+    need("pydicom")
     try:
-        # force: files without the preamble exist; what is no image then lacks the two fields asked
-        # for below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's remarks on single values
-            header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-        if "SOPClassUID" not in header or "Rows" not in header:
-            return "not a DICOM image"
-        return SeriesHeader(
-            _MODALITIES.get(header.get("Modality", ""), str(header.get("Modality", ""))),
-            str(header.get("SeriesDescription", "")).strip(),
-            str(header.get("PatientID", "")).strip(),
-            _tracer_problem(header),
-        )
-    except Exception as error:  # pydicom raises whatever a damaged file provokes
-        return f"damaged DICOM header ({type(error).__name__})"
+            header = read_header(file)
+            if header is None or "SOPClassUID" not in header or "Rows" not in header:
+                what = f" ({KINDS[kind]})" if kind == "page" else ""
+                return f"not a DICOM image{what}"
+            return _series_header(header)
+    except InputError as error:
+        return error.problem
+    except Exception:  # pydicom converts values late and raises whatever a damaged one provokes
+        return _DAMAGED
 
 
-def _other_format(start: bytes) -> str | None:
-    """What a file is that is plainly no DICOM, by its first bytes."""
-    if not start:
-        return "file is empty"
-    if start.startswith(b"MATRIX7"):
-        return ECAT
-    if start.startswith((b"PK\3\4", b"\x1f\x8b")):
-        return ARCHIVE
-    if start.lstrip()[:1] == b"<":
-        return "not a DICOM image (a web page or XML)"
-    return None
+def _series_header(header: "Dataset") -> SeriesHeader:
+    modality = str(header.get("Modality", ""))
+    return SeriesHeader(
+        modality=_MODALITIES.get(modality, modality),
+        description=str(header.get("SeriesDescription", "")).strip(),
+        patient=str(header.get("PatientID", "")).strip(),
+        tracer_problem=_tracer_problem(header),
+    )
 
 
-def _tracer_problem(header) -> str | None:
-    """Another tracer by RadiopharmaceuticalInformationSequence; texts such as "Solution" say
-    nothing.
+def _tracer_problem(header: "Dataset") -> str | None:
+    """Another tracer by RadiopharmaceuticalInformationSequence.
+
+    Texts such as "Solution" say nothing; then the half-life decides.
     """
-    items = header.get("RadiopharmaceuticalInformationSequence") or []
-    for item in items:
-        codes = item.get("RadiopharmaceuticalCodeSequence") or []
-        texts = [
-            str(item.get("Radiopharmaceutical", "")),
-            *(str(code.get("CodeMeaning", "")) for code in codes),
-        ]
-        said = " ".join(texts).lower()
+    for item in header.get("RadiopharmaceuticalInformationSequence") or []:
+        said = _tracer_texts(item).lower()
         if is_fdg(said):
             continue
         problem = pet_problem(said)
         if problem:
             return problem
-        half_life = item.get("RadionuclideHalfLife")
-        if half_life and abs(float(half_life) / _FLUORINE_18_S - 1) > 0.05:
-            return f"tracer is not FDG (half-life {float(half_life):.0f} s, fluorine-18 has {_FLUORINE_18_S:.0f} s)"
+        half_life = float(item.get("RadionuclideHalfLife") or 0)
+        if half_life and abs(half_life / _FLUORINE_18_S - 1) > 0.05:
+            usual = f"fluorine-18 has {_FLUORINE_18_S:.0f} s"
+            return f"tracer is not FDG (half-life {half_life:.0f} s, {usual})"
     return None
+
+
+def _tracer_texts(item: "Dataset") -> str:
+    """The name of a radiopharmaceutical and the meanings of its codes."""
+    texts = [str(item.get("Radiopharmaceutical", ""))]
+    for code in item.get("RadiopharmaceuticalCodeSequence") or []:
+        texts.append(str(code.get("CodeMeaning", "")))
+    return " ".join(texts)

@@ -1,12 +1,11 @@
 """From DICOM files to the planes of one image: find, read headers, group, choose.
 
 A plane is one picture of one slice: a classic file, or one frame of an enhanced multi-frame file.
-    Nothing is
-concluded from names or from the order of files, except an ADNI image id (`..._I123.dcm`).
+Nothing is concluded from names or from the order of files, except an ADNI image id
+(`..._I123.dcm`).
 """
 
 import filecmp
-import itertools
 import os
 import re
 from collections import defaultdict
@@ -17,14 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data.volume import KINDS
+from preparation.formats import AVERAGED_SCAN, by_bytes, refuse_foreign
+from preparation.read.dicom_header import DOWNLOAD_AGAIN, read_header
 from utils.errors import InputError
-from utils.optional import need
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-DOWNLOAD_AGAIN = "download the series again"
-_OTHER_SCAN = "download the 'Co-registered, Averaged' DICOM of this scan instead"
 _MODALITIES = {"MRI": "MR", "PET": "PT"}
 # Suffixes that promise an image: such a file is never passed over in silence.
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
@@ -82,9 +81,8 @@ class Plane:
                         return inner[0].get(keyword)
             value = self.header.get(keyword)
             return None if _empty(value) else value
-        except (
-            Exception
-        ) as error:  # pydicom converts values late and raises whatever a damaged one provokes
+        # pydicom converts values late and raises whatever a damaged one provokes
+        except Exception as error:
             raise InputError(self.file, f"{keyword} cannot be read", DOWNLOAD_AGAIN) from error
 
     def numbers(self, keyword: str, count: int) -> np.ndarray | None:
@@ -96,15 +94,14 @@ class Plane:
         value = self.get(keyword)
         if value is None:
             return None
-        several = isinstance(value, Sequence) and not isinstance(value, str)
         try:
-            numbers = np.array([float(entry) for entry in (value if several else [value])])
+            numbers = np.array([float(entry) for entry in _entries(value)])
         except (TypeError, ValueError) as error:
             raise InputError(self.file, f"{keyword} is no number", DOWNLOAD_AGAIN) from error
         if len(numbers) != count or not np.isfinite(numbers).all():
-            shown = ", ".join(f"{number:g}" for number in numbers[:6]) + ", ..." * (
-                len(numbers) > 6
-            )
+            shown = ", ".join(f"{number:g}" for number in numbers[:6])
+            if len(numbers) > 6:
+                shown += ", ..."
             expected = "a finite number" if count == 1 else f"{count} finite numbers"
             raise InputError(self.file, f"{keyword} is {shown}, not {expected}", DOWNLOAD_AGAIN)
         return numbers
@@ -129,10 +126,8 @@ class Plane:
     @property
     def kind(self) -> tuple[str, ...]:
         """ImageType from the third value on (M or P, ND or DIS2D, ...)."""
-        return (
-            *_texts(self.get("FrameType") or self.get("ImageType"))[2:],
-            self.text("ComplexImageComponent"),
-        )
+        types = _texts(self.get("FrameType") or self.get("ImageType"))
+        return (*types[2:], self.text("ComplexImageComponent"))
 
     @property
     def echo(self) -> float | None:
@@ -142,9 +137,8 @@ class Plane:
     @property
     def image_id(self) -> str | None:
         """ADNI's image id at the end of the file's name, such as I123."""
-        found = re.search(
-            r"_(I\d+)(?:[ (-][^_]*)?\.[^.]+$", self.file.name
-        )  # also of "..._I123 (1).dcm"
+        # also of "..._I123 (1).dcm"
+        found = re.search(r"_(I\d+)(?:[ (-][^_]*)?\.[^.]+$", self.file.name)
         return found and found[1]
 
     @property
@@ -155,20 +149,17 @@ class Plane:
 
 
 def folder_of(files: Sequence[Path]) -> Path:
-    """What to call a series in messages: the file if it is one, else the folder that holds all of
-    them.
-    """
+    """What to call a series in messages: its one file, else the folder that holds all."""
     if len(files) == 1:
         return Path(files[0])
     return Path(os.path.commonpath([Path(file).parent for file in files]))
 
 
 def find_planes(files: Sequence[Path]) -> tuple[list[Plane], list[str]]:
-    """All planes in these files (folders are walked), in the order of the files' names, with
-    remarks.
+    """All planes in these files, in the order of the files' names, with remarks.
 
-    A DICOM file is known by its content. DICOMDIR, XML and text are passed over; without a preamble
-    a file counts when it has an SOP class and rows.
+    Folders are walked. A DICOM file is known by its content. DICOMDIR, XML and text are passed
+    over; without a preamble a file counts when it has an SOP class and rows.
 
     Raises:
         InputError: nothing found, with what lies there instead; or a file that should be an image
@@ -176,7 +167,7 @@ def find_planes(files: Sequence[Path]) -> tuple[list[Plane], list[str]]:
     """
     planes, others = [], []
     for file in sorted(set(_walk(files))):
-        header = _read_header(file)
+        header = read_header(file)
         if header is None or "Rows" not in header:
             _refuse_broken(file, header)
             others.append((file, header))
@@ -184,8 +175,10 @@ def find_planes(files: Sequence[Path]) -> tuple[list[Plane], list[str]]:
             planes += _planes_in(file, header)
     if not planes:
         _refuse_nothing(folder_of(files), others)
-    passed = sum(file.suffix.lower() not in (".xml", ".txt") for file, _ in others)
-    return planes, [f"files passed over that hold no DICOM image: {passed}"] if passed else []
+    passed = [file for file, _ in others if file.suffix.lower() not in (".xml", ".txt")]
+    if passed:
+        return planes, [f"files passed over that hold no DICOM image: {len(passed)}"]
+    return planes, []
 
 
 def choose_image(
@@ -221,21 +214,23 @@ def choose_image(
 
 
 def drop_copies(planes: list[Plane]) -> tuple[list[Plane], list[str]]:
-    """Leave out copies: the same SOPInstanceUID, position and bytes. A careless anonymizer's equal
-    UIDs are kept.
+    """Leave out copies: the same SOPInstanceUID, position and bytes.
+
+    Planes to which a careless anonymizer gave one UID are kept.
     """
     kept, seen = [], defaultdict(list)
     for plane in planes:
         same = seen[plane.text("SOPInstanceUID"), plane.frame, plane.text("ImagePositionPatient")]
-        if not any(
-            filecmp.cmp(plane.file, other.file, shallow=False)
-            for other in same
-            if other.file != plane.file
-        ):
+        if not any(_same_bytes(plane.file, other.file) for other in same):
             same.append(plane)
             kept.append(plane)
     copies = len(planes) - len(kept)
     return kept, [f"copies of planes passed over: {copies}"] if copies else []
+
+
+def _same_bytes(file: Path, other: Path) -> bool:
+    """Whether two files hold the same; one file is no copy of itself."""
+    return file != other and filecmp.cmp(file, other, shallow=False)
 
 
 # Finding -----------------------------------------------------------------------------------------
@@ -252,47 +247,22 @@ def _walk(files: Sequence[Path]) -> Iterator[Path]:
 
 
 def _refuse_folder(error: OSError) -> None:
-    raise InputError(
-        error.filename, f"cannot be read ({error.strerror})", "make it readable"
-    ) from error
-
-
-def _read_header(file: Path) -> "Dataset | None":
-    """The data set without pixel data, None when the file is no DICOM."""
-    pydicom = need("pydicom")
-    try:
-        with open(file, "rb") as stream:
-            start = stream.read(132)
-        marked = start[128:] == b"DICM"
-        # Without a preamble the first element is of group 2 or 8; asking first keeps pydicom off
-        # JPEGs and the like.
-        if not marked and start[:2] not in (b"\x02\0", b"\x08\0"):
-            return None
-        header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-        return header if marked or header.get("SOPClassUID") else None
-    except FileNotFoundError as error:
-        raise InputError(file, "no such file", "check the path") from error
-    except OSError as error:
-        raise InputError(
-            file, f"cannot be read ({error.strerror or 'cut short'})", DOWNLOAD_AGAIN
-        ) from error
-    except Exception as error:  # whatever a damaged file provokes
-        if marked:
-            raise InputError(
-                file, "the DICOM header is damaged or cut short", DOWNLOAD_AGAIN
-            ) from error
-        return None
+    problem = f"cannot be read ({error.strerror})"
+    raise InputError(error.filename, problem, "make it readable") from error
 
 
 def _refuse_broken(file: Path, header: "Dataset | None") -> None:
-    """A file that holds no image and should: missing it could cost the last slice without leaving a
-    gap.
+    """Refuse a file that holds no image and should.
+
+    Passing it over could cost the last slice without leaving a gap.
     """
     image = file.suffix.lower() in _DICOM_SUFFIXES
     if file.stat().st_size == 0 and (image or not file.suffix):
         raise InputError(file, "the file is empty", DOWNLOAD_AGAIN)
     if header is None and image:
-        raise InputError(file, f"it is no DICOM file{_what_else(file)}", DOWNLOAD_AGAIN)
+        kind = by_bytes(file)
+        instead = f" but {KINDS[kind]}" if kind in KINDS else ""
+        raise InputError(file, f"it is no DICOM file{instead}", DOWNLOAD_AGAIN)
     if header is None or _is_directory(file, header):
         return
     name = _class_name(header)
@@ -300,51 +270,31 @@ def _refuse_broken(file: Path, header: "Dataset | None") -> None:
         raise InputError(file, "the DICOM header is cut short, it has no Rows", DOWNLOAD_AGAIN)
 
 
-def refuse_foreign(file: Path) -> None:
-    """Raise InputError for formats that hold images and are not read: ECAT, Interfile, archives."""
-    name = file.name.lower()
-    with open(file, "rb") as stream:
-        start = stream.read(16)
-    if start[:6] == b"MATRIX":
-        raise InputError(file, "it is an ECAT file, which keeps no orientation", _OTHER_SCAN)
-    if name.endswith((".i", ".i.hdr")) or start.lstrip(b"!").upper().startswith(b"INTERFILE"):
-        raise InputError(file, "it is an Interfile image, which is not supported", _OTHER_SCAN)
-    if start[:4] == b"PK\3\4" or name.endswith((".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")):
-        raise InputError(file, "it is an archive", "unpack it first")
-    if name.endswith(".v"):
-        raise InputError(file, "it is named like an ECAT file", _OTHER_SCAN)
-
-
 def _refuse_nothing(where: Path, others: list[tuple[Path, "Dataset | None"]]) -> None:
     """Say what lies there instead of images."""
     for file, header in others:
         if header is None:
             refuse_foreign(file)
-    reports = {
-        _class_name(header)
-        for file, header in others
-        if header is not None and not _is_directory(file, header)
-    }
+    indices, reports = [], set()
+    for file, header in others:
+        if _is_directory(file, header):
+            indices.append(file)
+        elif header is not None:
+            reports.add(_class_name(header))
     if reports:
         problem = f"no slice position: not an image series ({', '.join(sorted(reports))})"
         raise InputError(where, problem, "choose another series")
-    if any(_is_directory(file, header) for file, header in others):
-        raise InputError(
-            where, "there is a DICOMDIR and no image", "copy the folders that it names as well"
-        )
+    if indices:
+        remedy = "copy the folders that it names as well"
+        raise InputError(where, "there is a DICOMDIR and no image", remedy)
     raise InputError(where, "no DICOM file", "check the download")
 
 
 def _is_directory(file: Path, header: "Dataset | None") -> bool:
-    return file.name.upper() == "DICOMDIR" or (
-        header is not None and _class_name(header) == "Media Storage Directory Storage"
-    )
-
-
-def _what_else(file: Path) -> str:
-    with open(file, "rb") as stream:
-        start = stream.read(16).lstrip()
-    return " but a web page or XML" if start[:1] == b"<" else ""
+    """Whether a file is an index of others."""
+    if file.name.upper() == "DICOMDIR":
+        return True
+    return header is not None and _class_name(header) == "Media Storage Directory Storage"
 
 
 def _class_name(header: "Dataset") -> str:
@@ -359,31 +309,33 @@ def _class_name(header: "Dataset") -> str:
 def _planes_in(file: Path, header: "Dataset") -> list[Plane]:
     """The planes of one file."""
     whole = Plane(file, header)
-    own, shared = (
-        whole.get("PerFrameFunctionalGroupsSequence"),
-        whole.get("SharedFunctionalGroupsSequence"),
-    )
+    own = whole.get("PerFrameFunctionalGroupsSequence")
+    shared = whole.get("SharedFunctionalGroupsSequence")
     if own is None:
         return [whole]
     promised = whole.number("NumberOfFrames")
     if promised != len(own):
         problem = f"it promises {promised or 0:g} frames and describes {len(own)}"
         raise InputError(file, problem, DOWNLOAD_AGAIN)
-    return [
-        Plane(file, header, index, (item, shared and shared[0])) for index, item in enumerate(own)
-    ]
+    common = shared and shared[0]
+    return [Plane(file, header, index, (item, common)) for index, item in enumerate(own)]
 
 
 def _empty(value: object) -> bool:
     return value is None or (hasattr(value, "__len__") and len(value) == 0)
 
 
+def _entries(value: object) -> Sequence:
+    """One or several values as a sequence."""
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    return value if several else [value]
+
+
 def _texts(value: object) -> tuple[str, ...]:
     """One or several values as texts."""
     if _empty(value):
         return ()
-    several = isinstance(value, Sequence) and not isinstance(value, str)
-    return tuple(str(entry) for entry in (value if several else [value]))
+    return tuple(str(entry) for entry in _entries(value))
 
 
 # Choosing ----------------------------------------------------------------------------------------
@@ -394,11 +346,8 @@ def _with_id(planes: list[Plane], image_id: str, where: Path) -> list[Plane]:
     wanted = [plane for plane in planes if plane.image_id == image_id]
     named = sorted({plane.image_id for plane in planes} - {None})
     if not wanted and named:
-        raise InputError(
-            where,
-            f"no file of image {image_id} (there is {', '.join(named)})",
-            "check the image id",
-        )
+        problem = f"no file of image {image_id} (there is {', '.join(named)})"
+        raise InputError(where, problem, "check the image id")
     return wanted or planes
 
 
@@ -408,9 +357,8 @@ def _with_modality(planes: list[Plane], modality: str, where: Path) -> list[Plan
     wanted = [plane for plane in planes if plane.text("Modality") in (expected, "")]
     if not wanted:
         found = ", ".join(sorted({plane.text("Modality") for plane in planes}))
-        raise InputError(
-            where, f"its modality is {found}, not {expected}", f"choose the {modality} series"
-        )
+        problem = f"its modality is {found}, not {expected}"
+        raise InputError(where, problem, f"choose the {modality} series")
     return wanted
 
 
@@ -428,27 +376,25 @@ def _refuse_several(images: list[list[Plane]], where: Path) -> None:
     }
     differ = ", ".join(name for name, values in known.items() if len(values) > 1)
     counts = " + ".join(str(len(image)) for image in images)
-    problem = f"{len(images)} images ({counts} planes) that differ in {differ}, one from {images[-1][0].file.name} on"
+    smallest = images[-1][0].file.name
+    counted = f"{len(images)} images ({counts} planes)"
+    problem = f"{counted} that differ in {differ}, one from {smallest} on"
     raise InputError(where, problem, "keep one image in the folder or give its image id")
 
 
 def _refuse_kind(plane: Plane) -> None:
     """Pictures that are no scalar slices."""
+    original = "choose the original series"
     photometric = plane.text("PhotometricInterpretation")
     samples = plane.number("SamplesPerPixel")
     if samples not in (None, 1) or (photometric and not photometric.startswith("MONOCHROME")):
-        raise InputError(
-            plane.file, f"its pixels are colour ({photometric})", "choose the original series"
-        )
+        raise InputError(plane.file, f"its pixels are colour ({photometric})", original)
     if photometric == "MONOCHROME1":
-        raise InputError(
-            plane.file, "its grey values are inverted (MONOCHROME1)", "choose the original series"
-        )
-    if "MOSAIC" in itertools.chain(plane.kind, _texts(plane.get("ImageType"))):
-        raise InputError(
-            plane.file, "fMRI or diffusion mosaic, not a T1 volume", "choose the T1 series"
-        )
-    if not plane.items and (plane.number("NumberOfFrames") or 1) > 1:
-        frames = plane.number("NumberOfFrames")
+        raise InputError(plane.file, "its grey values are inverted (MONOCHROME1)", original)
+    if "MOSAIC" in (*plane.kind, *_texts(plane.get("ImageType"))):
+        problem = "fMRI or diffusion mosaic, not a T1 volume"
+        raise InputError(plane.file, problem, "choose the T1 series")
+    frames = plane.number("NumberOfFrames") or 1
+    if frames > 1 and not plane.items:
         problem = f"{frames:g} frames without a description of each (old nuclear medicine style)"
-        raise InputError(plane.file, problem, _OTHER_SCAN)
+        raise InputError(plane.file, problem, AVERAGED_SCAN)

@@ -1,37 +1,29 @@
-"""From one scan of a download to one 3-D volume: DICOM or NIfTI, static or dynamic, with strict
-checks.
+"""From one scan of a download to one 3-D volume: DICOM or NIfTI, static or dynamic.
 
-`data.volume.read_volume` takes what a careful user hands over and says in a notice what it assumed.
-Preparation works through thousands of files that nobody has looked at, so here an assumption is an
-error with the option that allows it.
+What is refused stands in `data.volume.PREPARED`. Preparation works through thousands of files that
+nobody has looked at, so here an assumption is an error with the option that allows it.
 """
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
-from data.volume import Volume, corner_distance, read_volume
-from preparation.read.dicom import Series, check_values, read_series
-from preparation.read.nifti import check_affine, check_shape, read_stored, remarks, stored_header
+from data.volume import PREPARED, Rules, Volume, check_grid, check_lowest, check_values
+from preparation.read.dicom import Series, read_series
+from preparation.read.dicom_header import DOWNLOAD_AGAIN
+from preparation.read.nifti import read_nifti
 from preparation.scans import Scan
 from utils.errors import InputError
 
-LEAST_SLICES = 16
-LEAST_VIEW_MM, MOST_VIEW_MM = 100.0, 500.0
-LEAST_VOXEL_MM, MOST_VOXEL_MM = 0.3, 8.0
-MOST_NEGATIVE = 0.01  # of an MRI's maximum
 SPIKE = 50  # times the 99.9 percentile
-FULL_END = (
-    0.6  # an MRI's end slice with this part of the fullest slice's tissue may not be the true end
-)
+# An MRI's end slice with this part of the fullest slice's tissue may not be the true end.
+FULL_END = 0.6
 
-_FILL = "repair these voxels or pass --fill-nonfinite"
 _COREGISTERED = re.compile(r"co-?reg", re.IGNORECASE)
 
 AlignFrames = Callable[[list[np.ndarray], np.ndarray], list[np.ndarray]]
@@ -74,9 +66,7 @@ class Allowed:
 
 @dataclass(frozen=True, eq=False)
 class _Frames:
-    """All frames of a scan on one grid: RAS+ arrays (X, Y, Z), with the first one's volume to put
-    the result in.
-    """
+    """All frames of a scan: RAS+ arrays (X, Y, Z) and the volume to put the result in."""
 
     arrays: list[np.ndarray]
     grid: Volume
@@ -103,77 +93,54 @@ def load_scan(
             values that cannot be used; one line that names the file or the series.
     """
     allowed = allowed or Allowed()
-    frames = _from_dicom(scan) if scan.format == "dicom" else _from_nifti(scan, allowed)
-    notes = frames.notes
-    arrays = [_usable(scan, array, allowed, notes) for array in frames.arrays]
-    if len(arrays) > 1:
-        array = _average(scan, replace(frames, arrays=arrays), align_frames, allowed)
-    else:
-        array = arrays[0]
-    _check_range(scan, array, notes)
-    return Loaded(replace(frames.grid, array=array), len(arrays), frames.units, tuple(notes))
+    rules = replace(
+        PREPARED[scan.modality],
+        prefer=allowed.prefer,
+        assume_ras=allowed.assume_ras,
+        fill_nonfinite=allowed.fill_nonfinite,
+    )
+    read = _from_dicom if scan.format == "dicom" else _from_nifti
+    frames = read(scan, rules)
+    array = frames.arrays[0]
+    if len(frames.arrays) > 1:
+        array = _average(scan, frames, align_frames, allowed)
+    check_lowest(scan.where, array, scan.modality, rules)
+    notes = (*frames.notes, *_remarks_on_range(array))
+    return Loaded(replace(frames.grid, array=array), len(frames.arrays), frames.units, notes)
 
 
-def check_head(source: object, shape: Sequence[int], affine: np.ndarray, modality: str) -> None:
-    """Refuse a grid that cannot hold a head.
-
-    Args:
-        source: the file or series for the message.
-        shape: (X, Y, Z), with as many slices as the last or any other axis.
-        affine: (4, 4), voxel index -> mm.
-        modality: "MRI" or "PET"; a PET scanner's ring is wider than any head.
-
-    Raises:
-        InputError: fewer than 16 slices, voxels outside 0.3 to 8 mm, or a field of view below 100
-            mm or above 500 mm (PET 1000).
-    """
-    if len(shape) != 3 or min(shape) < LEAST_SLICES:
-        sides = " x ".join(str(side) for side in shape)
-        problem = f"{sides} voxels are not a volume, at least {LEAST_SLICES} slices are needed"
-        raise InputError(source, problem, "choose another image of this scan")
-    sides = np.linalg.norm(affine[:3, :3], axis=0)
-    views, most = sides * shape, MOST_VIEW_MM * (2 if modality == "PET" else 1)
-    if views.min() < LEAST_VIEW_MM or views.max() > most:
-        worst = views.max() if views.max() > most else views.min()
-        problem = f"field of view {worst:.4g} mm (a head needs {LEAST_VIEW_MM:g} to {most:g})"
-        raise InputError(
-            source, problem, "are the units wrong? choose another image or correct the header"
-        )
-    if sides.min() < LEAST_VOXEL_MM or sides.max() > MOST_VOXEL_MM:
-        shown = " x ".join(f"{side:.4g}" for side in sides)
-        problem = f"voxels of {shown} mm ({LEAST_VOXEL_MM:g} to {MOST_VOXEL_MM:g} are usual)"
-        raise InputError(
-            source, problem, "are the units wrong? choose another image or correct the header"
-        )
+def _from_nifti(scan: Scan, rules: Rules) -> _Frames:
+    """The frames of one or several NIfTI files."""
+    volumes = read_nifti(scan, rules)
+    notes = []
+    for volume in volumes:
+        notes += volume.remarks
+    arrays = [volume.array for volume in volumes]
+    return _Frames(arrays, volumes[0], scan.frame_durations, "", list(dict.fromkeys(notes)))
 
 
-# DICOM -------------------------------------------------------------------------------------------
-
-
-def _from_dicom(scan: Scan) -> _Frames:
+def _from_dicom(scan: Scan, rules: Rules) -> _Frames:
     """The frames of a DICOM series, checked."""
     series = read_series(scan.files, scan.modality, scan.image_id, scan.description)
-    if scan.modality == "MRI":
-        if series.frames > 1:
-            raise InputError(
-                scan.where, f"{series.frames} volumes, not one", "choose the T1 series"
-            )
-        if scan.matrix_z is not None and scan.matrix_z != series.slices:
-            problem = f"{series.slices} of {scan.matrix_z} slices (Matrix Z of its XML)"
-            raise InputError(scan.where, problem, "download the series again")
-    check_head(scan.where, series.array.shape[:3], series.affine, scan.modality)
-    notes = [*series.notes, *_full_ends(scan, series)]
-    arrays = [series.array] if series.frames == 1 else list(np.moveaxis(series.array, 3, 0))
+    if series.frames > 1 and not rules.frames:
+        raise InputError(scan.where, f"{series.frames} volumes, not one", "choose the T1 series")
+    if scan.modality == "MRI" and scan.matrix_z not in (None, series.slices):
+        problem = f"{series.slices} of {scan.matrix_z} slices (Matrix Z of its XML)"
+        raise InputError(scan.where, problem, "download the series again")
+    check_grid(scan.where, series.array.shape[:3], series.affine, rules)
+    arrays = [series.array]
+    if series.frames > 1:
+        arrays = list(np.moveaxis(series.array, 3, 0))
+        for array in arrays:  # `read_series` has looked at all of them together
+            check_values(scan.where, array, DOWNLOAD_AGAIN)
     grid = _in_memory(arrays[0], series.affine, scan.where)
-    return _Frames(
-        arrays, grid, series.frame_durations or scan.frame_durations, series.units, notes
-    )
+    durations = series.frame_durations or scan.frame_durations
+    notes = [*series.notes, *_full_ends(scan, series)]
+    return _Frames(arrays, grid, durations, series.units, notes)
 
 
 def _full_ends(scan: Scan, series: Series) -> list[str]:
-    """Remark on an MRI whose end slice is full of tissue where nothing says how many slices there
-    should be.
-    """
+    """Remark on full end slices of an MRI where nothing says how many slices there should be."""
     if scan.modality != "MRI" or scan.matrix_z is not None:
         return []
     slices = np.moveaxis(series.array, series.slice_axis, 0)
@@ -181,9 +148,8 @@ def _full_ends(scan: Scan, series: Series) -> list[str]:
     full = tissue[[0, -1]].max() / tissue.max() if tissue.max() else 0
     if full <= FULL_END:
         return []
-    return [
-        f"an end slice holds {full:.0%} of the tissue of the fullest: end slices may be missing"
-    ]
+    held = f"an end slice holds {full:.0%} of the tissue of the fullest"
+    return [f"{held}: end slices may be missing"]
 
 
 def _in_memory(array: np.ndarray, affine: np.ndarray, path: Path) -> Volume:
@@ -204,109 +170,20 @@ def _scanner_header(shape: tuple[int, ...], affine: np.ndarray) -> nib.Nifti1Hea
     return header
 
 
-# NIfTI -------------------------------------------------------------------------------------------
-
-
-def _from_nifti(scan: Scan, allowed: Allowed) -> _Frames:
-    """The frames of one or several NIfTI files, checked."""
-    if scan.modality == "MRI" and len(scan.files) > 1:
-        raise InputError(scan.where, f"{len(scan.files)} files, not one volume", "choose one")
-    notes, arrays, grid = [], [], None
-    for file in scan.files:
-        volumes = _read_nifti(file, scan.modality, allowed, notes)
-        grid = grid or volumes[0]
-        shape = grid.array.shape
-        if (
-            volumes[0].array.shape != shape
-            or corner_distance(shape, volumes[0].affine, grid.affine) > 0.1
-        ):
-            problem = f"not on the grid of the first frame, {scan.files[0].name}"
-            raise InputError(file, problem, "keep the frames of one scan in the folder")
-        arrays += [volume.array for volume in volumes]
-    return _Frames(arrays, grid, scan.frame_durations, "", list(dict.fromkeys(notes)))
-
-
-def _read_nifti(file: Path, modality: str, allowed: Allowed, notes: list[str]) -> list[Volume]:
-    """The frames of one file; a fault of the header is found before the data are read."""
-    header = stored_header(file)
-    if header is None:
-        return [read_volume(file)]  # which says what is wrong with the file
-    shape = check_shape(file, header, modality)
-    affine = check_affine(file, header, allowed.assume_ras, allowed.prefer)
-    check_head(file, shape[:3], affine, modality)
-    notes += remarks(header, shape)
-    oriented = max(int(header["sform_code"]), int(header["qform_code"])) > 0
-    if (
-        math.prod(shape[3:]) == 1
-        and oriented
-        and allowed.prefer is None
-        and not allowed.fill_nonfinite
-    ):
-        try:
-            return [read_volume(file)]
-        except InputError as error:
-            if not _holds_nonfinite(file, header, shape, affine):
-                raise
-            raise InputError(file, error.problem, _FILL) from error
-    return _read_frames(file, header, shape, affine)
-
-
-def _holds_nonfinite(
-    file: Path, header: nib.Nifti1Header, shape: tuple[int, ...], affine: np.ndarray
-) -> bool:
-    """Whether NaN or infinity is what keeps a file from being used; asked only when it was refused."""
-    try:
-        return not all(
-            np.isfinite(frame.array).all() for frame in _read_frames(file, header, shape, affine)
-        )
-    except InputError:
-        return False
-
-
-def _read_frames(
-    file: Path, header: nib.Nifti1Header, shape: tuple[int, ...], affine: np.ndarray
-) -> list[Volume]:
-    """Each frame of a file as an RAS+ volume under `affine`; values are not looked at."""
-    stored = read_stored(file, header, shape).reshape(*shape[:3], -1)
-    orientation = io_orientation(affine)
-    in_order = affine @ inv_ornt_aff(orientation, shape[:3])
-    frames = np.moveaxis(apply_orientation(stored, orientation), 3, 0)
-    return [
-        Volume(np.ascontiguousarray(frame), in_order, header, affine, shape[:3], orientation, file)
-        for frame in frames
-    ]
-
-
-# Values ------------------------------------------------------------------------------------------
-
-
-def _usable(scan: Scan, array: np.ndarray, allowed: Allowed, notes: list[str]) -> np.ndarray:
-    """A frame with NaN and infinity at 0, if that is allowed; else they are refused, and so are
-    blank frames.
-    """
-    wrong = int((~np.isfinite(array)).sum())
-    if wrong and allowed.fill_nonfinite:
-        notes.append(f"{wrong} voxels that were NaN or infinite set to 0")
-        array = np.where(np.isfinite(array), array, np.float32(0))
-    check_values(scan.where, array, _FILL)
-    return array
-
-
 def _average(
     scan: Scan, frames: _Frames, align_frames: AlignFrames | None, allowed: Allowed
 ) -> np.ndarray:
     """The mean of the frames in float32, weighted by duration; aligned first when they are raw."""
     count, durations = len(frames.arrays), frames.durations
-    if durations is None and not allowed.average_frames:
-        problem = f"{count} frames of unknown duration"
-        raise InputError(scan.where, problem, "average them as equally long with --average-frames")
-    if durations is not None and (
-        len(durations) != count or not all(0 < length < math.inf for length in durations)
-    ):
+    if durations is None:
+        if not allowed.average_frames:
+            problem = f"{count} frames of unknown duration"
+            remedy = "average them as equally long with --average-frames"
+            raise InputError(scan.where, problem, remedy)
+    elif len(durations) != count or not all(0 < length < math.inf for length in durations):
         shown = ", ".join(f"{length:g}" for length in durations)
-        raise InputError(
-            scan.where, f"{count} frames with durations of {shown} s", "correct FrameDuration"
-        )
+        problem = f"{count} frames with durations of {shown} s"
+        raise InputError(scan.where, problem, "correct FrameDuration")
     arrays = frames.arrays
     align = align_frames is not None and not _COREGISTERED.search(scan.description)
     if align:
@@ -320,17 +197,15 @@ def _average(
     return (total / sum(weights)).astype(np.float32)
 
 
-def _check_range(scan: Scan, array: np.ndarray, notes: list[str]) -> None:
+def _remarks_on_range(array: np.ndarray) -> list[str]:
     """Spikes and values below 0."""
+    remarks = []
     lowest, highest = float(array.min()), float(array.max())
     usual = float(np.percentile(array, 99.9))
     if usual > 0 and highest > SPIKE * usual:
-        notes.append(
-            f"the maximum is {highest / usual:.0f} times the 99.9 percentile: clipped for registration"
-        )
-    if lowest >= 0:
-        return
-    if scan.modality == "MRI" and lowest < -MOST_NEGATIVE * max(highest, 0):
-        problem = f"the MRI has values down to {lowest:.4g} (maximum {highest:.4g})"
-        raise InputError(scan.where, problem, "give it before standardisation, background at 0")
-    notes.append(f"{int((array < 0).sum())} voxels below 0 (down to {lowest:.4g}), 0 in the result")
+        factor = f"{highest / usual:.0f} times the 99.9 percentile"
+        remarks.append(f"the maximum is {factor}: clipped for registration")
+    if lowest < 0:
+        below = int((array < 0).sum())
+        remarks.append(f"{below} voxels below 0 (down to {lowest:.4g}), 0 in the result")
+    return remarks

@@ -4,6 +4,7 @@ import gzip
 import itertools
 import os
 import pickle
+from dataclasses import replace
 
 import nibabel as nib
 import nibabel.processing
@@ -12,7 +13,16 @@ import pytest
 from scipy import ndimage
 
 from data import volume
-from data.volume import check_output, read_pair, read_volume, resample_to, write_like
+from data.volume import (
+    PREPARED,
+    PROGRAMS,
+    check_output,
+    read_frames,
+    read_pair,
+    read_volume,
+    resample_to,
+    write_like,
+)
 from tests.helpers.golden import SHARED
 from utils.errors import InputError
 
@@ -331,6 +341,72 @@ class TestRefusedFiles:
     )
     def test_singular_affine(self, plain, fields):
         self.refused(change_header(plain, **fields), "sform is singular")
+
+
+class TestRules:
+    """One reading; what is a notice to the programs is an error to preparation."""
+
+    @pytest.fixture
+    def large(self, write_nifti, head, head_affine):
+        """(36, 44, 30) voxels, 162 x 132 x 180 mm, above 0; returns the path and the values."""
+        values = np.kron(head, np.ones((2, 2, 2), np.float32)) + 1
+        affine = head_affine @ np.diag([3, 3, 3, 1.0])
+        return write_nifti("large.nii", values, affine), values
+
+    @pytest.mark.parametrize(
+        "fields, said, problem",
+        [
+            ({"xyzt_units": 1}, "unit of length is metre", "units are metres"),
+            ({"qoffset_x": 0}, "the sform is used", "sform and qform differ by"),
+            ({"quatern_b": 0.9, "quatern_c": 0.9}, "contradict", "affine is not usable"),
+            ({"sform_code": 0, "qform_code": 0}, "assumed LAS", "no orientation"),
+        ],
+    )
+    def test_a_doubt(self, large, capsys, fields, said, problem):
+        path = change_header(large[0], **fields)
+        read_frames(path, PROGRAMS)
+        assert said in capsys.readouterr().err
+        with pytest.raises(InputError, match=problem):
+            read_frames(path, PREPARED["MRI"])
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize(
+        "rules, problem",
+        [
+            (replace(PROGRAMS, least_voxels=31), "at least 31 slices"),
+            (replace(PROGRAMS, most_voxels=1000), "more than any scan"),
+            (replace(PROGRAMS, view_mm=(133, 500)), "field of view 132 mm"),
+            (replace(PROGRAMS, view_mm=(0, 179)), "field of view 180 mm"),
+            (replace(PROGRAMS, voxel_mm=(3.1, 8)), "voxels of 4.5 x 3 x 6 mm"),
+        ],
+    )
+    def test_a_limit(self, large, rules, problem):
+        with pytest.raises(InputError, match=problem):
+            read_frames(large[0], rules)
+        read_frames(large[0], PROGRAMS)
+
+    def test_frames(self, tmp_path, large, head_affine):
+        weights = 1, 2, 4
+        frames = np.stack([large[1] * weight for weight in weights], axis=-1)
+        nib.save(nib.Nifti1Image(frames, head_affine @ np.diag([-3, 3, 3, 1])), tmp_path / "t.nii")
+        frames_read = read_frames(tmp_path / "t.nii", replace(PROGRAMS, frames=True))
+        assert len(frames_read) == 3
+        for one, weight in zip(frames_read, weights, strict=True):
+            np.testing.assert_array_equal(one.array, large[1][::-1] * weight)
+            assert one.array.flags.c_contiguous and one.affine[0, 0] > 0
+
+    def test_remarks(self, tmp_path, large, capsys):
+        values = large[1][..., None].copy()
+        values[0, 0, :2] = np.nan
+        nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "t.nii")
+        change_header(tmp_path / "t.nii", scl_slope=0)
+        (volume,) = read_frames(tmp_path / "t.nii", replace(PROGRAMS, fill_nonfinite=True))
+        assert volume.remarks == (
+            "the scaling factor is 0, taken as no scaling",
+            "a fourth axis of length 1 was dropped",
+            "2 voxels that were NaN or infinite set to 0",
+        )
+        assert not volume.array[0, 0, :2].any() and capsys.readouterr().err == ""
 
 
 class TestResampling:

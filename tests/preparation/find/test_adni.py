@@ -143,7 +143,7 @@ class TestFinding:
             add("033_S_5198", MPRAGE, image, files=5, suffix="dcm")
         add("033_S_5198", UNIFORM, 200)
         opened = []
-        monkeypatch.setattr("preparation.find.adni.read_header", lambda path: opened.append(path))
+        monkeypatch.setattr("preparation.find.adni.describe", lambda path: opened.append(path))
         assert len(find_adni(download).pairs) == 1 and opened == []
 
     def test_nothing_there(self, download, tmp_path):

@@ -571,7 +571,7 @@ DEFECTS = {
     "second echo": (_with("EchoTime", "9"), "differ in echo time"),
     "black": (
         lambda planes: [setattr(p, "PixelData", bytes(len(p.PixelData))) for p in planes],
-        "constant (0)",
+        "it is empty, all voxels are 0",
     ),
 }
 
