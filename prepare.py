@@ -7,10 +7,11 @@ A BIDS data set, or a table with the columns subject, mri, pet of NIfTI files an
     python prepare.py --pairs pairs.csv --out DATASET
 Look at the pairing first (writes pairs.tsv, makes nothing):
     python prepare.py --adni DOWNLOAD --out DATASET --dry-run
-The same command goes on after an interruption. Exit status: 0 all made, 1 some failed or flagged, 2
-    none; see
-docs/prepare.md. Needs requirements-prep.txt.
+The same command goes on after an interruption. Exit status: 0 all made, 1 some failed or flagged,
+2 none; see docs/prepare.md. Needs requirements-prep.txt.
 """
+
+from __future__ import annotations
 
 import argparse
 import signal
@@ -18,9 +19,21 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from utils.cli import Parser, non_negative_int, positive_float, positive_int, run
 from utils.errors import InputError, notice
-from utils.optional import check_installed
+from utils.optional import check_installed, lazy
+from utils.processes import default_jobs
+
+adni = lazy("preparation.find.adni")
+cohort = lazy("preparation.cohort")
+folders = lazy("preparation.output.folder")
+report = lazy("preparation.report")
+scan = lazy("preparation.read.scan")
+scans = lazy("preparation.scans")
+subject = lazy("preparation.subject")
+table = lazy("preparation.find.table")
 
 
 def build_parser() -> Parser:
@@ -102,16 +115,12 @@ def check_flags(args: argparse.Namespace) -> Path:
     Raises:
         InputError: no input or two, flags of another input, or an output inside the input.
     """
-    from preparation.find.table import refuse_inside
-
     given = [flag for flag in ("adni", "bids", "pairs") if getattr(args, flag) is not None]
-    if len(given) != 1:
-        problem = f"goes not with --{given[0]}" if given else "is missing"
-        raise InputError(
-            f"--{given[1]}" if given else "--adni, --bids or --pairs",
-            problem,
-            "give one of the three",
-        )
+    if not given:
+        raise InputError("--adni, --bids or --pairs", "is missing", "give one of the three")
+    if len(given) > 1:
+        problem = f"does not go with --{given[0]}"
+        raise InputError(f"--{given[1]}", problem, "give one of the three")
     for flag in ("ids", "tables", "mri_description", "pet_description"):
         if getattr(args, flag) and not args.adni:
             raise InputError(f"--{flag.replace('_', '-')}", "goes with --adni only", "leave it out")
@@ -120,95 +129,91 @@ def check_flags(args: argparse.Namespace) -> Path:
     if args.template and not args.template.is_file():
         raise InputError(args.template, "no such file", "check the path")
     source = getattr(args, given[0])
-    if given[0] != "pairs":
-        refuse_inside(args.out, source)
+    if not args.pairs:
+        table.refuse_inside(args.out, source)
     return source
 
 
-def find(args: argparse.Namespace):
-    """Everything that the input holds, paired and left out (`preparation.scans.Findings`)."""
-    from preparation.find.adni import find_adni
-    from preparation.find.table import find_bids, read_scan_pairs
-
+def find(args: argparse.Namespace) -> scans.Findings:
+    """Everything that the input holds, paired and left out."""
     if args.bids:
-        return find_bids(args.bids, args.max_days, args.bids_filter)
+        return table.find_bids(args.bids, args.max_days, args.bids_filter)
     if args.pairs:
-        return read_scan_pairs(args.pairs, args.max_days)
-    return find_adni(
+        return table.read_scan_pairs(args.pairs, args.max_days)
+    return adni.find_adni(
         args.adni, args.ids, args.tables, args.mri_description, args.pet_description, args.max_days
     )
 
 
-def check_inputs(findings, out: Path) -> None:
-    """Refuse inputs that lie where the results go, and results that would lie in a listed folder.
+def check_inputs(findings: scans.Findings, out: Path) -> None:
+    """Refuse inputs that lie where the results go, and results inside a listed folder.
 
     Raises:
         InputError: one does.
     """
-    from preparation.find.table import refuse_inside
-
     target = out.resolve()
     for pair in findings.pairs:
-        for scan in (pair.mri, pair.pet):
-            if scan.where.resolve().is_relative_to(target):
-                raise InputError(
-                    scan.where, f"lies inside the output, {out}", "choose another output folder"
-                )
-            if scan.listed:
-                refuse_inside(out, scan.listed)
+        for image in (pair.mri, pair.pet):
+            if image.where.resolve().is_relative_to(target):
+                problem = f"lies inside the output, {out}"
+                raise InputError(image.where, problem, "choose another output folder")
+            if image.listed:
+                table.refuse_inside(out, image.listed)
 
 
-def show(findings, table: Path) -> int:
-    """Print what was found, `pairs.tsv` has the rest; returns 1 where something is wrong with it,
-    else 0.
+def show(findings: scans.Findings, pairs_table: Path) -> int:
+    """Print what was found; `pairs.tsv` has the rest.
+
+    Returns:
+        1 where something is wrong with it, else 0.
     """
-    from preparation.report import fault_line, faults_of
-
-    faults = faults_of(findings.left_out)
+    faults = report.faults_of(findings.left_out)
     for item in faults:
-        print(f"error: {fault_line(item)}", file=sys.stderr)
+        print(f"error: {report.fault_line(item)}", file=sys.stderr)
     for note in findings.notes:
         notice(note)
-    if findings.missing_ids:
-        first = ", ".join(findings.missing_ids[:5]) + (
-            ", ..." if len(findings.missing_ids) > 5 else ""
-        )
-        notice(f"{len(findings.missing_ids)} image ids of --ids were not found: {first}")
-    print(
-        f"{len(findings.pairs)} pairs, {len(findings.left_out)} scans and subjects left out: {table}"
-    )
+    missing = findings.missing_ids
+    if missing:
+        first = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        notice(f"{len(missing)} image ids of --ids were not found: {first}")
+    left_out = f"{len(findings.left_out)} scans and subjects left out"
+    print(f"{len(findings.pairs)} pairs, {left_out}: {pairs_table}")
     return 1 if faults else 0
 
 
-def prepare_all(args: argparse.Namespace, findings, folder, source: Path) -> int:
+def order_of(
+    args: argparse.Namespace, folder: folders.PreparedFolder, source: Path
+) -> cohort.Order:
+    """What the flags ask for."""
+    allowed = scan.Allowed(args.average_frames, args.fill_nonfinite, args.assume_ras, args.prefer)
+    return cohort.Order(
+        subject.PrepareOptions(args.space, args.template, args.mask, args.layout, allowed),
+        folder,
+        source,
+        jobs=args.jobs or default_jobs(cohort.BYTES_EACH),
+        limit_s=60 * args.time_limit,
+        force=args.force,
+        strict=args.strict,
+    )
+
+
+def prepare_all(findings: scans.Findings, order: cohort.Order) -> int:
     """Make the pairs and the report; returns the exit status."""
-    from tqdm import tqdm
 
-    from preparation.cohort import BYTES_EACH, prepare
-    from preparation.read.scan import Allowed
-    from preparation.report import exit_status, write_report
-    from preparation.subject import PrepareOptions
-    from utils.processes import default_jobs
-
-    def bar(outcomes: Iterable, total: int) -> Iterable:
-        return tqdm(outcomes, total=total, unit="subject", disable=None if total else True)
+    def bar(items: Iterable, total: int) -> Iterable:
+        return tqdm(items, total=total, unit="subject", disable=None if total else True)
 
     def tell(line: str) -> None:
         tqdm.write(f"error: {line}", file=sys.stderr)
 
-    allowed = Allowed(args.average_frames, args.fill_nonfinite, args.assume_ras, args.prefer)
-    options = PrepareOptions(args.space, args.template, args.mask, args.layout, allowed)
-    jobs = args.jobs or default_jobs(BYTES_EACH)
-    limit_s = 60 * args.time_limit
-    items = prepare(
-        findings.pairs, options, folder, source, jobs, limit_s, args.force, args.strict, bar, tell
-    )
+    root = order.folder.root
+    items = cohort.prepare(findings.pairs, order, bar, tell)
     for item in items:
         if item.flags:
-            notice(f"{item.pair.name}: flagged: {'; '.join(item.flags)}")
-    print(write_report(args.out, items, findings.left_out))
-    print(f"look at {args.out / 'report.html'}")
-    return exit_status(items, findings.left_out)
+            notice(f"{item.name}: flagged: {'; '.join(item.flags)}")
+    print(report.write_report(root, items, findings.left_out))
+    print(f"look at {root / 'report.html'}")
+    return report.exit_status(items, findings.left_out)
 
 
 def stop_on_termination() -> None:
@@ -224,26 +229,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Flags -> pairs -> one process for each -> data set, report; returns the exit status."""
     args = build_parser().parse_args(argv)
     source = check_flags(args)
-
-    from preparation.cohort import PACKAGES
-    from preparation.find.table import write_pairs_tsv
-    from preparation.output.folder import PreparedFolder
-    from preparation.report import pairing_table
-
     findings = find(args)
     check_inputs(findings, args.out)
-    folder, table = PreparedFolder(args.out), args.out / "pairs.tsv"
+    folder, pairs_table = folders.PreparedFolder(args.out), args.out / "pairs.tsv"
     with folder.locked():  # tables of a run that is at work are its own
-        write_pairs_tsv(table, findings)
-        status = show(findings, table)
+        table.write_pairs_tsv(pairs_table, findings)
+        status = show(findings, pairs_table)
         if args.dry_run:
-            print(pairing_table(findings))
+            print(report.pairing_table(findings))
             return status
         if not findings.pairs:
-            raise InputError(source, "no pair to prepare", f"see the reasons in {table}")
-        check_installed(PACKAGES, "prepare.py")
+            raise InputError(source, "no pair to prepare", f"see the reasons in {pairs_table}")
+        check_installed(cohort.PACKAGES, "prepare.py")
         stop_on_termination()
-        return prepare_all(args, findings, folder, source)
+        return prepare_all(findings, order_of(args, folder, source))
 
 
 if __name__ == "__main__":

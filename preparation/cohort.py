@@ -1,10 +1,12 @@
-"""Prepare a cohort: every pair of scans converted, aligned, written and pictured, each in a process
-of its own.
+"""Prepare a cohort: every pair of scans converted, aligned, written and pictured.
 
-What is finished stays finished: a subject is skipped when it was made from the same files with the
-    same options
-and versions, and its images are whole. All subjects are judged together at the end, because what a
-plausible alignment looks like depends on the cohort; only then do they appear in the data set.
+    plan    which subjects there are to make, and what earlier runs have made of them
+    run     make what is missing, each subject in a process of its own
+    judge   flag what is implausible; what is plausible depends on the cohort, so all come together
+    settle  only now each subject appears in the data set, among the plausible or the flagged ones
+
+What is finished stays finished: a subject is not made again when it was made from the same files
+with the same options and versions, and its images are whole.
 """
 
 import contextlib
@@ -15,8 +17,8 @@ import math
 import os
 import shutil
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from preparation.align.quality import LEAST_NMI, judge
@@ -31,20 +33,44 @@ from utils.processes import Outcome, Task, run_tasks
 BYTES_EACH = 1 << 30  # memory of a process at 1 mm
 DISK_EACH = 30_000_000  # bytes of two volumes of 1 mm with a scanner's noise
 PACKAGES = ("antspyx", "pydicom", "nilearn")  # that only preparation needs
-_OTHERS = (
+_CHANGE_VOXELS = (
+    *PACKAGES,
     "numpy",
     "scipy",
     "nibabel",
     "pylibjpeg",
     "pylibjpeg-libjpeg",
     "pylibjpeg-openjpeg",
-)  # change voxels, too
+)
 _ROOT = Path(__file__).resolve().parents[1]
 
 
-@dataclass
+@dataclass(frozen=True)
+class Order:
+    """What a run is asked to do with its pairs.
+
+    Attributes:
+        options: how the files of each subject come out.
+        folder: the data set, locked; subjects that are not among the pairs stay as they are.
+        source: folder or table that the pairs were found in.
+        jobs: subjects at a time.
+        limit_s: wall-clock seconds for each.
+        force: make everything anew.
+        strict: also flag every subject whose NMI in the brain is below a fixed limit.
+    """
+
+    options: PrepareOptions
+    folder: PreparedFolder
+    source: Path
+    jobs: int = 1
+    limit_s: float = 600.0
+    force: bool = False
+    strict: bool = False
+
+
+@dataclass(frozen=True)
 class Item:
-    """A subject on its way.
+    """A subject on its way; each stage makes a new one.
 
     Attributes:
         pair, place: what it is made of and where it goes.
@@ -64,8 +90,17 @@ class Item:
     is_old: bool = False
     is_refused: bool = False
     problem: str | None = None
-    flags: list[str] = field(default_factory=list)
+    flags: tuple[str, ...] = ()
     seconds: float | None = None
+
+    @property
+    def name(self) -> str:
+        return self.pair.name
+
+    @property
+    def is_to_be_made(self) -> bool:
+        """Whether nothing is there of it and nothing speaks against it."""
+        return self.record is None and self.problem is None
 
     @property
     def status(self) -> str:
@@ -74,38 +109,27 @@ class Item:
             return "failed"
         if self.flags:
             return "flagged"
-        return "skipped" if self.is_old else "warned" if self.warnings else "ok"
+        if self.is_old:
+            return "skipped"
+        return "warned" if self.warnings else "ok"
 
     @property
     def warnings(self) -> list[str]:
         """Of the pair as it was found now, and of its images when they were made."""
-        return list(
-            dict.fromkeys([*self.pair.warnings, *(self.record["warnings"] if self.record else ())])
-        )
+        when_made = self.record["warnings"] if self.record else ()
+        return list(dict.fromkeys([*self.pair.warnings, *when_made]))
 
 
 def prepare(
     pairs: Sequence[ScanPair],
-    options: PrepareOptions,
-    folder: PreparedFolder,
-    source: Path,
-    jobs: int = 1,
-    limit_s: float = 600.0,
-    force: bool = False,
-    strict: bool = False,
-    progress: Callable[[Iterable, int], Iterable] = lambda outcomes, total: outcomes,
+    order: Order,
+    progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
     tell: Callable[[str], None] = notice,
 ) -> list[Item]:
     """Make what is not made yet, judge all, and bring each subject to its place.
 
     Args:
-        folder: the data set, locked; subjects that are not in `pairs` stay as they are.
-        source: folder or table that the pairs were found in.
-        jobs: subjects at a time.
-        limit_s: wall-clock seconds for each.
-        force: make everything anew.
-        strict: also flag every subject whose NMI in the brain is below a fixed limit.
-        progress: wraps the iteration over outcomes, with the number of all subjects.
+        progress: wraps the iteration over finished subjects, with their number.
         tell: says a line about one subject that went wrong, as soon as it is known.
 
     Returns:
@@ -115,74 +139,83 @@ def prepare(
         InputError: the template or the folder cannot be used, or the folder holds a data set of
             another kind.
     """
-    if options.template:  # one error for all, before anything is touched
-        load_template(options.template)
-    items = _plan(pairs, options, folder, force)
-    for item in items:
+
+    def told(item: Item) -> Item:
         if item.problem:
-            tell(f"{item.pair.name}: {item.problem}")
-    by_name = {item.pair.name: item for item in items}
+            tell(f"{item.name}: {item.problem}")
+        return item
+
+    if order.options.template:  # one error for all, before anything is touched
+        load_template(order.options.template)
     versions = _versions()
-    tasks = [
-        Task(
-            name,
-            Job(item.pair, item.place, options, folder.root, item.fingerprint, versions),
-            folder.log(name),
-        )
-        for name, item in by_name.items()
-        if not item.record and not item.problem
-    ]
-    _compare_space(folder.root, len(tasks))
-    with contextlib.closing(run_tasks(prepare_subject, tasks, jobs, limit_s)) as outcomes:
-        for outcome in progress(outcomes, len(tasks)):
-            _note(by_name[outcome.task.name], outcome, folder, tell)
-    _judge(items, strict)
-    for item in items:
-        _settle(item, folder, tell)
-    if options.layout == "bids":
-        write_bids_dataset(folder.root, versions["dc2fusion"], folder.participants(), source)
-    folder.tidy()
+    items = {item.name: told(item) for item in plan(pairs, order)}
+    to_make = [item for item in items.values() if item.is_to_be_made]
+    _compare_space(order.folder.root, len(to_make))
+    with contextlib.closing(run(to_make, order, versions)) as finished:
+        for item in progress(finished, len(to_make)):
+            items[item.name] = told(item)
+    settled = []
+    for item in judged(items.values(), order.strict):
+        after = settle(item, order.folder)
+        settled.append(after if after is item else told(after))
+    if order.options.layout == "bids":
+        participants = order.folder.participants()
+        write_bids_dataset(order.folder.root, versions["dc2fusion"], participants, order.source)
+    order.folder.tidy()
+    return settled
+
+
+# Plan --------------------------------------------------------------------------------------------
+
+
+def plan(pairs: Sequence[ScanPair], order: Order) -> list[Item]:
+    """Every pair with its place and fingerprint, and what earlier runs have made of it.
+
+    Raises:
+        InputError: the folder holds a data set of another kind.
+    """
+    options, folder = order.options, order.folder
+    there = folder.subjects()
+    _refuse_another_kind(folder.root, there, options)
+    problems = name_problems(pairs, options.layout, there)
+    items = []
+    for pair in pairs:
+        place = place_of(pair.name, options.layout, options.space, options.template)
+        item = Item(pair, place, problem=problems.get(pair.name))
+        items.append(item if item.problem else _compared(item, order))
+    _mention_others(items, folder, there)
     return items
 
 
-# Planning ----------------------------------------------------------------------------------------
+def _compared(item: Item, order: Order) -> Item:
+    """An item with its fingerprint, and its record where an earlier run has made the same."""
+    folder = order.folder
+    try:
+        item = replace(item, fingerprint=fingerprint(item.pair, order.options))
+    except OSError as error:
+        problem = f"{error.filename}: cannot be read ({error.strerror}); check the disk"
+        return replace(item, problem=problem)
+    if folder.is_foreign(item.place):
+        where = folder.root / item.place.folder
+        problem = f"{where}: is there and not made by this program; choose another --out"
+        return replace(item, problem=problem)
+    if order.force:
+        return item
+    record = folder.complete_record(item.name, item.place, item.fingerprint)
+    return replace(item, record=record, is_old=record is not None)
 
 
-def _plan(
-    pairs: Sequence[ScanPair], options: PrepareOptions, folder: PreparedFolder, force: bool
-) -> list[Item]:
-    """Every pair with its place and fingerprint, and what earlier runs have made of it."""
-    places = [
-        place_of(pair.name, options.layout, options.space, options.template) for pair in pairs
-    ]
-    there, own = folder.subjects(), {place.folder for place in places}
-    _refuse_another_kind(folder.root, there, options)
+def _mention_others(items: Iterable[Item], folder: PreparedFolder, there: Iterable[Path]) -> None:
+    """Say which subjects of earlier runs this one leaves alone."""
+    own = {item.place.folder for item in items}
     others = [path.as_posix() for path in there if path not in own]
     if others:
-        notice(
-            f"{folder.root}: {len(others)} subjects of earlier runs stay as they are: {_first(others)}"
-        )
-    waiting = folder.waiting() - {pair.name for pair in pairs}
+        stay = f"{len(others)} subjects of earlier runs stay as they are"
+        notice(f"{folder.root}: {stay}: {_first(others)}")
+    waiting = folder.waiting() - {item.name for item in items}
     if waiting:
-        problem = f"{len(waiting)} subjects of an interrupted run wait for one that has them among its pairs"
-        notice(f"{folder.unjudged}: {problem}: {_first(waiting)}")
-    problems, items = name_problems(pairs, options.layout, there), []
-    for pair, place in zip(pairs, places, strict=True):
-        item = Item(pair, place, problem=problems.get(pair.name))
-        items.append(item)
-        if item.problem:
-            continue
-        try:
-            item.fingerprint = fingerprint(pair, options)
-        except OSError as error:
-            item.problem = f"{error.filename}: cannot be read ({error.strerror}); check the disk"
-            continue
-        if folder.is_foreign(place):
-            item.problem = f"{folder.root / place.folder}: is there and not made by this program; choose another --out"
-        elif not force:
-            item.record = folder.complete_record(pair.name, place, item.fingerprint)
-            item.is_old = item.record is not None
-    return items
+        wait = f"{len(waiting)} subjects of an interrupted run wait for one"
+        notice(f"{folder.unjudged}: {wait} that has them among its pairs: {_first(waiting)}")
 
 
 def _first(names: Iterable[str]) -> str:
@@ -194,8 +227,7 @@ def _first(names: Iterable[str]) -> str:
 def _refuse_another_kind(
     root: Path, there: Mapping[Path, tuple[str, dict]], options: PrepareOptions
 ) -> None:
-    """Refuse to put subjects beside others that were made in another way: no training could use
-    both.
+    """Refuse to put subjects beside others made in another way: no training could use both.
 
     Raises:
         InputError: layout, space, mask, or the template that the images lie on, differ.
@@ -205,7 +237,8 @@ def _refuse_another_kind(
         held = _kind(layout, record.get("options", {}), record.get("template"))
         for flag, value in held.items():
             if value != wanted[flag]:
-                problem = f"holds subjects made with {flag} {value} ({folder.as_posix()}), not {wanted[flag]}"
+                made = f"subjects made with {flag} {value} ({folder.as_posix()})"
+                problem = f"holds {made}, not {wanted[flag]}"
                 raise InputError(root, problem, "choose another --out, or the same options")
 
 
@@ -227,47 +260,39 @@ def template_name(path: Path | None) -> str:
 
 
 def _compare_space(root: Path, subjects: int) -> None:
-    """Say so when the disk may not hold what is to be made; each subject looks again before it
-    writes.
-    """
+    """Say so when the disk may not hold it all; each subject looks again before it writes."""
     free, needed = shutil.disk_usage(root).free, subjects * DISK_EACH
     if free < needed:
-        notice(
-            f"{root}: {free / 1e9:.1f} GB are free, {subjects} subjects can need {needed / 1e9:.1f} GB"
-        )
+        need = f"{subjects} subjects can need {needed / 1e9:.1f} GB"
+        notice(f"{root}: {free / 1e9:.1f} GB are free, {need}")
 
 
 def fingerprint(pair: ScanPair, options: PrepareOptions) -> str:
-    """A hash of everything that a subject's files depend on: inputs, options, template and
-    versions.
+    """A hash of all that a subject's files depend on: inputs, options, template and versions.
 
     Raises:
         OSError: an input or the template is not there.
     """
-    inputs = []
+    inputs, about = [], []
     for scan in (pair.mri, pair.pet):
         for path in sorted(scan.files):
             status = os.stat(path)
             inputs.append([os.fspath(path.absolute()), status.st_size, status.st_mtime_ns])
-    about = [
-        [s.modality, s.format, s.description, s.frame_durations, s.matrix_z]
-        for s in (pair.mri, pair.pet)
-    ]
-    template = (
-        hashlib.sha256(options.template.read_bytes()).hexdigest() if options.template else "nilearn"
-    )
+        parts = scan.modality, scan.format, scan.description, scan.frame_durations, scan.matrix_z
+        about.append(parts)
+    template = "nilearn"
+    if options.template:
+        template = hashlib.sha256(options.template.read_bytes()).hexdigest()
     content = [VERSION, inputs, about, asdict(options) | {"template": template}, _versions()]
-    return hashlib.sha256(
-        json.dumps(content, default=str).encode("utf-8", "surrogateescape")
-    ).hexdigest()
+    text = json.dumps(content, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _versions() -> dict[str, str]:
     """Of the project and of the packages whose version can change voxels."""
-    found = {
-        "dc2fusion": tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["version"]
-    }
-    for package in (*PACKAGES, *_OTHERS):
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
+    found = {"dc2fusion": project["version"]}
+    for package in _CHANGE_VOXELS:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -275,47 +300,76 @@ def _versions() -> dict[str, str]:
     return found
 
 
-# The cohort --------------------------------------------------------------------------------------
+# Run ---------------------------------------------------------------------------------------------
 
 
-def _note(
-    item: Item, outcome: Outcome, folder: PreparedFolder, tell: Callable[[str], None]
-) -> None:
+def run(items: Iterable[Item], order: Order, versions: dict[str, str]) -> Iterator[Item]:
+    """Make subjects; each comes with its record or its problem as soon as it is finished."""
+    to_make = {item.name: item for item in items}
+    tasks = []
+    for name, item in to_make.items():
+        root, mark = order.folder.root, item.fingerprint
+        job = Job(item.pair, item.place, order.options, root, mark, versions)
+        tasks.append(Task(name, job, order.folder.log(name)))
+    outcomes = run_tasks(prepare_subject, tasks, order.jobs, order.limit_s)
+    with contextlib.closing(outcomes):  # kills the processes of a run that is left early
+        for outcome in outcomes:
+            yield _finished(to_make[outcome.task.name], outcome, order.folder)
+
+
+def _finished(item: Item, outcome: Outcome, folder: PreparedFolder) -> Item:
     """What has become of a subject's task."""
-    item.record, item.problem, item.seconds = outcome.result, outcome.problem, outcome.seconds
-    if not item.problem:
-        return
+    item = replace(item, record=outcome.result, seconds=outcome.seconds)
+    problem = outcome.problem
+    if not problem:
+        return item
     # Where the same inputs, options and versions gave a result before, it cannot be the scans.
-    known = folder.complete_record(item.pair.name, item.place, item.fingerprint) is not None
-    item.is_refused = outcome.is_final and not known
-    if not item.is_refused and folder.has_result(item.pair.name, item.place):
-        item.problem += "; the earlier result stays" + (
-            "" if known else ", made of other inputs or options"
-        )
-    tell(f"{item.pair.name}: {item.problem}")
+    known = folder.complete_record(item.name, item.place, item.fingerprint) is not None
+    is_refused = outcome.is_final and not known
+    if not is_refused and folder.has_result(item.name, item.place):
+        problem += "; the earlier result stays"
+        if not known:
+            problem += ", made of other inputs or options"
+    return replace(item, problem=problem, is_refused=is_refused)
 
 
-def _judge(items: Iterable[Item], strict: bool) -> None:
-    """Flag what is implausible by itself or against the cohort."""
-    made = {item.pair.name: item for item in items if item.record}
-    figures = {name: item.record["figures"] for name, item in made.items()}
+# Judge and settle --------------------------------------------------------------------------------
+
+
+def judged(items: Iterable[Item], strict: bool) -> list[Item]:
+    """The items, with flags where one is implausible by itself or against the cohort."""
+    items = list(items)
+    figures = {item.name: item.record["figures"] for item in items if item.record}
     flags = judge(figures)
-    for name, item in made.items():
-        item.flags = flags[name]
-        if strict and not item.flags and (figures[name].get("nmi_brain") or math.inf) < LEAST_NMI:
-            item.flags = [
-                f"NMI in the brain is {figures[name]['nmi_brain']:.3f}, below {LEAST_NMI} (--strict)"
-            ]
+    after = []
+    for item in items:
+        found = tuple(flags.get(item.name, ()))
+        if strict and item.record and not found:
+            found = _strict_flags(figures[item.name])
+        after.append(replace(item, flags=found))
+    return after
 
 
-def _settle(item: Item, folder: PreparedFolder, tell: Callable[[str], None]) -> None:
-    """A complete subject to its place; what is left of one whose scans give none any more, away."""
+def _strict_flags(figures: Mapping) -> tuple[str, ...]:
+    """What --strict finds fault with, whatever the cohort is like."""
+    nmi = figures.get("nmi_brain") or math.inf
+    if nmi >= LEAST_NMI:
+        return ()
+    return (f"NMI in the brain is {nmi:.3f}, below {LEAST_NMI} (--strict)",)
+
+
+def settle(item: Item, folder: PreparedFolder) -> Item:
+    """Bring a complete subject to its place, and clear away what its scans no longer give.
+
+    Returns:
+        the item itself, or where the disk refuses one without a record and with the problem.
+    """
     try:
         if item.record:
-            folder.settle(item.pair.name, item.place, bool(item.flags), item.fingerprint)
+            folder.settle(item.name, item.place, bool(item.flags), item.fingerprint)
         elif item.is_refused and not folder.is_foreign(item.place):
-            folder.remove(item.pair.name, item.place)
+            folder.remove(item.name, item.place)
     except (InputError, OSError) as error:
-        item.record, item.flags = None, []
-        item.problem = " ".join(str(error).split())
-        tell(f"{item.pair.name}: {item.problem}")
+        problem = " ".join(str(error).split())
+        return replace(item, record=None, flags=(), problem=problem)
+    return item

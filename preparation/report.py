@@ -1,6 +1,4 @@
-"""What a run of `prepare.py` says about itself: `report.tsv`, `report.html`, one summary line, the
-exit status.
-"""
+"""What a run of `prepare.py` says about itself: `report.tsv`, `report.html`, summary, exit status."""
 
 import math
 from collections import Counter
@@ -10,7 +8,7 @@ from pathlib import Path
 from preparation.cohort import Item
 from preparation.output.layout import PICTURES
 from preparation.output.qc import Entry, save_page
-from preparation.scans import SCAN_COLUMNS, Findings, LeftOutScan, scan_cells
+from preparation.scans import SCAN_COLUMNS, Findings, LeftOutScan, Scan, scan_cells
 from preparation.subject import picture_caption
 from utils.files import write_tsv
 
@@ -23,35 +21,42 @@ STATUSES = {
     "skipped": "Made by an earlier run",
 }
 FIGURES = (
-    "rotation_deg", "shift_mm", "start", "nmi_before", "nmi_after", "nmi_brain", "nmi_mirrored", "contrast",
-    "fov_cover", "sharpness", "off_centre_mm", "scale_x", "scale_y", "scale_z", "template_fit", "mri_peak", "pet_peak",
+    "rotation_deg", "shift_mm", "start", "nmi_before", "nmi_after", "nmi_brain", "nmi_mirrored",
+    "contrast", "fov_cover", "sharpness", "off_centre_mm", "scale_x", "scale_y", "scale_z",
+    "template_fit", "mri_peak", "pet_peak",
 )  # fmt: skip
+_SCANS = (*(f"mri_{part}" for part in SCAN_COLUMNS), *(f"pet_{part}" for part in SCAN_COLUMNS))
 COLUMNS = (
-    "subject", "status", *(f"{role}_{part}" for role in ("mri", "pet") for part in SCAN_COLUMNS), "days_between",
-    "mri_shape", "mri_voxel", "pet_shape", "pet_voxel", "pet_frames", "pet_units", "space", "template", *FIGURES,
-    "seconds", "warnings", "flags", "message",
+    "subject", "status", *_SCANS, "days_between", "mri_shape", "mri_voxel", "pet_shape",
+    "pet_voxel", "pet_frames", "pet_units", "space", "template", *FIGURES, "seconds", "warnings",
+    "flags", "message",
 )  # fmt: skip
 
 
 def pairing_table(findings: Findings) -> str:
-    """The pairs in columns for the terminal, then the subjects that have none; `pairs.tsv` has
-    every scan.
+    """The pairs in columns for the terminal, then the subjects that have none.
+
+    `pairs.tsv` has every scan.
     """
     rows = [("subject", "MRI", "", "", "PET", "", "", "days")]
     for pair in findings.pairs:
-        scans = [
-            (s.image_id or s.where.name, s.description or "", s.date or "")
-            for s in (pair.mri, pair.pet)
-        ]
-        rows.append((pair.name, *scans[0], *scans[1], "?" if pair.days is None else pair.days))
-    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(f"{cell!s:{width}}" for cell, width in zip(cells, widths, strict=True))
-        for cells in rows
-    ]
-    alone = [item for item in findings.left_out if item.path is None]
-    lines += [f"{item.subject or '?'}: left out: {item.reason}" for item in alone]
-    return "\n".join(line.rstrip() for line in lines).encode("utf-8", "replace").decode("utf-8")
+        days = "?" if pair.days is None else str(pair.days)
+        rows.append((pair.name, *_shown(pair.mri), *_shown(pair.pet), days))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for cells in rows:
+        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+        lines.append("  ".join(padded).rstrip())
+    for item in findings.left_out:
+        if item.path is None:
+            lines.append(f"{item.subject or '?'}: left out: {item.reason}".rstrip())
+    # Names of files need not be text that a terminal can take.
+    return "\n".join(lines).encode("utf-8", "replace").decode("utf-8")
+
+
+def _shown(scan: Scan) -> tuple[str, str, str]:
+    """What tells a scan from the others of its subject."""
+    return scan.image_id or scan.where.name, scan.description or "", str(scan.date or "")
 
 
 def faults_of(left_out: Iterable[LeftOutScan]) -> list[LeftOutScan]:
@@ -61,9 +66,8 @@ def faults_of(left_out: Iterable[LeftOutScan]) -> list[LeftOutScan]:
 
 def fault_line(item: LeftOutScan) -> str:
     """`subject: path: reason`, as far as they are known, in one line."""
-    return ": ".join(
-        " ".join(str(part).split()) for part in (item.subject, item.path, item.reason) if part
-    )
+    known = [str(part) for part in (item.subject, item.path, item.reason) if part]
+    return " ".join(": ".join(known).split())
 
 
 def write_report(root: Path, items: Sequence[Item], left_out: Sequence[LeftOutScan]) -> str:
@@ -77,34 +81,34 @@ def write_report(root: Path, items: Sequence[Item], left_out: Sequence[LeftOutSc
         InputError: a file cannot be written.
     """
     line = summary(items, left_out)
-    faults = faults_of(left_out)
-    rows = [*(row(item) for item in items), *map(_fault_row, faults)]
+    rows = [row(item) for item in items]
+    entries = [_entry(item, root) for item in items]
+    for fault in faults_of(left_out):
+        rows.append(_fault_row(fault))
+        about = fault.subject or "?"
+        entries.append(Entry(about, "failed", (fault_line(fault),), None, math.inf))
     write_tsv(root / "report.tsv", COLUMNS, rows, "choose another --out")
-    lost = [
-        Entry(item.subject or "?", "failed", (fault_line(item),), None, math.inf) for item in faults
-    ]
-    save_page(
-        root / "report.html", [*(_entry(item, root) for item in items), *lost], STATUSES, line
-    )
+    save_page(root / "report.html", entries, STATUSES, line)
     return line
 
 
 def summary(items: Sequence[Item], left_out: Sequence[LeftOutScan]) -> str:
     """One line: how many subjects became what."""
     counts = Counter(item.status for item in items)
-    made = counts["ok"] + counts["warned"]
-    warned = f" ({counts['warned']} with warnings)" if counts["warned"] else ""
-    faulty = f" ({len(faults_of(left_out))} for faults)" if faults_of(left_out) else ""
+    made = f"{counts['ok'] + counts['warned']} made"
+    if counts["warned"]:
+        made += f" ({counts['warned']} with warnings)"
+    lost = f"{len(left_out)} scans left out"
+    if faults := faults_of(left_out):
+        lost += f" ({len(faults)} for faults)"
     return (
-        f"{len(items)} pairs: {made} made{warned}, {counts['skipped']} made before, {counts['flagged']} flagged, "
-        f"{counts['failed']} failed; {len(left_out)} scans left out{faulty}"
+        f"{len(items)} pairs: {made}, {counts['skipped']} made before, "
+        f"{counts['flagged']} flagged, {counts['failed']} failed; {lost}"
     )
 
 
 def exit_status(items: Sequence[Item], left_out: Iterable[LeftOutScan]) -> int:
-    """0 when every subject is there, 1 when some failed, are faulty or are flagged, 2 when all
-    failed.
-    """
+    """0: every subject is there; 1: some failed, are faulty or are flagged; 2: all failed."""
     statuses = {item.status for item in items}
     if statuses <= {"failed"}:
         return 2
@@ -120,14 +124,19 @@ def row(item: Item) -> dict:
     record = item.record
     if record is None:
         return cells
-    for key in ("mri", "pet"):
-        for column, source in (("shape", "shape"), ("voxel", "voxel_mm")):
-            cells[f"{key}_{column}"] = " x ".join(f"{n:g}" for n in record["inputs"][key][source])
+    for key, read in record["inputs"].items():
+        cells[f"{key}_shape"] = _times(read["shape"])
+        cells[f"{key}_voxel"] = _times(read["voxel_mm"])
     pet = record["inputs"]["pet"]
     cells |= {"pet_frames": pet["frames"], "pet_units": pet["units"], "space": record["space"]}
     cells |= {"template": record["template"], "seconds": record["seconds"]}
     cells |= {name: record["figures"].get(name) for name in FIGURES}
     return cells | {"warnings": "; ".join(item.warnings)}
+
+
+def _times(numbers: Iterable[float]) -> str:
+    """Three numbers as "256 x 256 x 170"."""
+    return " x ".join(f"{number:g}" for number in numbers)
 
 
 def _fault_row(item: LeftOutScan) -> dict:

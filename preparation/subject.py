@@ -28,9 +28,8 @@ from preparation.read.scan import Allowed, Loaded, load_scan
 from preparation.scans import Scan, ScanPair
 from utils.errors import InputError, hearing
 
-VERSION = (
-    2  # of the way from scans to files: raise it when the same inputs and options give other files
-)
+# Of the way from scans to files: raise it when the same inputs and options give other files.
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -76,47 +75,41 @@ def prepare_subject(job: Job) -> dict:
         InputError: of kind "final" when a scan cannot be used; of other kinds for everything else
             that can go wrong: the disk, the registration, a package.
     """
-    pair, place, options = job.pair, job.place, job.options
+    name = job.pair.name
     folder = PreparedFolder(job.root)
     started = time.monotonic()
-    with folder.working_on(pair.name) as working:
+    with folder.working_on(name) as working:
         with hearing() as heard:
-            with _refusing():
-                mri = load_scan(pair.mri, allowed=options.allowed)
-                pet = load_scan(pair.pet, align_frames, options.allowed)
-            align_options = AlignOptions(
-                space=options.space, template=options.template, mask=options.mask
-            )
-            with _refusing(mri.volume.path, pet.volume.path):
-                aligned = align_pair(mri.volume, pet.volume, align_options)
-        warnings = [*mri.notes, *pet.notes, *aligned.warnings, *heard]
-        images = _encoded(aligned, options)
-        files = {place.mri: images["mri"], place.pet: images["pet"]}
-        if options.layout == "bids":
-            sources = {"mri": pair.mri.where, "pet": pair.pet.where}
-            sidecars = bids_sidecars(place, options.space, options.template, options.mask, sources)
-            files |= {name: json_text(content).encode() for name, content in sidecars.items()}
-        write_durably(working, files)
-        record = _record(
-            job, mri, pet, aligned, {key: len(content) for key, content in images.items()}
+            mri, pet, aligned = _aligned(job.pair, job.options)
+        images = _encoded(aligned, job.options)
+        write_durably(working, _files(job, images))
+        record = _record(job, mri, pet, aligned, images)
+        record["warnings"] = list(
+            dict.fromkeys([*mri.notes, *pet.notes, *aligned.warnings, *heard])
         )
-        record["warnings"] = list(dict.fromkeys(warnings))
         record["seconds"] = round(time.monotonic() - started, 1)
         voxel_mm = sides(aligned.affine)
-        picture = folder.picture(pair.name)
         lines = picture_title(record), picture_caption(record)
-        save_qc_picture(picture, aligned.mri, aligned.pet, voxel_mm, *lines)
-        write_durably(
-            working, {place.record: json_text(record).encode()}
-        )  # last: the mark of a complete subject
-        folder.commit(pair.name)
+        save_qc_picture(folder.picture(name), aligned.mri, aligned.pet, voxel_mm, *lines)
+        # Last, because it is the mark of a complete subject.
+        write_durably(working, {job.place.record: json_text(record).encode()})
+        folder.commit(name)
     return record
+
+
+def _aligned(pair: ScanPair, options: PrepareOptions) -> tuple[Loaded, Loaded, Aligned]:
+    """MRI and PET as they were read, and both on one grid."""
+    with _refusing():
+        mri = load_scan(pair.mri, allowed=options.allowed)
+        pet = load_scan(pair.pet, align_frames, options.allowed)
+    how = AlignOptions(space=options.space, template=options.template, mask=options.mask)
+    with _refusing(mri.volume.path, pet.volume.path):
+        return mri, pet, align_pair(mri.volume, pet.volume, how)
 
 
 @contextlib.contextmanager
 def _refusing(*sources: os.PathLike) -> Iterator[None]:
-    """Tell errors of the scans themselves from those of the machine, which may be gone the next
-    time.
+    """Tell errors of the scans from those of the machine, which may be gone the next time.
 
     Args:
         sources: only errors about these are the scans'; none: all are.
@@ -155,10 +148,27 @@ def _encoded(aligned: Aligned, options: PrepareOptions) -> dict[str, bytes]:
     }
 
 
-def _record(job: Job, mri: Loaded, pet: Loaded, aligned: Aligned, sizes: dict[str, int]) -> dict:
+def _files(job: Job, images: dict[str, bytes]) -> dict[Path, bytes]:
+    """What is written for a subject, without its record."""
+    place, options = job.place, job.options
+    files = {place.mri: images["mri"], place.pet: images["pet"]}
+    if options.layout == "bids":
+        sources = {"mri": job.pair.mri.where, "pet": job.pair.pet.where}
+        sidecars = bids_sidecars(place, options.space, options.template, options.mask, sources)
+        for name, content in sidecars.items():
+            files[name] = json_text(content).encode()
+    return files
+
+
+def _record(job: Job, mri: Loaded, pet: Loaded, aligned: Aligned, images: dict[str, bytes]) -> dict:
     """What was made of what, and how."""
-    place, shape = job.place, list(aligned.mri.shape)
-    files = {"mri": place.mri.as_posix(), "pet": place.pet.as_posix()}
+    outputs = {}
+    for key, file in (("mri", job.place.mri), ("pet", job.place.pet)):
+        outputs[key] = {
+            "file": file.as_posix(),
+            "bytes": len(images[key]),
+            "shape": list(aligned.mri.shape),
+        }
     return _plain(
         {
             "subject": job.pair.name,
@@ -168,9 +178,7 @@ def _record(job: Job, mri: Loaded, pet: Loaded, aligned: Aligned, sizes: dict[st
             "inputs": {"mri": _input(job.pair.mri, mri), "pet": _input(job.pair.pet, pet)},
             "days_between": job.pair.days,
             "pair_warnings": job.pair.warnings,
-            "outputs": {
-                key: {"file": files[key], "bytes": sizes[key], "shape": shape} for key in files
-            },
+            "outputs": outputs,
             "space": aligned.space,
             "template": aligned.template,
             "affine": aligned.affine,
@@ -182,16 +190,16 @@ def _record(job: Job, mri: Loaded, pet: Loaded, aligned: Aligned, sizes: dict[st
 
 def _input(scan: Scan, loaded: Loaded) -> dict:
     """A scan as it was read."""
+    files = []
+    for file in scan.files:
+        files.append(os.path.relpath(file, scan.where) if file != scan.where else file.name)
     return {
         "path": scan.where,
         "subject": scan.subject,
         "image_id": scan.image_id,
         "description": scan.description,
         "date": scan.date and scan.date.isoformat(),
-        "files": [
-            os.path.relpath(file, scan.where) if file != scan.where else file.name
-            for file in scan.files
-        ],
+        "files": files,
         "shape": loaded.volume.array.shape,
         "voxel_mm": [round(side, 4) for side in loaded.volume.voxel_mm],
         "frames": loaded.frames,
@@ -216,7 +224,8 @@ def _plain(value: Any) -> Any:
 
 def picture_title(record: dict) -> str:
     """The line above a subject's picture."""
-    ids = " and ".join(filter(None, (record["inputs"][key]["image_id"] for key in ("mri", "pet"))))
+    inputs = record["inputs"]
+    ids = " and ".join(filter(None, (inputs["mri"]["image_id"], inputs["pet"]["image_id"])))
     return "   ".join(filter(None, (record["subject"], ids, f"space: {record['space']}")))
 
 
@@ -231,5 +240,8 @@ def picture_caption(record: dict) -> str:
         ("start", "start", "", ""),
         ("brain within the PET", "fov_cover", ".1%", ""),
     )
-    known = [part for part in parts if figures.get(part[1]) is not None]
-    return " · ".join(f"{label} {figures[key]:{style}}{unit}" for label, key, style, unit in known)
+    said = []
+    for label, key, style, unit in parts:
+        if figures.get(key) is not None:
+            said.append(f"{label} {figures[key]:{style}}{unit}")
+    return " · ".join(said)

@@ -1,7 +1,4 @@
-"""What the four scripts share at the command line: one-line errors, argument types, notices.
-
-A leaf module: it imports nothing of the project and nothing heavy, so that `--help` stays quick.
-"""
+"""What the four scripts share at the command line: one-line errors and argument types."""
 
 import argparse
 import os
@@ -23,14 +20,19 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         # A prefix of a flag would be taken for it: `--al 3` must not set a loss weight.
-        super().__init__(allow_abbrev=False, **options)
+        super().__init__(allow_abbrev=False, exit_on_error=False, **options)
+
+    def parse_args(self, *arguments, **options) -> argparse.Namespace:
+        try:
+            return super().parse_args(*arguments, **options)
+        except argparse.ArgumentError as error:
+            self._refuse(error.argument_name or "command line", error.message)
 
     def error(self, message: str) -> NoReturn:
-        if message.startswith("argument ") and ": " in message:
-            source, problem = message.removeprefix("argument ").split(": ", 1)
-        else:
-            source, problem = "command line", message
-        print(f"error: {source}: {problem}; see {self.prog} --help", file=sys.stderr)
+        self._refuse("command line", message)
+
+    def _refuse(self, source: str, problem: str) -> NoReturn:
+        report(InputError(source, problem, f"see {self.prog} --help"))
         raise SystemExit(2)
 
 
@@ -86,15 +88,15 @@ def loss_weight(text: str) -> float:
 def device_numbers(text: str) -> tuple[int, ...]:
     """argparse type: CUDA devices such as "0" or "0,1,2,3"."""
     parts = text.split(",")
-    if not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) < len(parts):
-        raise argparse.ArgumentTypeError(
-            f"{text} is no list of different device numbers such as 0,1"
-        )
-    return tuple(map(int, parts))
+    numbers = [int(part) for part in parts if part.isdecimal()]
+    if len(set(numbers)) < len(parts):
+        problem = f"{text} is no list of different device numbers such as 0,1"
+        raise argparse.ArgumentTypeError(problem)
+    return tuple(numbers)
 
 
 def seed(text: str) -> int:
-    """argparse type: a whole number from 0 to 2^32 - 1, which every random number generator takes."""
+    """argparse type: a whole number from 0 to 2^32 - 1, which every random generator takes."""
     value = non_negative_int(text)
     if value >= 2**32:
         raise argparse.ArgumentTypeError(f"{text} is above 2^32 - 1")

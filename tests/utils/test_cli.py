@@ -40,11 +40,15 @@ def test_the_status_is_what_main_returns(returned):
             "error: command line: unrecognized arguments: --weigth 1; see t --help",
         ),
         (["--wei", "1"], "error: command line: unrecognized arguments: --wei 1; see t --help"),
+        (["--kind", "c"], "error: --kind: invalid choice: 'c'"),
+        (["--kind"], "error: --kind: expected one argument; see t --help"),
+        ([], "error: command line: the following arguments are required: --kind; see t --help"),
     ],
 )
 def test_a_wrong_flag_is_one_line(capsys, flags, line):
     parser = Parser(prog="t")
     parser.add_argument("--weight", type=loss_weight)
+    parser.add_argument("--kind", choices=("a", "b"), required=flags == [])
     with pytest.raises(SystemExit) as ended:
         parser.parse_args(flags)
     assert ended.value.code == 2
