@@ -1,4 +1,4 @@
-"""What a run of `prepare.py` says about itself: `report.tsv`, `report.html`, summary, exit status."""
+"""What a run of `prepare.py` says: `report.tsv`, `report.html`, one summary line, exit status."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The house stands: imports run downwards only, and what is heavy stays out of where it is not wanted.
+"""The house stands: imports run downwards only, what is heavy stays where it is wanted.
 
 Every import of every module is read from the source, those of the lazy door
 (`utils.optional.lazy("...")`) included.
@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "evaluate": {"utils", "models", "metrics", "data", "training", "inference", "evaluation"},
     "prepare": {"utils", "data", "preparation"},
     "benchmarks": {
-        "utils", "models", "losses", "metrics", "data", "preparation", "training", "inference", "evaluation",
+        "utils", "models", "losses", "metrics", "data", "preparation", "training", "inference",
+        "evaluation",
     },
 }  # fmt: skip
 SCRIPTS = ("train_diff", "infer_sigleImage", "evaluate", "prepare")

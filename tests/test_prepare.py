@@ -381,7 +381,9 @@ def test_a_broken_package_or_full_disk_deletes_no_result(copy, source, tmp_path)
     before = everything(copy)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "sitecustomize.py").write_text(
-        "import shutil\nusage = shutil.disk_usage\nshutil.disk_usage = lambda path: usage(path)._replace(free=0)\n"
+        "import shutil\n"
+        "usage = shutil.disk_usage\n"
+        "shutil.disk_usage = lambda path: usage(path)._replace(free=0)\n"
     )
     flags = "--pairs", source / "pairs.csv", "--out", copy, "--force", "--assume-ras"
     run = call(*flags, PYTHONPATH=str(tmp_path / "broken"))
@@ -606,7 +608,8 @@ def test_results_are_not_put_into_a_listed_folder(tmp_path, refuses):
 def test_it_needs_neither_torch_nor_monai():
     modules = "prepare, preparation.find.adni, preparation.find.table, preparation.read.scan, "
     modules += "preparation.align.pair, preparation.cohort, preparation.report"
-    code = f"import sys, {modules}; print({{'torch', 'monai', 'ants', 'matplotlib'}} & set(sys.modules))"
+    heavy = {"torch", "monai", "ants", "matplotlib"}
+    code = f"import sys, {modules}; print({heavy} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
     )

@@ -20,7 +20,8 @@ def replacing(path: str | os.PathLike, remedy: str = "choose another place") -> 
         remedy: what the user should do when it cannot be written.
 
     Raises:
-        InputError: of kind "output", the system refuses (no space, no permission, a file in a folder's place).
+        InputError: of kind "output", the system refuses (no space, no permission, a file in a
+            folder's place).
     """
     path = Path(path)
     part = path.with_name(f".{os.getpid()}.{path.name}")
@@ -55,8 +56,11 @@ def write_tsv(
     Raises:
         InputError: the file cannot be written.
     """
-    lines = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
-    text = "".join("\t".join(line) + "\n" for line in lines)
+    lines = ["\t".join(columns)]
+    for row in rows:
+        cells = [_cell(row.get(column)) for column in columns]
+        lines.append("\t".join(cells))
+    text = "\n".join(lines) + "\n"
     with replacing(path, remedy) as part:
         part.write_bytes(text.encode("utf-8", errors="replace"))
 

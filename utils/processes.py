@@ -1,5 +1,4 @@
-"""Work in processes of their own, each with a limit of wall-clock time, killed from outside when it
-is over.
+"""Work in processes of their own, each with a limit of wall-clock time, after which it is killed.
 
 Compiled code can hang where no exception or signal handler of Python helps, and can take the whole
 process with it. So every task runs in a fresh interpreter that the parent watches and, if need be,
@@ -68,12 +67,11 @@ class Outcome:
 def run_tasks(
     function: Callable, tasks: Sequence[Task], jobs: int, limit_s: float
 ) -> Iterator[Outcome]:
-    """Call `function(task.argument)` for every task, `jobs` at a time; outcomes come as they are
-    ready.
+    """Call `function(task.argument)` for every task, `jobs` at a time.
 
-    A task that raises, dies or takes longer than `limit_s` seconds has a problem instead of a
-    result, and the others go on. When the iteration is left early (an error, Ctrl-C) all processes
-    are killed. Processes whose parent was killed end by themselves.
+    Outcomes come as they are ready. A task that raises, dies or takes longer than `limit_s` seconds
+    has a problem instead of a result, and the others go on. When the iteration is left early (an
+    error, Ctrl-C) all processes are killed. Processes whose parent was killed end by themselves.
 
     Args:
         function: defined at the top level of a module; its result must be picklable.
@@ -104,12 +102,10 @@ def run_tasks(
 
 
 def default_jobs(bytes_each: int) -> int:
-    """As many processes as this machine has cores for, and free memory for at `bytes_each`; at
-    least 1.
-    """
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    """How many processes there are cores and, at `bytes_each`, free memory for; at least 1."""
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # what this process may use, where the system tells
+        cores = len(os.sched_getaffinity(0))
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free_kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
@@ -159,10 +155,12 @@ class _Worker:
                 return None
             else:
                 self.kill()
-                problem = f"stopped after {self.limit_s / 60:.3g} minutes; look at its log, or raise --time-limit"
+                over = f"stopped after {self.limit_s / 60:.3g} minutes"
+                problem = f"{over}; look at its log, or raise --time-limit"
         except (EOFError, OSError):
             self.process.join()
-            problem = f"its process died ({_ending(self.process.exitcode)}); look at its log, or use fewer --jobs"
+            died = f"its process died ({_ending(self.process.exitcode)})"
+            problem = f"{died}; look at its log, or use fewer --jobs"
         return Outcome(self.task, result, problem, time.monotonic() - self.started, is_final)
 
     def kill(self) -> None:
@@ -216,18 +214,13 @@ def _answer(function: Callable, task: Task) -> tuple[Any, str | None, bool]:
     except Exception as error:
         traceback.print_exc()
         first = next(iter(str(error).splitlines()), "")
-        return (
-            None,
-            f"{type(error).__name__} {first}".strip() + f"; the whole story is in {task.log}",
-            False,
-        )
+        problem = f"{type(error).__name__} {first}".strip()
+        return None, f"{problem}; the whole story is in {task.log}", False
 
 
 @contextlib.contextmanager
 def _printing_to(log: Path) -> Iterator[None]:
-    """Send this process's stdout and stderr, also those of compiled code, to a file; an empty one
-    is removed.
-    """
+    """Send stdout and stderr, also those of compiled code, to a file; an empty one is removed."""
     target: Path | str = log
     try:
         log.parent.mkdir(parents=True, exist_ok=True)

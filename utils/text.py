@@ -42,11 +42,11 @@ def read_text(path: Path) -> str:
 def read_table(
     path: Path, required: Sequence[str], optional: Sequence[str] = ()
 ) -> list[tuple[int, dict[str, str]]]:
-    """The filled lines of a table as (line number, {column: cell}), columns in small letters and
-    checked.
+    """The filled lines of a table as (line number, {column: cell}), its columns checked.
 
-    Separated by commas, semicolons or tabs, whichever of these the header has first in this order.
-    Columns that are neither required nor optional are not used, which a notice says.
+    Columns are known in small letters. Cells are separated by commas, semicolons or tabs, whichever
+    of these the header has first in this order. Columns that are neither required nor optional are
+    not used, which a notice says.
 
     Raises:
         InputError: no such file, not text, empty, a required column missing, a column twice, or a

@@ -106,9 +106,7 @@ class PreparedFolder:
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[None]:
-        """Have temporary files of this process in `working`, where its path is one that ANTs can be
-        given.
-        """
+        """Have temporary files of this process in `working`, if its path is one that ANTs takes."""
         folder, before = self.working.absolute() / f".scratch-{os.getpid()}", tempfile.tempdir
         if not _PLAIN_PATH.fullmatch(str(folder)):
             yield
@@ -136,9 +134,7 @@ class PreparedFolder:
         return self.unjudged / name, self.root / place.folder, self.root / FLAGGED / place.folder
 
     def complete_record(self, name: str, place: Place, fingerprint: str) -> dict | None:
-        """The record of a subject that was made before from the same, with its images and picture
-        whole; else None.
-        """
+        """The record of a subject made before from the same and whole with its picture, or None."""
         if not self.picture(name).is_file():
             return None
         for folder in self.places(name, place):
@@ -159,8 +155,7 @@ class PreparedFolder:
         )
 
     def settle(self, name: str, place: Place, flagged: bool, fingerprint: str) -> Path:
-        """Bring a complete subject to where its judgement puts it, and clear older results of it
-        away.
+        """Bring a complete subject to where its judgement puts it, and clear older results away.
 
         Returns:
             its folder.
@@ -193,28 +188,21 @@ class PreparedFolder:
         for folder in folders:
             discard(folder, self.trash)
             for parent in folder.parents:  # of BIDS sessions, and flagged/
-                if (
-                    parent == self.root
-                    or HIDDEN in parent.parts
-                    or not parent.is_dir()
-                    or any(parent.iterdir())
-                ):
+                if parent == self.root or HIDDEN in parent.parts:
+                    break
+                if not parent.is_dir() or any(parent.iterdir()):
                     break
                 parent.rmdir()
 
     def subjects(self) -> dict[Path, tuple[str, dict]]:
-        """The plausible subjects of earlier runs: {folder relative to the data set: (layout,
-        record)}.
-        """
+        """The plausible subjects of earlier runs: {folder in the data set: (layout, record)}."""
+        files = [("pairs", file) for file in sorted(self.root.glob("*/*.json"))]
+        files += [("bids", file) for file in sorted(self._bids_records())]
         found = {}
-        for layout, files in (
-            ("pairs", self.root.glob("*/*.json")),
-            ("bids", self._bids_records()),
-        ):
-            for file in sorted(files):
-                folder, record = file.parent.relative_to(self.root), read_record(file)
-                if record is not None and (layout == "bids" or file.stem == folder.name):
-                    found[folder] = layout, record
+        for layout, file in files:
+            folder, record = file.parent.relative_to(self.root), read_record(file)
+            if record is not None and (layout == "bids" or file.stem == folder.name):
+                found[folder] = layout, record
         return found
 
     def waiting(self) -> set[str]:
@@ -230,13 +218,13 @@ class PreparedFolder:
 
     def participants(self) -> dict[str, str]:
         """BIDS: every plausible subject's label, and its name in the source."""
-        records = {
-            file.name.split("_")[0].removeprefix("sub-"): read_record(file)
-            for file in self._bids_records()
-        }
-        return {
-            label: record["inputs"]["mri"]["subject"] for label, record in records.items() if record
-        }
+        found = {}
+        for file in self._bids_records():
+            record = read_record(file)
+            if record:
+                label = file.name.split("_")[0].removeprefix("sub-")
+                found[label] = record["inputs"]["mri"]["subject"]
+        return found
 
     def tidy(self) -> None:
         """Remove the folders of unfinished work when nothing is in them."""
@@ -251,22 +239,18 @@ def read_record(path: Path) -> dict | None:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return (
-        record if isinstance(record, dict) and {"fingerprint", "outputs"} <= record.keys() else None
-    )
+    is_one = isinstance(record, dict) and {"fingerprint", "outputs"} <= record.keys()
+    return record if is_one else None
 
 
 def _is_whole(folder: Path, record: dict) -> bool:
-    """Whether both images are there as recorded: they open, with the same shape and number of
-    bytes.
-    """
+    """Whether both images are there as recorded, of the same shape and number of bytes."""
     try:
         for output in record["outputs"].values():
             path = folder / output["file"]
-            if (
-                path.stat().st_size != output["bytes"]
-                or list(nib.load(path).shape) != output["shape"]
-            ):
+            if path.stat().st_size != output["bytes"]:
+                return False
+            if list(nib.load(path).shape) != output["shape"]:
                 return False
     except (OSError, KeyError, TypeError, AttributeError, nib.filebasedimages.ImageFileError):
         return False
@@ -275,7 +259,7 @@ def _is_whole(folder: Path, record: dict) -> bool:
 
 @contextlib.contextmanager
 def _lock(path: Path, exclusive: bool, patience_s: float) -> Iterator[bool | None]:
-    """Hold a lock on a file, which ends with the process at the latest; None when others keep it."""
+    """Hold a lock on a file until the process ends at the latest; None when others keep it."""
     if fcntl is None:
         raise InputError("prepare.py", "does not run on Windows", "use Linux, macOS or WSL")
     try:

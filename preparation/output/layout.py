@@ -1,5 +1,4 @@
-"""Where a prepared data set has its files, and how they are written: the published layout, or a
-BIDS derivative.
+"""Where a prepared data set has its files: the published layout, or a BIDS derivative.
 
     pairs   <subject>/<subject>_mri_MNI152.nii.gz, <subject>_FDG_MNI152.nii.gz, <subject>.json
     bids    sub-<label>/[ses-<label>/]anat/..._T1w.nii.gz, pet/..._pet.nii.gz, each with its sidecar
@@ -38,8 +37,10 @@ _IGNORED_BY_BIDS = (
 )  # fmt: skip
 _README = """# Aligned MRI and FDG-PET
 
-Made by prepare.py of DC2Fusion: for every subject a T1-weighted MRI and an FDG-PET on one grid, the PET aligned
-rigidly to the MRI. `report.html` shows all of them; `flagged/` holds those whose alignment is implausible.
+Made by prepare.py of DC2Fusion: for every subject a T1-weighted MRI and an FDG-PET on one grid, \
+the PET aligned
+rigidly to the MRI. `report.html` shows all of them; `flagged/` holds those whose alignment is \
+implausible.
 """
 
 
@@ -70,12 +71,11 @@ def place_of(name: str, layout: str, space: str, template: Path | None) -> Place
             names.
     """
     if layout == "pairs":
-        mri, pet = (Path(f"{name}{ending}.nii.gz") for ending in (PUBLISHED_MRI, PUBLISHED_PET))
+        mri, pet = Path(f"{name}{PUBLISHED_MRI}.nii.gz"), Path(f"{name}{PUBLISHED_PET}.nii.gz")
         return Place(Path(name), mri, pet, Path(f"{name}.json"))
-    known = _BIDS_NAME.fullmatch(name)
-    participant, session = (
-        known.groups(default="") if known else (re.sub("[^A-Za-z0-9]", "", name), "")
-    )
+    participant, session = re.sub("[^A-Za-z0-9]", "", name), ""
+    if known := _BIDS_NAME.fullmatch(name):
+        participant, session = known.groups(default="")
     folder, stem = Path(f"sub-{participant}"), f"sub-{participant}"
     if session:
         folder, stem = folder / f"ses-{session}", f"{stem}_ses-{session}"
@@ -86,17 +86,12 @@ def place_of(name: str, layout: str, space: str, template: Path | None) -> Place
 
 
 def space_label(template: Path | None) -> str:
-    """The BIDS name of a template's space: that of TemplateFlow where the file has one, else from
-    the file's name.
-    """
+    """The BIDS name of a template's space: TemplateFlow's, else from the file's name."""
     if template is None:
         return PACKAGED
-    flow = re.match("tpl-([A-Za-z0-9]+)", template.name)
-    return (
-        flow.group(1)
-        if flow
-        else re.sub("[^A-Za-z0-9]", "", template.name.split(".")[0]) or "template"
-    )
+    if flow := re.match("tpl-([A-Za-z0-9]+)", template.name):
+        return flow[1]
+    return re.sub("[^A-Za-z0-9]", "", template.name.split(".")[0]) or "template"
 
 
 def name_problems(
@@ -115,20 +110,19 @@ def name_problems(
         key = Path(str(place_of(pair.name, layout, "mri", None).folder).lower())
         other = taken.setdefault(key, pair.name)
         if not PLAIN_NAME.fullmatch(pair.name) or pair.name.lower() in NOT_SUBJECTS:
-            problems[pair.name] = (
-                f"not a subject name: {pair.name!r}; use letters, digits and . _ -"
-            )
+            problem = f"not a subject name: {pair.name!r}"
+            problems[pair.name] = f"{problem}; use letters, digits and . _ -"
         elif other != pair.name:
-            problems[pair.name] = (
-                f"its results would lie where those of {other} do ({key}); rename one of them"
-            )
+            problem = f"its results would lie where those of {other} do ({key})"
+            problems[pair.name] = f"{problem}; rename one of them"
     # A folder is moved as one, with all that is in it.
     taken = {Path(str(folder).lower()): folder.as_posix() for folder in there} | taken
     names = {pair.name for pair in pairs}
     for key, inner in taken.items():
-        for outer in (taken[parent] for parent in key.parents if parent in taken):
-            problem = f"the results of {inner} would lie inside those of {outer} ({key}); rename one of them"
-            problems.setdefault(inner if inner in names else outer, problem)
+        for outer in [taken[parent] for parent in key.parents if parent in taken]:
+            problem = f"the results of {inner} would lie inside those of {outer} ({key})"
+            at_fault = inner if inner in names else outer
+            problems.setdefault(at_fault, f"{problem}; rename one of them")
     return problems
 
 

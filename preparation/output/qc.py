@@ -1,5 +1,4 @@
-"""What a person looks at to judge an alignment: a picture for each subject, and a page with all of
-them.
+"""What a person looks at to judge an alignment: a picture of each subject, a page with all.
 
 Pillow only: the pictures are made in many processes, which matplotlib would slow down.
 """
@@ -25,7 +24,8 @@ OUTLINE_SMOOTHING = 1.5  # standard deviation in pixels, against noise
 
 _STYLE = """body{font:15px/1.4 sans-serif;margin:2em;background:#111;color:#ddd}a{color:#8cf}
 h2{border-bottom:1px solid #444;padding-top:1em}
-figure{display:inline-block;margin:0 1.5em 2em 0;max-width:100%}img{max-width:100%;border:1px solid #333}
+figure{display:inline-block;margin:0 1.5em 2em 0;max-width:100%}\
+img{max-width:100%;border:1px solid #333}
 figcaption{max-width:70em}.bad{color:#ff9d80}"""
 
 
@@ -34,49 +34,49 @@ def qc_picture(
 ) -> Image.Image:
     """Three planes (rows) of MRI, PET, PET on MRI and the MRI's outline on the PET (columns).
 
-    Radiological convention: axial and coronal have the patient's right at the image's left;
-        sagittal has
-    anterior at the left; anterior (axial) and superior are up. One scale in mm for all. The planes
-    go through the middle of the brain as the PET shows it. Both are shown from 0 to the 99.5th
-    percentile of what is above 0.
+    Radiological convention: axial and coronal have the patient's right at the image's left,
+    sagittal has anterior at the left; anterior (axial) and superior are up. One scale in mm for
+    all. The planes go through the middle of the brain as the PET shows it. Both are shown from 0 to
+    the 99.5th percentile of what is above 0.
 
     Args:
         mri, pet: (X, Y, Z) in RAS+ order on one grid, at least 0.
         voxel_mm: voxel edges along X, Y, Z.
         title, caption: lines above and below.
     """
-    position = _brain_centre(pet, mri)
-    grey, uptake = _window(mri), _window(pet)
-    scale = PANEL_PIXELS / max(n * edge for n, edge in zip(mri.shape, voxel_mm, strict=True))
-    rows = []
-    for axis, letters in PLANES.values():
-        width, height = (round(mri.shape[a] * voxel_mm[a] * scale) for a in range(3) if a != axis)
-        size = max(width, 1), max(height, 1)
-        planes = [_resized(plane_of(volume, axis, position), size) for volume in (grey, uptake)]
-        rows.append([_lettered(panel, letters) for panel in _panels(*planes)])
-    cell = max(panel.width for row in rows for panel in row)
-    heights = [row[0].height for row in rows]
-    picture = Image.new(
-        "RGB", (len(COLUMNS) * (cell + GAP) + GAP, HEADER + sum(heights) + 3 * GAP + FOOTER)
-    )
+    rows = _rows(mri, pet, voxel_mm)
+    cell = max(row[0].width for row in rows)
+    width = GAP + len(COLUMNS) * (cell + GAP)
+    height = HEADER + sum(row[0].height + GAP for row in rows) + FOOTER
+    picture = Image.new("RGB", (width, height))
     draw = ImageDraw.Draw(picture)
     draw.text((GAP, 4), title, "white", ImageFont.load_default(15))
+    lefts = [GAP + column * (cell + GAP) for column in range(len(COLUMNS))]
+    for left, heading in zip(lefts, COLUMNS, strict=True):
+        place = left + cell // 2, HEADER - 4
+        draw.text(place, heading, "white", ImageFont.load_default(13), "mb")
     top = HEADER
-    for row, height in zip(rows, heights, strict=True):
-        for column, panel in enumerate(row):
-            left = GAP + column * (cell + GAP)
+    for row in rows:
+        for left, panel in zip(lefts, row, strict=True):
             picture.paste(panel, (left + (cell - panel.width) // 2, top))
-            if top == HEADER:
-                draw.text(
-                    (left + cell // 2, HEADER - 4),
-                    COLUMNS[column],
-                    "white",
-                    ImageFont.load_default(13),
-                    "mb",
-                )
-        top += height + GAP
+        top += row[0].height + GAP
     draw.text((GAP, top), caption, (190, 190, 190), ImageFont.load_default(12))
     return picture
+
+
+def _rows(mri: np.ndarray, pet: np.ndarray, voxel_mm: Sequence[float]) -> list[list[Image.Image]]:
+    """A row of panels of one size for each plane."""
+    position = _brain_centre(pet, mri)
+    grey, uptake = _window(mri), _window(pet)
+    sides_mm = [n * edge for n, edge in zip(mri.shape, voxel_mm, strict=True)]
+    scale = PANEL_PIXELS / max(sides_mm)
+    rows = []
+    for axis, letters in PLANES.values():
+        # a thin volume keeps a line to be seen
+        size = [max(round(sides_mm[a] * scale), 1) for a in range(3) if a != axis]
+        planes = [_resized(plane_of(volume, axis, position), size) for volume in (grey, uptake)]
+        rows.append([_lettered(panel, letters) for panel in _panels(*planes)])
+    return rows
 
 
 def save_qc_picture(
@@ -93,9 +93,7 @@ def save_qc_picture(
 
 
 def _brain_centre(pet: np.ndarray, mri: np.ndarray) -> tuple[int, ...]:
-    """Centre of mass of the higher half of the uptake; of the MRI's head, or the grid, where there
-    is none.
-    """
+    """Centre of mass of the higher half of the uptake, else of the MRI's head, else of the grid."""
     for volume, share in ((pet, 0.5), (mri, 0.1)):
         bright = volume > share * _high(volume)
         if bright.any():
@@ -114,17 +112,17 @@ def _window(volume: np.ndarray) -> np.ndarray:
     return np.clip(volume / (_high(volume) or 1), 0, 1).astype(np.float32)
 
 
-def _resized(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(rows, columns) in [0, 1] at another size."""
-    return np.asarray(
-        Image.fromarray(np.ascontiguousarray(plane)).resize(size, Image.Resampling.BILINEAR)
-    )
+def _resized(plane: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """(rows, columns) in [0, 1] at another size, (width, height)."""
+    image = Image.fromarray(np.ascontiguousarray(plane))
+    return np.asarray(image.resize(tuple(size), Image.Resampling.BILINEAR))
 
 
 def _panels(grey: np.ndarray, uptake: np.ndarray) -> list[Image.Image]:
     """The columns of one plane."""
-    mri, pet = np.repeat(grey[..., None], 3, axis=2), np.repeat(1 - uptake[..., None], 3, axis=2)
-    weight = OPACITY * np.clip(uptake * 1.5, 0, 1)[..., None]
+    mri = np.repeat(grey[..., None], 3, axis=2)  # rows, columns, 3
+    pet = np.repeat(1 - uptake[..., None], 3, axis=2)  # rows, columns, 3
+    weight = OPACITY * np.clip(uptake * 1.5, 0, 1)[..., None]  # rows, columns, 1
     overlay = (1 - weight) * mri + weight * _hot(uptake)
     outlined = np.where(_outline(grey)[..., None], np.divide(OUTLINE, 255), 1 - pet)
     return [
@@ -206,10 +204,12 @@ def save_page(path: Path, entries: Iterable[Entry], sections: dict[str, str], su
     """
     entries = sorted(entries, key=lambda entry: (entry.nmi, entry.subject))
     parts = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'><title>prepare.py: alignments</title>",
+        "<!doctype html><html lang='en'><meta charset='utf-8'>"
+        "<title>prepare.py: alignments</title>",
         f"<style>{_STYLE}</style><h1>Alignments</h1><p>{html.escape(summary)}</p>",
-        "<p>Radiological convention: the patient's right is at the image's left. High uptake is dark in the second "
-        "column and bright in the others. Within a section the lowest NMI in the brain comes first.</p>",
+        "<p>Radiological convention: the patient's right is at the image's left. High uptake is "
+        "dark in the second column and bright in the others. Within a section the lowest NMI in "
+        "the brain comes first.</p>",
     ]
     for status, heading in sections.items():
         chosen = [entry for entry in entries if entry.status == status]
@@ -230,4 +230,5 @@ def _figure(entry: Entry) -> str:
         image = f"<a href='{link}'><img src='{link}' alt='{name}' loading='lazy'></a>"
     lines = "<br>".join(html.escape(line) for line in entry.lines if line)
     tone = " class='bad'" if entry.status in ("flagged", "failed", "warned") else ""
-    return f"<figure>{image}<figcaption><b>{name}</b><br><span{tone}>{lines}</span></figcaption></figure>"
+    caption = f"<b>{name}</b><br><span{tone}>{lines}</span>"
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"

@@ -1,4 +1,4 @@
-"""Tasks in processes: whatever one of them does, the others are done and nothing is left running."""
+"""Tasks in processes: whatever one of them does, the others are done and nothing stays behind."""
 
 import os
 import signal
@@ -92,7 +92,8 @@ def test_processes_end_with_their_parent(tmp_path, number):
         "from utils.processes import Task, run_tasks\n"
         "if __name__ == '__main__':\n"
         f"    paths = [Path(name) for name in {[str(path) for path in at]}]\n"
-        "    list(run_tasks(hang_at, [Task(p.name, p, p.with_suffix('.log')) for p in paths], 2, 600))\n"
+        "    tasks = [Task(p.name, p, p.with_suffix('.log')) for p in paths]\n"
+        "    list(run_tasks(hang_at, tasks, 2, 600))\n"
     )
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     parent = subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.DEVNULL)
