@@ -5,6 +5,7 @@ show. Both are found on clipped copies of 2 mm; the values that come out are tho
 interpolated once through the product of the matrices.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,15 +49,15 @@ class AlignOptions:
 
     def __post_init__(self) -> None:
         if self.space not in SPACES or self.mask not in MASKS:
-            raise ValueError(
-                f"space {self.space!r} and mask {self.mask!r}: not of {SPACES} and {MASKS}"
-            )
+            given = f"space {self.space!r} and mask {self.mask!r}"
+            raise ValueError(f"{given}: not of {SPACES} and {MASKS}")
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """A pair on one grid; arrays are (X, Y, Z) float32 in RAS+ order, finite, >= 0, 0 outside the
-    field of view.
+    """A pair on one grid.
+
+    Arrays are (X, Y, Z) float32 in RAS+ order, finite, >= 0, 0 outside the field of view.
 
     Attributes:
         mri, pet: the two volumes, in the units of the scans.
@@ -83,7 +84,7 @@ def align_pair(mri: Volume, pet: Volume, options: AlignOptions | None = None) ->
     """Align a PET to its MRI, and both to a template if asked for.
 
     The same input gives the same bytes. A poor result is no error:
-        `preparation.align.quality.judge` says so.
+    `preparation.align.quality.judge` says so.
 
     Raises:
         InputError: a volume that no registration can take (NaN, infinity, one value, nothing above
@@ -93,8 +94,10 @@ def align_pair(mri: Volume, pet: Volume, options: AlignOptions | None = None) ->
     options = options or AlignOptions()
     warnings = [*check_volume(mri, "MRI"), *check_volume(pet, "PET")]
     template = load_template(options.template)
-    fixed = working_copy(Image(mri.array, mri.affine), options.working_mm)
-    moving = working_copy(Image(pet.array, pet.affine), options.working_mm)
+    mri_image = Image(mri.array, mri.affine)
+    pet_image = Image(pet.array, pet.affine)
+    fixed = working_copy(mri_image, options.working_mm)
+    moving = working_copy(pet_image, options.working_mm)
     fit = find_brain(fixed, template, options.working_mm)
     found = fit.correlation >= BRAIN_FOUND
     region = fit.brain if found else head_mask(fixed)
@@ -103,6 +106,7 @@ def align_pair(mri: Volume, pet: Volume, options: AlignOptions | None = None) ->
     pose = find_pose(fixed, moving, region, metric_mask=found)
     figures = measure(fixed, moving, fit, region, pose)
     figures |= {"mri_peak": peak(mri.array), "pet_peak": peak(pet.array)}
+
     mri_to_output = fit.matrix if options.space == "mni" else np.eye(4)
     transforms = {
         "pet_to_mri": pose.matrix,
@@ -112,10 +116,12 @@ def align_pair(mri: Volume, pet: Volume, options: AlignOptions | None = None) ->
     }
     if options.space == "mni":
         shape, affine = MNI_SHAPE, MNI_AFFINE
-        mri_values = sample(Image(mri.array, mri.affine), shape, affine, mri_to_output)
+        mri_values = sample(mri_image, shape, affine, mri_to_output)
     else:
-        shape, affine, mri_values = mri.array.shape, mri.affine, mri.array
-    pet_values = sample(Image(pet.array, pet.affine), shape, affine, transforms["pet_to_output"])
+        # Its own grid: nothing to interpolate.
+        shape, affine = mri.array.shape, mri.affine
+        mri_values = mri.array
+    pet_values = sample(pet_image, shape, affine, transforms["pet_to_output"])
     inside = True
     if options.mask != "none":
         kept = _kept(options.mask, fixed, region)
@@ -150,45 +156,51 @@ def align_frames(frames: Sequence[np.ndarray], affine: np.ndarray) -> list[np.nd
             installed.
     """
     copies = [_frame_copy(number, frame, affine) for number, frame in enumerate(frames, start=1)]
-    first, aligned = copies[0], [np.asarray(frames[0], dtype=np.float32)]
-    for number, (frame, copy) in enumerate(zip(frames[1:], copies[1:], strict=True), start=2):
-        values = np.asarray(frame, dtype=np.float32)
+    first = copies[0]
+    aligned = [np.asarray(frames[0], dtype=np.float32)]
+    for number in range(2, len(frames) + 1):
+        values = np.asarray(frames[number - 1], dtype=np.float32)
+        copy = copies[number - 1]
         matrix = register(first, copy, start=np.eye(4))
-        moved = _largest_motion(matrix, frame.shape, affine)
+        moved = _largest_motion(matrix, values.shape, affine)
         if moved > _LEAST_FRAME_MOTION_MM:
-            before, after = (
-                sample(copy, first.array.shape, first.affine, m) for m in (None, matrix)
-            )
-            if moved > _MOST_FRAME_MOTION_MM or nmi(first.array, after) < nmi(first.array, before):
-                notice(
-                    f"PET frame {number}: an alignment by {moved:.0f} mm is not believed; left as it is"
-                )
+            if moved > _MOST_FRAME_MOTION_MM or not _fits_better(first, copy, matrix):
+                distance = f"an alignment by {moved:.0f} mm is not believed"
+                notice(f"PET frame {number}: {distance}; left as it is")
             else:
-                values = sample(Image(values, affine), frame.shape, affine, matrix)
+                values = sample(Image(values, affine), values.shape, affine, matrix)
         aligned.append(values)
     return aligned
 
 
+def _fits_better(first: Image, copy: Image, matrix: np.ndarray) -> bool:
+    """Whether a frame moved by the matrix agrees with the first at least as well as it did."""
+    before = sample(copy, first.array.shape, first.affine)
+    after = sample(copy, first.array.shape, first.affine, matrix)
+    return nmi(first.array, after) >= nmi(first.array, before)
+
+
 def _frame_copy(number: int, frame: np.ndarray, affine: np.ndarray) -> Image:
     """The working copy of a frame, refused when there is nothing in it to align by."""
-    problem = "holds NaN or infinity" if not np.isfinite(frame).all() else "has no voxel above 0"
-    if np.isfinite(frame).all() and (frame > 0).any():
+    if not np.isfinite(frame).all():
+        problem = "holds NaN or infinity"
+    elif not (frame > 0).any():
+        problem = "has no voxel above 0"
+    else:
         copy = working_copy(Image(frame, affine), 2.0)
         if copy.array.min() < copy.array.max():
             return copy
         problem = "is constant"
-    raise InputError(
-        f"PET frame {number}", problem, "leave the scan out or take its averaged version"
-    )
+    remedy = "leave the scan out or take its averaged version"
+    raise InputError(f"PET frame {number}", problem, remedy)
 
 
 def _largest_motion(matrix: np.ndarray, shape: tuple[int, ...], affine: np.ndarray) -> float:
     """Largest distance in mm that a corner of the grid is moved by."""
-    ends = np.stack(
-        np.meshgrid(*[(0, side - 1) for side in shape], indexing="ij"), axis=-1
-    ).reshape(-1, 3)
-    corners = carry(affine, ends)
-    return float(np.linalg.norm(carry(matrix, corners) - corners, axis=1).max())
+    ends = list(itertools.product(*[(0, side - 1) for side in shape]))
+    corners = carry(affine, np.array(ends))  # (8, 3)
+    motion = carry(matrix, corners) - corners
+    return float(np.linalg.norm(motion, axis=1).max())
 
 
 def check_volume(volume: Volume, role: str) -> list[str]:
@@ -231,27 +243,33 @@ def _within(sizes: np.ndarray, limits: tuple[float, float]) -> bool:
 def head_mask(mri: Image) -> np.ndarray:
     """The head in a working copy: the largest bright part, closed and filled."""
     counts, edges = np.histogram(mri.array, 128)
-    bright = (
-        mri.array > _otsu(counts, (edges[:-1] + edges[1:]) / 2) / 2
-    )  # dark tissue belongs to the head, too
+    threshold = _otsu(counts, (edges[:-1] + edges[1:]) / 2)
+    bright = mri.array > threshold / 2  # dark tissue belongs to the head, too
     parts, count = ndimage.label(ndimage.binary_opening(bright))
     if not count:
         return bright
-    largest = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+    sizes = np.bincount(parts.ravel())[1:]  # without what is 0, which is no part
+    largest = parts == 1 + int(np.argmax(sizes))
     closed = ndimage.binary_closing(np.pad(largest, 6), iterations=5)[6:-6, 6:-6, 6:-6]
     return ndimage.binary_fill_holes(closed)
 
 
 def _otsu(counts: np.ndarray, values: np.ndarray) -> float:
     """The threshold that parts a histogram into the two most different classes (Otsu 1979)."""
-    below, weighted = np.cumsum(counts), np.cumsum(counts * values)
+    below = np.cumsum(counts)
     above = below[-1] - below
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (weighted / below - (weighted[-1] - weighted) / above) ** 2
+    weighted = np.cumsum(counts * values)
+    with np.errstate(divide="ignore", invalid="ignore"):  # an empty class at both ends
+        mean_below = weighted / below
+        mean_above = (weighted[-1] - weighted) / above
+        between = below * above * (mean_below - mean_above) ** 2
     return float(values[int(np.nanargmax(between))])
 
 
 def _kept(mask: str, mri: Image, region: np.ndarray) -> Image:
     """What `mask` keeps, on the grid of the MRI's working copy."""
-    source, rim = (region, _BRAIN_RIM_MM) if mask == "brain" else (head_mask(mri), _HEAD_RIM_MM)
-    return Image(grown(source, mri.affine, rim), mri.affine)
+    if mask == "brain":
+        kept = grown(region, mri.affine, _BRAIN_RIM_MM)
+    else:
+        kept = grown(head_mask(mri), mri.affine, _HEAD_RIM_MM)
+    return Image(kept, mri.affine)

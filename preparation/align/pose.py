@@ -1,11 +1,9 @@
-"""Where the PET lies on the MRI: similarity, starts from all round, and how much the answer stands
-out.
+"""Where the PET lies on the MRI, and how much the answer stands out.
 
 Registration climbs to the nearest optimum: from a head turned by 60 degrees that is a wrong one,
-    and nothing
-says so. So starts are compared before, and afterwards the answer is compared with the same PET
-turned by every rotation of a cube about the middle of the brain. A right answer explains several
-times as much as the best of those; a wrong one, or noise, does not.
+and nothing says so. So starts are compared before, and afterwards the answer is compared with the
+same PET turned by every rotation of a cube about the middle of the brain. A right answer explains
+several times as much as the best of those; a wrong one, or noise, does not.
 """
 
 import itertools
@@ -28,11 +26,10 @@ START_MARGIN = 0.005
 # more when right, also through noise; 1.9 and less when wrong; in between with half of the brain
 # missing.
 CLEAR = 2.3
-_WIDE_MM, _WIDE_STARTS, _WIDE_TRIED = (
-    8.0,
-    500,
-    8,
-)  # the search all round, only for answers that are not clear
+# The search all round, only for answers that are not clear.
+_WIDE_MM = 8.0
+_WIDE_STARTS = 500
+_WIDE_TRIED = 8
 _RIM_MM = 16.0  # what surrounds the brain helps a coarse search, by its outline
 _METRIC_RIM_MM = 10.0  # part around the brain that counts in the last registration
 
@@ -49,14 +46,17 @@ def nmi(
         first, second = first[mask], second[mask]
     if not first.size or first.min() == first.max() or second.min() == second.max():
         return 1.0
-    joint = np.bincount(_levels(first, bins) * bins + _levels(second, bins), minlength=bins * bins)
-    joint = joint.reshape(bins, bins) / first.size
-    return float((_entropy(joint.sum(0)) + _entropy(joint.sum(1))) / _entropy(joint))
+    cells = _levels(first, bins) * bins + _levels(second, bins)
+    counts = np.bincount(cells, minlength=bins * bins)
+    joint = counts.reshape(bins, bins) / first.size
+    separate = _entropy(joint.sum(0)) + _entropy(joint.sum(1))
+    return float(separate / _entropy(joint))
 
 
 def _levels(values: np.ndarray, bins: int) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
-    return np.minimum((values.ravel() - low) * (bins / (high - low)), bins - 1).astype(np.intp)
+    levels = (values.ravel() - low) * (bins / (high - low))
+    return np.minimum(levels, bins - 1).astype(np.intp)
 
 
 def _entropy(shares: np.ndarray) -> float:
@@ -65,9 +65,7 @@ def _entropy(shares: np.ndarray) -> float:
 
 
 def turn_about(rotation: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(4, 4) matrix that turns (or mirrors) about the point `source` and carries it to the point
-    `target`.
-    """
+    """(4, 4) matrix that turns (or mirrors) about the point `source` and carries it to `target`."""
     matrix = np.eye(4)
     matrix[:3, :3] = rotation
     matrix[:3, 3] = target - rotation @ source
@@ -91,16 +89,13 @@ def spread_rotations(count: int) -> np.ndarray:
     Super-Fibonacci spirals (Alexa, CVPR 2022).
     """
     place = np.arange(count) + 0.5
-    inner, outer = np.sqrt(place / count), np.sqrt(1 - place / count)
-    alpha, beta = (
-        2 * math.pi * place / math.sqrt(2),
-        2 * math.pi * place / 1.533751168755204288118041,
-    )
-    quaternions = np.stack(
-        [inner * np.sin(alpha), inner * np.cos(alpha), outer * np.sin(beta), outer * np.cos(beta)],
-        axis=1,
-    )
-    return Rotation.from_quat(quaternions).as_matrix()
+    inner = np.sqrt(place / count)
+    outer = np.sqrt(1 - place / count)
+    alpha = 2 * math.pi * place / math.sqrt(2)
+    beta = 2 * math.pi * place / 1.533751168755204288118041  # psi of the paper: psi^4 = psi + 4
+    x, y = inner * np.sin(alpha), inner * np.cos(alpha)
+    z, w = outer * np.sin(beta), outer * np.cos(beta)
+    return Rotation.from_quat(np.stack([x, y, z, w], axis=1)).as_matrix()
 
 
 @dataclass(frozen=True)
@@ -124,13 +119,16 @@ class _Scene:
     """MRI, PET and brain on a coarse grid, ready to be compared under many transforms."""
 
     def __init__(self, mri: Image, pet: Image, region: np.ndarray, voxel_mm: float) -> None:
-        self.mri, self.pet = coarser(mri, voxel_mm), coarser(pet, voxel_mm)
-        self.region = sample(Image(region, mri.affine), self.mri.array.shape, self.mri.affine) > 0.5
+        self.mri = coarser(mri, voxel_mm)
+        self.pet = coarser(pet, voxel_mm)
+        self.region = self._sample(Image(region, mri.affine)) > 0.5
+
+    def _sample(self, image: Image, matrix: np.ndarray | None = None) -> np.ndarray:
+        return sample(image, self.mri.array.shape, self.mri.affine, matrix)
 
     def compare(self, matrix: np.ndarray) -> float:
         """NMI inside the region with the PET moved by `matrix`."""
-        moved = sample(self.pet, self.mri.array.shape, self.mri.affine, matrix)
-        return nmi(self.mri.array, moved, self.region)
+        return nmi(self.mri.array, self._sample(self.pet, matrix), self.region)
 
 
 def find_pose(mri: Image, pet: Image, brain: np.ndarray, metric_mask: bool = True) -> Pose:
@@ -149,7 +147,8 @@ def find_pose(mri: Image, pet: Image, brain: np.ndarray, metric_mask: bool = Tru
         InputError: ANTs gives up or is not installed.
     """
     scene = _Scene(mri, pet, brain, SEARCH_MM)
-    middle, source = centre_of_mass(Image(brain, mri.affine)), centre_of_mass(scene.pet)
+    middle = centre_of_mass(Image(brain, mri.affine))
+    source = centre_of_mass(scene.pet)
     start, name = _best_of_cube(scene, source, middle)
     matrix = register(scene.mri, scene.pet, start=start)
     if _contrast(scene, matrix, middle) < CLEAR:
@@ -167,10 +166,10 @@ def grown(mask: np.ndarray, affine: np.ndarray, rim_mm: float) -> np.ndarray:
 
 
 def _best_of_cube(scene: _Scene, source: np.ndarray, middle: np.ndarray) -> tuple[np.ndarray, str]:
-    """The start to take and its name: the headers' orientation unless another one is clearly
-    better.
+    """The start to take and its name.
 
-    The headers' position is one of them: of half a brain the centre of mass is elsewhere.
+    The headers' orientation unless another one is clearly better. The headers' position is one of
+    them: of half a brain the centre of mass is elsewhere.
     """
     starts = [turn_about(rotation, source, middle) for rotation in cube_rotations()]
     names = ["com", *(f"rotation {number}" for number in range(1, len(starts)))]
@@ -189,23 +188,25 @@ def _search_all_round(
     """The best registered answer from the most promising of many rotations."""
     wide = _Scene(mri, pet, grown(brain, mri.affine, _RIM_MM), _WIDE_MM)
     starts = [turn_about(rotation, source, middle) for rotation in spread_rotations(_WIDE_STARTS)]
-    order = np.argsort([-wide.compare(start) for start in starts], kind="stable")
-    answers = [register(scene.mri, scene.pet, start=starts[index]) for index in order[:_WIDE_TRIED]]
+    scores = np.array([wide.compare(start) for start in starts])
+    promising = np.argsort(-scores, kind="stable")[:_WIDE_TRIED]
+    answers = [register(scene.mri, scene.pet, start=starts[index]) for index in promising]
     return max(answers, key=scene.compare)
 
 
 def _refined(
     scene: _Scene, coarse: np.ndarray, mri: Image, pet: Image, mask: np.ndarray | None
 ) -> np.ndarray:
-    """The coarse answer registered on the full images, or the coarse one where that fits the brain
-    better.
+    """The coarse answer registered on the full images, unless the coarse one fits the brain better.
 
     A mask leaves ANTs less to go by, and now and then it walks away; then it also tries without.
     """
     matrix = register(mri, pet, start=coarse, mask=mask, is_near=True)
     if scene.compare(matrix) >= scene.compare(coarse) - START_MARGIN:
         return matrix
-    others = [coarse] if mask is None else [register(mri, pet, start=coarse, is_near=True), coarse]
+    others = [coarse]
+    if mask is not None:
+        others.insert(0, register(mri, pet, start=coarse, is_near=True))
     return max(others, key=scene.compare)
 
 

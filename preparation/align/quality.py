@@ -16,8 +16,7 @@ from preparation.align.pose import CLEAR, SEARCH_MM, Pose, nmi, turn_about
 from preparation.align.registration import register
 from preparation.align.template import BRAIN_FOUND, BrainFit
 
-# For a cohort: the median of nmi_brain, so many median absolute deviations below it, but at least
-# so far.
+# For a cohort: so many median absolute deviations, of at least so much, below the median.
 LEAST_COHORT = 5
 _DEVIATIONS, _LEAST_DEVIATION = 4, 0.004
 _LEAST_SHARE = 1 / 3  # of the median's excess over 1, however wide the cohort scatters
@@ -25,12 +24,10 @@ _LEAST_SHARE = 1 / 3  # of the median's excess over 1, however wide the cohort s
 # real head, 8 bit); when wrong 1.00 to 1.02, up to 1.033 with half of the brain missing, which
 # contrast and cover tell.
 LEAST_NMI = 1.02
-MOST_ROTATION_DEG = (
-    45.0  # between two scans of one person; more than this is a header that is wrong
-)
-MOST_OFF_CENTRE_MM = (
-    50.0  # of the PET's centre of mass from the middle of the brain, after alignment
-)
+# Between two scans of one person; more than this is a header that is wrong.
+MOST_ROTATION_DEG = 45.0
+# Of the PET's centre of mass from the middle of the brain, after alignment.
+MOST_OFF_CENTRE_MM = 50.0
 LEAST_COVER = 0.9
 SCALES = 0.75, 1.35  # of MRI to template along an axis
 MOST_PEAK = 50.0  # largest voxel over the 99.9 percentile
@@ -45,9 +42,8 @@ _MUST_BE_KNOWN = {
     "template_fit": "fit to the template",
 }
 _SIGNAL_ABOVE = 0.02  # of the 95 percentile inside the brain: inside the PET's field of view
-_SIGNAL_MM = (
-    4.0  # that far a voxel's neighbours count, so that ventricles do not look like the outside
-)
+# That far a voxel's neighbours count, so that ventricles do not look like the outside.
+_SIGNAL_MM = 4.0
 
 
 def measure(
@@ -72,15 +68,17 @@ def measure(
         fov_cover: share of the region that the PET has values for;
         off_centre_mm: from the aligned PET's centre of mass to the middle of the region;
         sharpness: mean gradient over standard deviation of the MRI, over that of the aligned PET,
-            which is the smoother
-        of the two; NaN where the PET does not reach the MRI;
+            which is the smoother of the two; NaN where the PET does not reach the MRI;
         scale_x, scale_y, scale_z, template_fit: see `BrainFit`.
     """
     shape, affine = mri.array.shape, mri.affine
-    before, after = sample(pet, shape, affine), sample(pet, shape, affine, pose.matrix)
+    before = sample(pet, shape, affine)
+    after = sample(pet, shape, affine, pose.matrix)
     middle = centre_of_mass(Image(region, affine))
     source = carry(np.linalg.inv(pose.matrix), middle[None])[0]
-    figures = {
+    pet_centre = carry(pose.matrix, centre_of_mass(pet)[None])[0]
+    scale_x, scale_y, scale_z = fit.scale
+    return {
         "rotation_deg": rotation_deg(pose.matrix),
         "shift_mm": float(np.linalg.norm(middle - source)),
         "start": pose.start,
@@ -91,12 +89,12 @@ def measure(
         "contrast": pose.contrast,
         "fov_cover": _cover(after, affine, region),
         "sharpness": _sharpness(mri.array, affine) / _sharpness(after, affine),
-        "off_centre_mm": float(
-            np.linalg.norm(carry(pose.matrix, centre_of_mass(pet)[None])[0] - middle)
-        ),
+        "off_centre_mm": float(np.linalg.norm(pet_centre - middle)),
         "template_fit": fit.correlation,
+        "scale_x": scale_x,
+        "scale_y": scale_y,
+        "scale_z": scale_z,
     }
-    return figures | {f"scale_{axis}": side for axis, side in zip("xyz", fit.scale, strict=True)}
 
 
 def rotation_deg(matrix: np.ndarray) -> float:
@@ -111,28 +109,26 @@ def peak(array: np.ndarray) -> float:
 
 
 def _sharpness(array: np.ndarray, affine: np.ndarray) -> float:
-    """Mean length of the gradient in 1/mm, over the standard deviation; the dark counts as 0. NaN
-    for a blank image.
+    """Mean length of the gradient in 1/mm, over the standard deviation; the dark counts as 0.
+
+    NaN for a blank image.
     """
     if array.max() <= 0:
         return math.nan
     bright = np.where(array > _DARK * np.percentile(array[array > 0], 99), array, 0)
-    squares, spread = sum(slope**2 for slope in np.gradient(bright, *sides(affine))), bright.std()
-    return float(np.sqrt(squares).mean() / spread) if spread > 0 else math.nan
+    spread = bright.std()
+    if spread == 0:
+        return math.nan
+    x, y, z = np.gradient(bright, *sides(affine))
+    return float(np.sqrt(x**2 + y**2 + z**2).mean() / spread)
 
 
 def _mirrored(mri: Image, pet: Image, fit: BrainFit, region: np.ndarray, pose: Pose) -> float:
-    """NMI inside the region after the PET is mirrored at the template's middle and aligned again
-    (at 4 mm).
+    """NMI inside the region with the PET mirrored at the template's middle and aligned again.
+
+    The second alignment is at 4 mm.
     """
-    mirror, middle = np.diag([-1.0, 1.0, 1.0, 1.0]), centre_of_mass(Image(region, mri.affine))
-    if fit.correlation >= BRAIN_FOUND:
-        mirror = np.linalg.inv(fit.matrix) @ mirror @ fit.matrix
-        # Scales that differ between axes would shear the PET: the nearest mirror without that.
-        left, _, right = np.linalg.svd(mirror[:3, :3])
-        mirror = turn_about(left @ right, middle, carry(mirror, middle[None])[0])
-    else:
-        mirror[0, 3] = 2 * middle[0]
+    mirror = _mirror(fit, centre_of_mass(Image(region, mri.affine)))
     # ANTs takes no mirrored axes, so the PET's voxels are flipped and the matrix makes up for where
     # that puts them.
     flipped = Image(np.flip(pet.array, 0), pet.affine)
@@ -143,26 +139,33 @@ def _mirrored(mri: Image, pet: Image, fit: BrainFit, region: np.ndarray, pose: P
     return nmi(mri.array, sample(flipped, mri.array.shape, mri.affine, again), region)
 
 
+def _mirror(fit: BrainFit, middle: np.ndarray) -> np.ndarray:
+    """(4, 4) that mirrors left to right in the MRI's world, by the template where that is known."""
+    mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
+    if fit.correlation < BRAIN_FOUND:
+        mirror[0, 3] = 2 * middle[0]
+        return mirror
+    mirror = np.linalg.inv(fit.matrix) @ mirror @ fit.matrix
+    # Scales that differ between axes would shear the PET: the nearest mirror without that.
+    left, _, right = np.linalg.svd(mirror[:3, :3])
+    return turn_about(left @ right, middle, carry(mirror, middle[None])[0])
+
+
 def _cover(pet: np.ndarray, affine: np.ndarray, region: np.ndarray) -> float:
-    """Share of the region where the aligned PET, smoothed a little, is above 2 % of what the brain
-    has.
-    """
+    """Share of the region where the aligned PET has values: above 2 % of what the brain has."""
     around = coarser(Image(pet, affine), 2 * _SIGNAL_MM)
     smooth = sample(around, pet.shape, affine)[region]
-    return (
-        float((smooth > _SIGNAL_ABOVE * np.percentile(smooth, 95)).mean())
-        if smooth.max() > 0
-        else 0.0
-    )
+    if smooth.max() <= 0:
+        return 0.0
+    return float((smooth > _SIGNAL_ABOVE * np.percentile(smooth, 95)).mean())
 
 
 def judge(figures_of_all: Mapping[str, Mapping[str, float | str | None]]) -> dict[str, list[str]]:
     """What speaks against each alignment, in words for the person who looks at it.
 
     From 5 subjects on nmi_brain is held against the cohort: flagged below the median less 4 median
-        absolute
-    deviations (of at least 0.004), and below a third of the median's excess over 1; with fewer
-    subjects below 1.02. All else holds for one subject alone.
+    absolute deviations (of at least 0.004), and below a third of the median's excess over 1; with
+    fewer subjects below 1.02. All else holds for one subject alone.
 
     Args:
         figures_of_all: subject -> figures of `measure` (with `mri_peak` and `pet_peak` where
@@ -173,33 +176,28 @@ def judge(figures_of_all: Mapping[str, Mapping[str, float | str | None]]) -> dic
         subject -> flags; an empty list: nothing speaks against it.
     """
     known = {subject: _known(figures) for subject, figures in figures_of_all.items()}
-    limit, why = nmi_limit(
-        [float(figures["nmi_brain"]) for figures in known.values() if "nmi_brain" in figures]
-    )
+    in_brain = [figures["nmi_brain"] for figures in known.values() if "nmi_brain" in figures]
+    limit, why = nmi_limit(in_brain)
     flags = {}
     for subject, figures in known.items():
-        unknown = figures_of_all[subject].keys() - figures.keys()
-        flags[subject] = [
-            f"{words} could not be measured"
-            for key, words in _MUST_BE_KNOWN.items()
-            if key in unknown
-        ]
-        flags[subject] += _flags(figures)
+        flags[subject] = []
         if figures.get("nmi_brain", math.inf) < limit:
-            flags[subject].insert(
-                0,
-                f"MRI and PET agree too little in the brain (NMI {figures['nmi_brain']:.3f}, {why})",
-            )
+            agreement = f"NMI {figures['nmi_brain']:.3f}, {why}"
+            flags[subject].append(f"MRI and PET agree too little in the brain ({agreement})")
+        for key, words in _MUST_BE_KNOWN.items():
+            if key in figures_of_all[subject] and key not in figures:
+                flags[subject].append(f"{words} could not be measured")
+        flags[subject] += _flags(figures)
     return flags
 
 
 def _known(figures: Mapping[str, float | str | None]) -> dict[str, float | str]:
     """The figures that could be measured."""
-    return {
-        name: value
-        for name, value in figures.items()
-        if isinstance(value, str) or (value is not None and not math.isnan(value))
-    }
+    known = {}
+    for name, value in figures.items():
+        if isinstance(value, str) or (value is not None and not math.isnan(value)):
+            known[name] = value
+    return known
 
 
 def nmi_limit(values: list[float]) -> tuple[float, str]:
@@ -226,43 +224,34 @@ def _flags(figures: Mapping[str, float | str]) -> list[str]:
         times = f"{figures['contrast']:.1f} times, expected {CLEAR:g}"
         flags.append(f"the PET fits hardly better than turned the wrong way ({times})")
     if above("rotation_deg", MOST_ROTATION_DEG):
-        flags.append(
-            f"the PET was turned by {figures['rotation_deg']:.0f} degrees: its header is wrong or it is mirrored; "
-            "check left and right"
-        )
+        turned = f"the PET was turned by {figures['rotation_deg']:.0f} degrees"
+        flags.append(f"{turned}: its header is wrong or it is mirrored; check left and right")
     if figures.get("nmi_mirrored", -math.inf) >= figures.get("nmi_brain", math.inf):
-        flags.append(
-            f"the PET fits as well mirrored left to right (NMI {figures['nmi_mirrored']:.3f}): check handedness"
-        )
+        as_well = f"NMI {figures['nmi_mirrored']:.3f}"
+        flags.append(f"the PET fits as well mirrored left to right ({as_well}): check handedness")
     if below("sharpness", LEAST_SHARPNESS):
-        flags.append(
-            f"the PET is sharper than the MRI ({1 / float(figures['sharpness']):.1f} times): swapped?"
-        )
+        times = f"{1 / float(figures['sharpness']):.1f} times"
+        flags.append(f"the PET is sharper than the MRI ({times}): swapped?")
     if below("fov_cover", LEAST_COVER):
         flags.append(f"the PET covers only {figures['fov_cover']:.0%} of the brain")
     if above("off_centre_mm", MOST_OFF_CENTRE_MM):
-        flags.append(
-            f"the PET's centre lies {figures['off_centre_mm']:.0f} mm off the middle of the brain"
-        )
+        distance = f"{figures['off_centre_mm']:.0f} mm"
+        flags.append(f"the PET's centre lies {distance} off the middle of the brain")
     if below("template_fit", BRAIN_FOUND):
-        flags.append(
-            f"the brain was not found in the MRI (correlation {figures['template_fit']:.2f} with the template); "
-            "NMI and cover are of the whole head"
-        )
-    stretched = [
-        axis
-        for axis in "xyz"
-        if above(f"scale_{axis}", SCALES[1]) or below(f"scale_{axis}", SCALES[0])
-    ]
+        fit = f"correlation {figures['template_fit']:.2f} with the template"
+        consequence = "NMI and cover are of the whole head"
+        flags.append(f"the brain was not found in the MRI ({fit}); {consequence}")
+    stretched = []
+    for axis in "xyz":
+        if above(f"scale_{axis}", SCALES[1]) or below(f"scale_{axis}", SCALES[0]):
+            stretched.append(f"{axis} by {figures[f'scale_{axis}']:.2f}")
     if stretched:
-        sizes = ", ".join(f"{axis} by {figures[f'scale_{axis}']:.2f}" for axis in stretched)
-        flags.append(
-            f"the MRI was stretched along {sizes} to fit the template: is its voxel size right?"
-        )
+        sizes = ", ".join(stretched)
+        doubt = "is its voxel size right?"
+        flags.append(f"the MRI was stretched along {sizes} to fit the template: {doubt}")
     for kind in ("mri", "pet"):
         if above(f"{kind}_peak", MOST_PEAK):
-            flags.append(
-                f"the {kind.upper()}'s largest voxel is {figures[f'{kind}_peak']:.0f} times its 99.9 percentile: "
-                "scaled to [0, 1] everything else is dark"
-            )
+            times = f"{figures[f'{kind}_peak']:.0f} times its 99.9 percentile"
+            consequence = "scaled to [0, 1] everything else is dark"
+            flags.append(f"the {kind.upper()}'s largest voxel is {times}: {consequence}")
     return flags

@@ -1,5 +1,4 @@
-"""The one place that talks to ANTs: linear registration of two images, and what ANTs wants around
-it.
+"""The one place that talks to ANTs: linear registration, and what ANTs wants around it.
 
 ANTs hangs for ever on an infinite voxel, loses its way on a spike, and gives another answer every
 time unless it has one thread and a seed from the environment. So images come here finite and
@@ -97,16 +96,16 @@ def register(
             )
         except (RuntimeError, ValueError) as error:
             problem = f"ANTs gave up ({' '.join(str(error).split())})"
-            raise InputError(
-                "registration", problem, "look at the two images in a viewer"
-            ) from error
+            remedy = "look at the two images in a viewer"
+            raise InputError("registration", problem, remedy) from error
         return _read_transform(ants, answer["fwdtransforms"][0])
 
 
 def to_ants(image: Image):
     """An ANTs image of the same grid; its axes must be at right angles."""
     ants = _import_ants()
-    affine, spacing = _LPS @ image.affine, sides(image.affine)
+    affine = _LPS @ image.affine
+    spacing = sides(image.affine)
     return ants.from_numpy(
         np.ascontiguousarray(image.array, dtype=np.float32),
         origin=tuple(affine[:3, 3].tolist()),
@@ -131,8 +130,10 @@ def _write_transform(ants: ModuleType, matrix: np.ndarray, path: Path) -> str:
 def _read_transform(ants: ModuleType, path: str) -> np.ndarray:
     """Moving -> fixed from the file of a linear transform."""
     transform = ants.read_transform(path)
-    parameters, centre = np.asarray(transform.parameters), np.asarray(transform.fixed_parameters)
+    parameters = np.asarray(transform.parameters)
+    centre = np.asarray(transform.fixed_parameters)
+    linear = parameters[:9].reshape(3, 3)
     backwards = np.eye(4)
-    backwards[:3, :3] = parameters[:9].reshape(3, 3)
-    backwards[:3, 3] = parameters[9:12] + centre - backwards[:3, :3] @ centre
+    backwards[:3, :3] = linear
+    backwards[:3, 3] = parameters[9:12] + centre - linear @ centre  # ITK turns about a centre
     return np.linalg.inv(_LPS @ backwards @ _LPS)

@@ -30,10 +30,12 @@ BRAIN_FOUND, _GOOD_FIT = 0.3, 0.6
 
 @dataclass(frozen=True)
 class Template:
-    """Attributes:
-    name: BIDS name of the packaged one, else the file's name.
-    head: the T1 image.
-    brain: bool image, its brain.
+    """A T1 image in MNI152 space, and its brain.
+
+    Attributes:
+        name: BIDS name of the packaged one, else the file's name.
+        head: the T1 image.
+        brain: bool image, its brain.
     """
 
     name: str
@@ -60,8 +62,9 @@ class BrainFit:
 
 
 def load_template(path: Path | None = None) -> Template:
-    """The template of a file, or nilearn's packaged one; the brain is the packaged one's in both
-    cases.
+    """The template of a file, or nilearn's packaged one.
+
+    The brain is the packaged one's in both cases.
 
     Args:
         path: a T1 template in MNI152 space, with or without skull.
@@ -75,12 +78,13 @@ def load_template(path: Path | None = None) -> Template:
     brain = Image(values > _BRAIN_ABOVE * values.max(), packaged.affine)
     if path is None:
         return Template(PACKAGED, head, brain)
-    given = read_volume(path)
-    there = sample(Image(given.array, given.affine), values.shape, packaged.affine)[brain.array]
+    volume = read_volume(path)
+    given = Image(volume.array, volume.affine)
+    there = sample(given, values.shape, packaged.affine)[brain.array]
     if there.std() == 0 or np.corrcoef(there, values[brain.array])[0, 1] < _IS_MNI:
         problem = "is no T1 template in MNI152 space (another brain where the MNI152 brain is)"
         raise InputError(path, problem, "give one in MNI152 space or leave --template out")
-    return Template(Path(path).name.split(".nii")[0], Image(given.array, given.affine), brain)
+    return Template(Path(path).name.split(".nii")[0], given, brain)
 
 
 def find_brain(mri: Image, template: Template, voxel_mm: float) -> BrainFit:
@@ -104,9 +108,8 @@ def find_brain(mri: Image, template: Template, voxel_mm: float) -> BrainFit:
     upper = _without_neck(mri)
     if upper is not None:
         middle = centre_of_mass(Image(brain, fixed.affine))
-        attempts.append(
-            ("antsRegistrationSyNQuick[a]", turn_about(np.eye(3), centre_of_mass(upper), middle))
-        )
+        start = turn_about(np.eye(3), centre_of_mass(upper), middle)
+        attempts.append(("antsRegistrationSyNQuick[a]", start))
     best, best_fit = None, -1.0
     for kind, start in attempts:
         matrix = register(fixed, mri, kind, start, mask)
@@ -116,7 +119,7 @@ def find_brain(mri: Image, template: Template, voxel_mm: float) -> BrainFit:
         if best_fit > _GOOD_FIT:
             break
     onto_mri = sample(template.brain, mri.array.shape, mri.affine, np.linalg.inv(best)) > 0.5
-    return BrainFit(best, onto_mri, best_fit, tuple(float(side) for side in sides(best)))
+    return BrainFit(best, onto_mri, best_fit, tuple(sides(best).tolist()))
 
 
 def _without_neck(mri: Image) -> Image | None:
@@ -132,7 +135,9 @@ def _without_neck(mri: Image) -> Image | None:
 
 
 def _correlation(fixed: Image, brain: np.ndarray, mri: Image, matrix: np.ndarray) -> float:
-    moved = sample(
-        coarser(mri, sides(fixed.affine).min()), fixed.array.shape, fixed.affine, matrix
-    )[brain]
-    return float(np.corrcoef(fixed.array[brain], moved)[0, 1]) if moved.std() > 0 else 0.0
+    """Pearson's r of the template and the MRI moved by the matrix, inside the template's brain."""
+    smooth = coarser(mri, sides(fixed.affine).min())
+    moved = sample(smooth, fixed.array.shape, fixed.affine, matrix)[brain]
+    if moved.std() == 0:
+        return 0.0
+    return float(np.corrcoef(fixed.array[brain], moved)[0, 1])
