@@ -151,8 +151,8 @@ class Sidecars:
         self._in_folder: dict[Path, list[Path]] = {}
         self._content: dict[Path, dict] = {}
 
-    def fields(self, image: BidsImage) -> dict:
-        """What holds for an image by the inheritance principle.
+    def fields(self, image: Path) -> dict:
+        """What holds for an image below the root by the inheritance principle.
 
         A file holds for the images in its folder and below that have its suffix and all of its
         entities. Nearer files win, in one folder those with more entities.
@@ -160,13 +160,13 @@ class Sidecars:
         Raises:
             InputError: a file that holds cannot be read or is no JSON object.
         """
-        suffix = stem(image.path).rsplit("_", 1)[-1]
-        below = image.path.parent.relative_to(self._root).parts
+        suffix = stem(image).rsplit("_", 1)[-1]
+        labels = entities(image).items()
+        below = image.parent.relative_to(self._root).parts
         fields: dict = {}
         for depth in range(len(below) + 1):
             for file in self._json_files(self._root.joinpath(*below[:depth])):
-                has_suffix = file.stem.rsplit("_", 1)[-1] == suffix
-                if has_suffix and entities(file).items() <= image.labels.items():
+                if _suffix_alone(file) == suffix and entities(file).items() <= labels:
                     fields |= self._read(file)
         return fields
 
@@ -181,6 +181,12 @@ class Sidecars:
         if file not in self._content:
             self._content[file] = read_json(file)
         return self._content[file]
+
+
+def _suffix_alone(file: Path) -> str | None:
+    """What a sidecar's name has beside entities: `pet`; None when there is more to it."""
+    *parts, suffix = file.stem.split("_")
+    return suffix if all("-" in part for part in parts) else None
 
 
 def read_json(path: Path) -> dict:
@@ -198,33 +204,25 @@ def read_json(path: Path) -> dict:
     return content
 
 
-def tracer(image: BidsImage, sidecars: Sidecars) -> str:
-    """The tracer that a PET's name or sidecar names; "" where nothing does.
+def tracer(labels: Mapping[str, str], fields: Mapping) -> str:
+    """The tracer that a PET's entities or sidecar fields name; "" where nothing does.
 
     `trc-` before `TracerName` before `acq-`, which data sets older than `trc-` used for it.
-
-    Raises:
-        InputError: the name has no `trc-`, and a sidecar is damaged.
     """
-    in_name = image.labels.get("trc")
-    if in_name:
-        return in_name
-    in_sidecar = str(sidecars.fields(image).get("TracerName") or "")
+    if labels.get("trc"):
+        return labels["trc"]
+    in_sidecar = str(fields.get("TracerName") or "")
     if in_sidecar and in_sidecar.lower() != "n/a":
         return in_sidecar
-    return image.labels.get("acq", "")
+    return labels.get("acq", "")
 
 
-def tracer_problem(image: BidsImage, sidecars: Sidecars) -> str | None:
-    """Why a PET is not of FDG; None when it is, and when nothing speaks against it.
-
-    Raises:
-        InputError: the name has no `trc-`, and a sidecar is damaged.
-    """
-    name = tracer(image, sidecars)
+def tracer_problem(labels: Mapping[str, str], fields: Mapping) -> str | None:
+    """Why a PET is not of FDG; None when it is, and when nothing speaks against it."""
+    name = tracer(labels, fields)
     if name:
         return None if is_fdg(name) else f"tracer is {name}, not FDG"
-    radionuclide = str(sidecars.fields(image).get("TracerRadionuclide") or "")
+    radionuclide = str(fields.get("TracerRadionuclide") or "")
     mass = re.sub(r"\D", "", radionuclide)
     if mass and mass != "18":
         return f"tracer is marked with {radionuclide}, FDG with F18"

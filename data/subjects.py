@@ -326,7 +326,9 @@ def _with_fdg(
     taken = []
     for pet in pets:
         try:
-            problem = tracer_problem(pet, sidecars)
+            # Where the name tells the tracer, a damaged sidecar does no harm.
+            fields = {} if "trc" in pet.labels else sidecars.fields(pet.path)
+            problem = tracer_problem(pet.labels, fields)
         except InputError as error:
             passed_over.append(LeftOut(pet.path.name, f"its sidecar is damaged ({error})"))
             continue

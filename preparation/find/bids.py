@@ -229,13 +229,14 @@ def _pet_candidate(
 ) -> Candidate | LeftOutScan:
     """A PET with what its sidecars say, or why it is none of FDG."""
     try:
-        durations = frame_durations(sidecars.fields(image))
+        fields = sidecars.fields(image.path)
+        durations = frame_durations(fields)
     except (InputError, ValueError, TypeError) as error:
         return left(scan, f"its sidecar is damaged ({error})", is_fault=True)
-    problem = tracer_problem(image, sidecars)
+    problem = tracer_problem(image.labels, fields)
     if problem:
         return left(scan, problem)
-    is_named = tracer(image, sidecars)
+    is_named = tracer(image.labels, fields)
     warnings = () if is_named else ("the PET's tracer is not named, taken for FDG",)
     scan = replace(scan, frame_durations=durations)
     version = image.labels.get("rec", "")

@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from data.bids import frame_durations, read_json, stem
+from data.bids import entities, frame_durations, read_json, stem, tracer_problem
 from preparation.descriptions import FILE_NAME, pet_problem, read_place
 from preparation.find.bids import find_bids
 from preparation.formats import NOT_READ, by_name, modality_by_name, reason
@@ -46,9 +46,9 @@ def read_scan_pairs(path: str | os.PathLike, max_days: int = 365) -> Findings:
     """Read a table `subject,mri,pet` of NIfTI files, DICOM files or folders of DICOM files.
 
     Separated by commas, semicolons or tabs; relative paths start at the table's folder. The JSON
-    beside a NIfTI PET may tell its `FrameDuration`. A line that cannot be used is left out with its
-    number, which is a fault: every line was asked for. A subject in two lines is left out, because
-    nobody knows which line is meant.
+    beside a NIfTI PET may tell its `FrameDuration` and its `TracerName`. A line that cannot be used
+    is left out with its number, which is a fault: every line was asked for. A subject in two lines
+    is left out, because nobody knows which line is meant.
 
     Args:
         path: the table.
@@ -127,7 +127,7 @@ def _scan_at(path: Path, subject: str, modality: str) -> Scan | str:
         return problem
     if header and not scan.description:
         scan = replace(scan, description=header.description)
-    return _with_durations(scan)
+    return _with_sidecar(scan) if modality == "PET" and kind == "nifti" else scan
 
 
 def _files_at(path: Path, modality: str) -> tuple[Path, ...] | str:
@@ -179,15 +179,16 @@ def _described(scan: Scan) -> Scan:
     return replace(scan, description=match["description"], date=place.date, image_id=image)
 
 
-def _with_durations(scan: Scan) -> Scan | str:
-    """A NIfTI PET with the FrameDuration of the JSON beside it, or what is wrong with that."""
-    sidecar = scan.files[0].with_name(stem(scan.files[0]) + ".json")
-    if scan.modality != "PET" or scan.format != "nifti" or not sidecar.is_file():
-        return scan
+def _with_sidecar(pet: Scan) -> Scan | str:
+    """A NIfTI PET with the FrameDuration of the JSON beside it, or what this says against it."""
+    first = pet.files[0]
+    sidecar = first.with_name(stem(first) + ".json")
     try:
-        return replace(scan, frame_durations=frame_durations(read_json(sidecar)))
+        fields = read_json(sidecar) if sidecar.is_file() else {}
+        durations = frame_durations(fields)
     except (InputError, ValueError, TypeError) as error:
         return f"the PET's sidecar is damaged ({error})"
+    return tracer_problem(entities(first), fields) or replace(pet, frame_durations=durations)
 
 
 def refuse_inside(out: str | os.PathLike, source: str | os.PathLike) -> None:

@@ -123,7 +123,7 @@ class TestSidecars:
         add("sub-1/sub-1_pet.json", {"b": "subject", "c": "subject", "d": "subject"})
         add("sub-1/pet/sub-1_pet.json", {"c": "few entities", "d": "few entities"})
         add("sub-1/pet/sub-1_trc-FDG_run-01_pet.json", {"d": "all entities"})
-        assert Sidecars(root).fields(image) == {
+        assert Sidecars(root).fields(image.path) == {
             "a": "root",
             "b": "subject",
             "c": "few entities",
@@ -131,17 +131,25 @@ class TestSidecars:
         }
 
     @pytest.mark.parametrize(
-        "name", ["sub-2_pet.json", "trc-PiB_pet.json", "T1w.json", "mypet.json", "._pet.json"]
+        "name",
+        [
+            "sub-2_pet.json",
+            "trc-PiB_pet.json",
+            "T1w.json",
+            "mypet.json",
+            "ben_pet.json",
+            "._pet.json",
+        ],
     )
     def test_what_does_not_hold(self, root, add, pet, name):
         image = pet("sub-1_trc-FDG_pet.nii")
         add(f"sub-1/pet/{name}", {"a": 1})
-        assert Sidecars(root).fields(image) == {}
+        assert Sidecars(root).fields(image.path) == {}
 
     def test_nothing_above_the_data_set(self, root, add, pet):
         image = pet("sub-1_pet.nii")
         add("../pet.json", {"a": 1})
-        assert Sidecars(root).fields(image) == {}
+        assert Sidecars(root).fields(image.path) == {}
 
     @pytest.mark.parametrize(
         "content, words",
@@ -151,7 +159,7 @@ class TestSidecars:
     def test_damaged(self, root, add, pet, content, words):
         image = pet("sub-1_pet.nii")
         path = add("pet.json", content)
-        for call in (lambda: read_json(path), lambda: Sidecars(root).fields(image)):
+        for call in (lambda: read_json(path), lambda: Sidecars(root).fields(image.path)):
             with pytest.raises(InputError, match=words) as caught:
                 call()
             assert caught.value.source == str(path)
@@ -181,7 +189,7 @@ class TestTracers:
     def test_the_name_before_the_sidecar(self, root, add, pet, name, fields, said):
         image = pet(name)
         add("pet.json", fields)
-        assert tracer(image, Sidecars(root)) == said
+        assert tracer(image.labels, Sidecars(root).fields(image.path)) == said
 
     @pytest.mark.parametrize(
         "fields, problem",
@@ -198,4 +206,4 @@ class TestTracers:
     def test_problems(self, root, add, pet, fields, problem):
         image = pet("sub-1_pet.nii")
         add("pet.json", fields)
-        assert tracer_problem(image, Sidecars(root)) == problem
+        assert tracer_problem(image.labels, Sidecars(root).fields(image.path)) == problem

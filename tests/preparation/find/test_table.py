@@ -225,6 +225,9 @@ class TestTableOfPairs:
         assert reasons(findings, "z") == ["line 4: 2 NIfTI files for one MRI"]
         assert [len(pair.pet.files) for pair in findings.pairs] == [2, 1]
         assert [pair.pet.frame_durations for pair in findings.pairs] == [None, (300.0, 600.0)]
+        touch("p.json", text='{"TracerName": "DASB"}')
+        said = reasons(read_scan_pairs(root / "pairs.csv"), "y")
+        assert said == ["line 3: tracer is DASB, not FDG"]
         touch("p.json", text="[]")
         assert "sidecar is damaged" in reasons(read_scan_pairs(root / "pairs.csv"), "y")[0]
 
