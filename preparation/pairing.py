@@ -60,6 +60,14 @@ def by_days(mri: Scan, pet: Scan) -> tuple:
     return days is None, days or 0
 
 
+def pet_versions(people: Mapping[str, Person]) -> set[str]:
+    """The processing versions that there are."""
+    found: set[str] = set()
+    for person in people.values():
+        found.update(pet.version for pet in person.pets)
+    return found
+
+
 def choose_version(
     people: Mapping[str, Person], order: Sequence[str], max_days: int, distance: Distance
 ) -> str | None:
@@ -67,7 +75,7 @@ def choose_version(
 
     Among equals it is the first in `order`.
     """
-    found = {pet.version for person in people.values() for pet in person.pets}
+    found = pet_versions(people)
     candidates = [version for version in order if version in found]
 
     def number_of_pairs(version: str) -> int:

@@ -27,6 +27,7 @@ from preparation.pairing import (
     keep_version,
     left,
     pair_up,
+    pet_versions,
 )
 from preparation.read.dicom_header import SeriesHeader, describe
 from preparation.scans import PLAIN_NAME, Findings, LeftOutScan, Scan, ScanPair
@@ -346,7 +347,7 @@ def _keep_one_version(
 ) -> list[str]:
     """Leave the PETs of other processing versions out; the note that says which one is taken."""
     if pattern is not None:
-        versions = sorted({pet.version for person in people.values() for pet in person.pets})
+        versions = sorted(pet_versions(people))
         if len(versions) < 2:
             return []
         taken = ", ".join(versions)

@@ -42,6 +42,7 @@ from preparation.pairing import (
     keep_version,
     left,
     pair_up,
+    pet_versions,
 )
 from preparation.scans import PLAIN_NAME, Findings, LeftOutScan, Scan, ScanPair
 from utils.errors import InputError
@@ -310,7 +311,7 @@ def _keep_one_reconstruction(
     people: dict[str, Person], max_days: int, left_out: list[LeftOutScan]
 ) -> list[str]:
     """Leave the PETs with other `rec-` labels out; the note that says which one is taken."""
-    labels = sorted({pet.version for person in people.values() for pet in person.pets})
+    labels = sorted(pet_versions(people))
     if len(labels) < 2:
         return []
     chosen = choose_version(people, labels, max_days, _by_session)
