@@ -12,7 +12,7 @@ from pathlib import Path
 
 from inference.trained import TrainedModel, is_own
 from models import build_model, slicewise_names
-from models.baselines.weights import load_weights
+from models.baselines.weights import WeightsError, load_weights
 from utils.errors import InputError
 
 FORM = "METHOD=FILE or METHOD:OPTION=VALUE,...=FILE"
@@ -112,9 +112,9 @@ def load_published(
         raise InputError(flag, f"{method}: {error}", f"see {PAGE}") from error
     try:
         skipped = load_weights(model.method, path)
-    except ValueError as error:
-        problem = str(error).removeprefix(f"{path}: ")
-        raise InputError(path, problem, f"give {method}'s published weights, see {PAGE}") from error
+    except WeightsError as error:
+        remedy = f"give {method}'s published weights, see {PAGE}"
+        raise InputError(error.path, error.problem, remedy) from error
     except OSError as error:
         problem = f"cannot be read ({error.strerror or error})"
         raise InputError(path, problem, "check the path") from error

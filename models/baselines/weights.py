@@ -22,6 +22,14 @@ _HALVES = ("encoder.npz", "decoder.npz")
 _COUNTER = "num_batches_tracked"
 
 
+class WeightsError(ValueError):
+    """A file that does not hold the weights of the network it is to be loaded into."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path, self.problem = path, problem
+
+
 def load_weights(network: nn.Module, path: str | Path) -> list[str]:
     """Load published weights into a 2-D method.
 
@@ -35,9 +43,9 @@ def load_weights(network: nn.Module, path: str | Path) -> list[str]:
         The names in the file that were skipped, since the method never uses them.
 
     Raises:
-        ValueError: for a file that holds something else, or lacks tensors, or has tensors that the
-            method does not know or that have another shape; the message names them. The network is
-            unchanged then.
+        WeightsError: for a file that holds something else, or lacks tensors, or has tensors that
+            the method does not know or that have another shape; the message names them. The network
+            is unchanged then.
         OSError: for a file that is not there or cannot be read.
     """
     path = Path(path)
@@ -51,19 +59,19 @@ def load_weights(network: nn.Module, path: str | Path) -> list[str]:
     missing = [name for name in wanted if name not in tensors and not name.endswith(_COUNTER)]
     method = type(network).__name__
     if unknown:
-        raise ValueError(
-            f"{path}: {method} does not know {len(unknown)} of its tensors: {_listed(unknown)}"
+        raise WeightsError(
+            path, f"{method} does not know {len(unknown)} of its tensors: {_listed(unknown)}"
         )
     if missing:
-        raise ValueError(
-            f"{path}: lacks {len(missing)} of the {len(wanted)} tensors of {method}: "
-            f"{_listed(missing)}"
+        raise WeightsError(
+            path,
+            f"lacks {len(missing)} of the {len(wanted)} tensors of {method}: {_listed(missing)}",
         )
     chosen = {name: tensor for name, tensor in tensors.items() if name in wanted}
     for name, tensor in chosen.items():
         if tensor.shape != wanted[name].shape:
             shapes = f"{tuple(tensor.shape)}, {method} wants {tuple(wanted[name].shape)}"
-            raise ValueError(f"{path}: {name} has shape {shapes}")
+            raise WeightsError(path, f"{name} has shape {shapes}")
     network.load_state_dict(chosen, strict=False)  # only counters may be missing
     return skipped
 
@@ -72,7 +80,7 @@ def weight_files(path: str | Path) -> list[Path]:
     """The files that `load_weights` reads for a path.
 
     Raises:
-        ValueError: for a folder of several weights, or of none.
+        WeightsError: for a folder of several weights, or of none.
     """
     path = Path(path)
     data = _tensorflow_data(path)
@@ -95,13 +103,13 @@ def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: cut short, or no state dict of plain tensors") from error
+        raise WeightsError(path, "cut short, or no state dict of plain tensors") from error
     if not isinstance(content, dict) or not content:
-        raise ValueError(f"{path}: holds a {type(content).__name__}, no state dict")
+        raise WeightsError(path, f"holds a {type(content).__name__}, no state dict")
     for name, value in content.items():
         if not isinstance(value, torch.Tensor):
-            raise ValueError(
-                f"{path}: {name} is a {type(value).__name__}, no tensor: not a plain state dict"
+            raise WeightsError(
+                path, f"{name} is a {type(value).__name__}, no tensor: not a plain state dict"
             )
     return content
 
@@ -116,7 +124,7 @@ def _array_files(path: Path) -> list[Path]:
         if len(files) != (2 if halves else 1):
             found = ", which are neither one file nor one encoder with one decoder" if files else ""
             problem = f"no TensorFlow checkpoint, and {len(files)} .npz of weights{found}"
-            raise ValueError(f"{path}: {problem}; name a file")
+            raise WeightsError(path, f"{problem}; name a file")
         return files
     for half, other in (_HALVES, _HALVES[::-1]):
         partner = path.with_name(path.name.removesuffix(half) + other)
@@ -137,7 +145,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         zlib.error,
         zipfile.BadZipFile,
     ) as error:
-        raise ValueError(f"{path}: cut short, or no .npz of plain arrays") from error
+        raise WeightsError(path, "cut short, or no .npz of plain arrays") from error
 
 
 def _tensorflow_data(path: Path) -> Path | None:
@@ -145,8 +153,8 @@ def _tensorflow_data(path: Path) -> Path | None:
     if path.is_dir():
         found = sorted(path.glob(f"*{_DATA}"))
         if len(found) > 1:
-            raise ValueError(
-                f"{path}: has {len(found)} TensorFlow checkpoints, name one: {_listed(found)}"
+            raise WeightsError(
+                path, f"has {len(found)} TensorFlow checkpoints, name one: {_listed(found)}"
             )
         return found[0] if found else None
     if path.name.endswith(_DATA):
@@ -163,7 +171,7 @@ def _read_tensorflow(network: nn.Module, path: Path) -> dict[str, torch.Tensor]:
     full names, each in C order; nothing in it says where one ends.
     """
     if not hasattr(network, "tensorflow_scopes"):
-        raise ValueError(f"{path}: {type(network).__name__} has no TensorFlow checkpoint")
+        raise WeightsError(path, f"{type(network).__name__} has no TensorFlow checkpoint")
     shapes = {
         _tensorflow_name(name, network.tensorflow_scopes): _tensorflow_shape(tensor)
         for name, tensor in network.state_dict().items()
@@ -171,9 +179,10 @@ def _read_tensorflow(network: nn.Module, path: Path) -> dict[str, torch.Tensor]:
     wanted = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
     size = path.stat().st_size
     if size != wanted:
-        raise ValueError(
-            f"{path}: has {size} bytes, the {len(shapes)} float32 variables of "
-            f"{type(network).__name__} take {wanted}: cut short, or another network's checkpoint"
+        raise WeightsError(
+            path,
+            f"has {size} bytes, the {len(shapes)} float32 variables of "
+            f"{type(network).__name__} take {wanted}: cut short, or another network's checkpoint",
         )
     values = np.fromfile(path, dtype="<f4")
     tensors, start = {}, 0
