@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from data.subjects import PUBLISHED_MRI, find_subjects, read_pairs, stem
+from data.bids import stem
+from data.subjects import PUBLISHED_MRI, find_subjects, read_pairs
 from utils.cli import Parser, device_numbers, positive_int, run
 from utils.errors import InputError, notice, report
 from utils.optional import lazy

@@ -27,6 +27,7 @@ from utils.optional import check_installed, lazy
 from utils.processes import default_jobs
 
 adni = lazy("preparation.find.adni")
+bids = lazy("preparation.find.bids")
 cohort = lazy("preparation.cohort")
 folders = lazy("preparation.output.folder")
 report = lazy("preparation.report")
@@ -137,7 +138,7 @@ def check_flags(args: argparse.Namespace) -> Path:
 def find(args: argparse.Namespace) -> scans.Findings:
     """Everything that the input holds, paired and left out."""
     if args.bids:
-        return table.find_bids(args.bids, args.max_days, args.bids_filter)
+        return bids.find_bids(args.bids, args.max_days, args.bids_filter)
     if args.pairs:
         return table.read_scan_pairs(args.pairs, args.max_days)
     return adni.find_adni(

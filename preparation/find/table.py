@@ -1,8 +1,4 @@
-"""Tables of scans: read the user's list of pairs, write down what was found.
-
-`find_bids` is here too for whoever looks for all ways to find scans but ADNI's
-(`preparation.find.adni`).
-"""
+"""Tables of scans: read the user's list of pairs, write down what was found."""
 
 import os
 from collections import defaultdict
@@ -11,7 +7,6 @@ from pathlib import Path
 
 from data.bids import entities, frame_durations, read_json, stem, tracer_problem
 from preparation.descriptions import FILE_NAME, pet_problem, read_place
-from preparation.find.bids import find_bids
 from preparation.formats import NOT_READ, by_name, modality_by_name, reason
 from preparation.pairing import days_between, drop_shared, too_far_apart
 from preparation.read.dicom_header import SeriesHeader, describe
@@ -27,8 +22,6 @@ from preparation.scans import (
 from utils.errors import InputError
 from utils.files import write_tsv
 from utils.text import natural_key, read_table
-
-__all__ = ["find_bids", "read_scan_pairs", "refuse_inside", "write_pairs_tsv"]
 
 _PAIR_COLUMNS = "subject", "mri", "pet"
 _COLUMNS = (
