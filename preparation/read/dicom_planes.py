@@ -67,8 +67,7 @@ class Plane:
     items: tuple["Dataset | None", ...] = ()
 
     def get(self, keyword: str) -> object | None:
-        """The value of a DICOM keyword: the frame's own, else the shared, else the file's; None if
-        empty.
+        """The value of a DICOM keyword: the frame's own, else the shared, else the file's, or None.
 
         Raises:
             InputError: the value is malformed.
