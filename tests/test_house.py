@@ -214,6 +214,18 @@ def test_imports_run_downwards_only(folder):
     assert not wrong
 
 
+def test_a_scan_is_read_without_the_finders():
+    """The finders look into headers, so reading them cannot rest on the finders."""
+    wrong = []
+    for module in modules():
+        if not module.startswith(("preparation.read.", "preparation.formats")):
+            continue
+        for item in imports_of(module):
+            if item.target.startswith("preparation.find"):
+                wrong.append(where(module, item))
+    assert not wrong
+
+
 @pytest.mark.parametrize("start", FREE_OF)
 def test_what_is_heavy_stays_out(start):
     wrong = []
