@@ -3,17 +3,29 @@
     loss = sum over sources s of (alpha_s A_s + beta_s B_s + gamma_s G_s)
 
 `ssim-gradient-intensity` (default): A = 1 - SSIM, B = masked gradient difference, G = squared
-difference. `lncc-ssim-l1` [R6], the released one: A = local cross-correlation, B = 1 - SSIM, G =
-absolute difference.
+difference.
+
+`lncc-ssim-l1` [R6], the released one: A = local cross-correlation, B = 1 - SSIM, G = absolute
+difference.
+
+`salient-additive`, for weights near 1:1: A = salient SSIM, B = 3 |grad f - grad MRI - grad PET|,
+G = squared difference. The other two make the sources compete: in every window SSIM is won by the
+one of stronger contrast, the masked gradient takes one of two, and what only the other one shows, a
+lesion say, is lost. Here they do not compete. For unrelated sources of one contrast the structure
+factor of SSIM with k (MRI + PET) is 2k / (2k^2 + 1): as large for the full sum, k = 1, as for the
+average, k = 1/2, and largest at 0.7. So the contrast of both can be kept at no cost in SSIM. B asks
+for k = 1, G holds the mean brightness, and A lets each source speak where it has something to
+show. What its optima show is measured in docs/measures.md.
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
 
-from losses.gradient import gradient_losses
+from losses.gradient import additive_gradient_losses, gradient_losses
 from losses.intensity import absolute_losses, squared_losses
 from losses.lncc import lncc_losses
+from losses.salient import salient_ssim_losses
 from losses.ssim import ssim_losses
 
 Term = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], list[torch.Tensor]]
@@ -26,6 +38,11 @@ OBJECTIVES: dict[str, dict[str, Term]] = {
         "intensity": squared_losses,
     },
     "lncc-ssim-l1": {"lncc": lncc_losses, "ssim": ssim_losses, "l1": absolute_losses},
+    "salient-additive": {
+        "salient-ssim": salient_ssim_losses,
+        "additive-gradient": additive_gradient_losses,
+        "intensity": squared_losses,
+    },
 }
 SOURCES = ("mri", "pet")
 

@@ -30,21 +30,18 @@ def ssim_losses(fused: torch.Tensor, *sources: torch.Tensor) -> list[torch.Tenso
     Raises:
         ValueError: if a side is shorter than the window of 11 voxels.
     """
-    if min(fused.shape[2:]) < WINDOW:
-        raise ValueError(
-            f"SSIM needs every side of at least {WINDOW} voxels, received {tuple(fused.shape[2:])}"
-        )
+    check_size(fused)
     with torch.autocast(fused.device.type, enabled=False):
         fused = at_least_float32(fused)
-        mean_f = _blur(fused)  # B, 1, D - 10, H - 10, W - 10
-        variance_f = _blur(fused * fused) - mean_f * mean_f
+        mean_f = blur(fused)  # B, 1, D - 10, H - 10, W - 10
+        variance_f = blur(fused * fused) - mean_f * mean_f
         losses = []
         for source in sources:
             source = at_least_float32(source)
             with torch.no_grad():
-                mean_s = _blur(source)
-                square_s = _blur(source * source)
-            covariance = _blur(fused * source) - mean_f * mean_s
+                mean_s = blur(source)
+                square_s = blur(source * source)
+            covariance = blur(fused * source) - mean_f * mean_s
             variances = variance_f + square_s - mean_s * mean_s
             luminance = (2 * mean_f * mean_s + C1) / (mean_f * mean_f + mean_s * mean_s + C1)
             structure = (2 * covariance + C2) / (variances + C2)
@@ -52,7 +49,14 @@ def ssim_losses(fused: torch.Tensor, *sources: torch.Tensor) -> list[torch.Tenso
         return losses
 
 
-def _blur(volume: torch.Tensor) -> torch.Tensor:
+def check_size(volume: torch.Tensor) -> None:
+    """Refuse (B, 1, D, H, W) volumes that do not hold a window, by a ValueError."""
+    sides = tuple(volume.shape[2:])
+    if min(sides) < WINDOW:
+        raise ValueError(f"SSIM needs every side of at least {WINDOW} voxels, received {sides}")
+
+
+def blur(volume: torch.Tensor) -> torch.Tensor:
     """Gaussian means over whole windows: (B, 1, D, H, W) -> (B, 1, D-10, H-10, W-10)."""
     b, c, d, h, w = volume.shape
     volume = volume @ band_matrix(w, volume)  # B, 1, D, H, W - 10

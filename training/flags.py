@@ -79,7 +79,9 @@ def build_parser(description: str) -> Parser:
     loss = parser.add_argument_group(
         "dc2fusion's loss", "1 = MRI, 2 = PET; published weights are 2 and 1"
     )
-    loss.add_argument("--objective", help=f"or lncc-ssim-l1 ({default.objective})")
+    loss.add_argument(
+        "--objective", help=f"or salient-additive, lncc-ssim-l1 ({default.objective})"
+    )
     for name, term in TERMS.items():
         for number, source in ((1, "MRI"), (2, "PET")):
             text = f"{term}, {source} ({getattr(default, f'{name}{number}'):g})"

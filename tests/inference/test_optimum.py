@@ -5,9 +5,12 @@ import pytest
 import torch
 from scipy import ndimage
 
+from data.subjects import find_subjects
+from data.volume import read_volume
 from inference import optimum
 from inference.optimum import excess, refine
 from losses import build_objective
+from metrics.transfer import Lesion, lesion_transfer
 
 
 @pytest.fixture
@@ -82,3 +85,21 @@ def test_excess():
     assert excess(0.9, 0.5, 0.9) == 1
     assert excess(0.5, 0.5, 0.9) == 0
     assert excess(0.54, 0.5, 0.9) == pytest.approx(0.1)
+
+
+def test_the_salient_additive_optimum_passes_lesions_of_both_sources(synthetic_cohort):
+    subject = find_subjects(synthetic_cohort).subjects[1]
+    mri, pet = (read_volume(path).array for path in (subject.mri, subject.pet))
+    mri, pet = (torch.from_numpy(a / a.max())[None, None] for a in (mri, pet))
+    found = {}
+    for name in ("salient-additive", "ssim-gradient-intensity"):
+        objective = build_objective(name, alpha=(1, 1), beta=(1, 1), gamma=(1, 1))
+
+        def fuse(mri, pet, objective=objective):
+            return refine((mri + pet) / 2, mri, pet, objective, steps=40)
+
+        kinds = (Lesion("mri", 8, -0.35), Lesion("pet", 16, -0.35))
+        found[name] = lesion_transfer(fuse, mri, pet, (6, 6, 6), kinds, draws=1).columns()
+    assert found["salient-additive"]["t_mri"] >= 0.75
+    assert found["salient-additive"]["t_pet"] >= 0.65
+    assert found["salient-additive"]["t_min"] > found["ssim-gradient-intensity"]["t_min"]
