@@ -40,6 +40,15 @@ table = lazy("preparation.find.table")
 def build_parser() -> Parser:
     """The flags."""
     parser = Parser(prog="prepare.py", description=__doc__)
+    _add_source(parser)
+    _add_result(parser)
+    _add_allowances(parser)
+    _add_work(parser)
+    return parser
+
+
+def _add_source(parser: Parser) -> None:
+    """Where the scans are, and which of them to take."""
     source = parser.add_argument_group("what to prepare (one of the first three)")
     source.add_argument(
         "--adni", metavar="DOWNLOAD", type=Path, help="folder of an ADNI download, unpacked"
@@ -65,6 +74,9 @@ def build_parser() -> Parser:
         "--max-days", metavar="N", type=non_negative_int, default=365, help="MRI to PET (365)"
     )
 
+
+def _add_result(parser: Parser) -> None:
+    """What comes out."""
     result = parser.add_argument_group("what to make of it")
     result.add_argument(
         "--out", metavar="DATASET", type=Path, required=True, help="folder to make or to continue"
@@ -84,6 +96,9 @@ def build_parser() -> Parser:
         "--strict", action="store_true", help="flag a low NMI in the brain whatever the cohort has"
     )
 
+
+def _add_allowances(parser: Parser) -> None:
+    """What counts as an error unless a flag says otherwise."""
     allow = parser.add_argument_group("what is refused unless allowed")
     allow.add_argument(
         "--average-frames",
@@ -98,6 +113,9 @@ def build_parser() -> Parser:
         "--prefer", choices=("sform", "qform"), help="where the two of a NIfTI differ"
     )
 
+
+def _add_work(parser: Parser) -> None:
+    """How the work is done."""
     work = parser.add_argument_group("work")
     work.add_argument("--dry-run", action="store_true", help="find and pair, write pairs.tsv, stop")
     work.add_argument(
@@ -107,7 +125,6 @@ def build_parser() -> Parser:
         "--time-limit", metavar="MINUTES", type=positive_float, default=10.0, help="a subject (10)"
     )
     work.add_argument("--force", action="store_true", help="make again what is there")
-    return parser
 
 
 def check_flags(args: argparse.Namespace) -> Path:
