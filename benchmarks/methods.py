@@ -1,5 +1,6 @@
-"""Seconds that each fusion method takes for one volume: `python -m benchmarks.methods [--size 128]
-[--weights ...]`.
+"""Seconds that each fusion method takes for one volume.
+
+    python -m benchmarks.methods [--size 128] [--weights METHOD=FILE ...]
 
 A synthetic head, because SwinFuse and DILRAN skip what is black or cannot matter; untrained weights
 where none are given, which decide the time only for DILRAN. Each method is run once, after one run
@@ -21,36 +22,42 @@ from utils.errors import InputError, report
 WARM_UP = 16  # voxels along each axis
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
+    """The flags."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=positive_int, default=128, help="voxels a side (128)")
-    parser.add_argument(
-        "--methods", nargs="+", choices=model_names(), default=model_names(), metavar="METHOD"
-    )
-    parser.add_argument(
-        "--weights", nargs="+", default=[], metavar="METHOD=FILE", help=f"published weights, {FORM}"
-    )
-    parser.add_argument("--device", type=parse_device, default=torch.device("cpu"))
-    args = parser.parse_args()
+    add = parser.add_argument
+    add("--size", type=positive_int, default=128, help="voxels a side (128)")
+    names = model_names()
+    add("--methods", nargs="+", choices=names, default=names, metavar="METHOD")
+    text = f"published weights, {FORM}"
+    add("--weights", nargs="+", default=[], metavar="METHOD=FILE", help=text)
+    add("--device", type=parse_device, default=torch.device("cpu"))
+    return parser
+
+
+def main() -> None:
+    """Print a line for each method."""
+    args = build_parser().parse_args()
+    networks = {}
     try:
-        given = [parse_published(text, "--weights") for text in args.weights]
-        networks = {
-            p.method: load_published(p, "--weights", "axial", "paper", args.size).model
-            for p in given
-        }
+        for text in args.weights:
+            given = parse_published(text, "--weights")
+            loaded = load_published(given, "--weights", "axial", "paper", args.size)
+            networks[given.method] = loaded.model
     except InputError as error:
         report(error)
         raise SystemExit(2) from error
 
     mri, pet = (volume.to(args.device) for volume in synthetic_head(args.size))
     middle = slice((args.size - WARM_UP) // 2, (args.size + WARM_UP) // 2)
-    few = tuple(volume[:, :, middle, middle, middle] for volume in (mri, pet))
+    small_mri = mri[:, :, middle, middle, middle]  # B, 1, WARM_UP, WARM_UP, WARM_UP
+    small_pet = pet[:, :, middle, middle, middle]
     print(f"{args.size}^3 voxels; {machine(args.device)}\n")
     print("| method | seconds | CPU seconds |\n|---|---|---|")
     for name in args.methods:
         model = networks.get(name, build_model(name)).eval().to(args.device)
         with torch.inference_mode():
-            model(*few)
+            model(small_mri, small_pet)
             before = time.process_time()
             clock = seconds(lambda model=model: model(mri, pet), args.device, repeats=1, warm_up=0)
         print(f"| {name} | {clock:.3g} | {time.process_time() - before:.3g} |", flush=True)

@@ -19,7 +19,8 @@ QUICK = ("psnr", "ssim", "nmi", "mi")
 
 def measure(function: Callable[[], object], repeats: int) -> tuple[float, float]:
     """The best of `repeats` runs: seconds by the clock, seconds of CPU time."""
-    clock, cpu = [], []
+    clock = []
+    cpu = []
     for _ in range(repeats):
         start, start_cpu = time.perf_counter(), time.process_time()
         function()
@@ -31,7 +32,8 @@ def measure(function: Callable[[], object], repeats: int) -> tuple[float, float]
 def volumes(size: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """MRI, PET and five fused volumes."""
     mri, pet = np.random.default_rng(0).random((2, size, size, size), dtype=np.float32)
-    return mri, pet, [share * mri + (1 - share) * pet for share in (0.5, 0.6, 0.7, 0.8, 0.9)]
+    fused = [share * mri + (1 - share) * pet for share in (0.5, 0.6, 0.7, 0.8, 0.9)]
+    return mri, pet, fused
 
 
 def report(title: str, names: tuple[str, ...] | None, size: int, repeats: int) -> None:
@@ -51,6 +53,7 @@ def report(title: str, names: tuple[str, ...] | None, size: int, repeats: int) -
 
 
 def main() -> None:
+    """Print the times of three sets of measures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=128, help="side of the volumes in voxels (128)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")

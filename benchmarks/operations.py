@@ -12,48 +12,27 @@ KINDS = {
     "optimizer": ("adam", "Optimizer", "lerp_", "addcdiv", "addcmul", "_foreach"),
     "matrix products": ("mm", "linear", "baddbmm", "matmul"),
     "sampling": (
-        "grid_sampler",
-        "embedding_bag",
-        "searchsorted",
-        "sort",
-        "WeightedRows",
-        "fusion::sample",
+        *("grid_sampler", "embedding_bag", "searchsorted", "sort"),
+        *("WeightedRows", "fusion::sample"),
     ),
     "attention": ("scaled_dot_product", "softmax", "_attention"),
     "GELU": ("gelu",),
     "norms": ("layer_norm", "batch_norm", "_norm"),
     "copies": (
-        "copy_",
-        "cat",
-        "clone",
-        "fill_",
-        "constant_pad",
-        "stack",
-        "contiguous",
-        "zero_",
-        "index_select",
-        "flip",
+        *("copy_", "cat", "clone", "fill_", "constant_pad"),
+        *("stack", "contiguous", "zero_", "index_select", "flip"),
     ),
     "elementwise and sums": (
-        "add",
-        "mul",
-        "div",
-        "sub",
-        "sum",
-        "mean",
-        "tanh",
-        "sigmoid",
-        "pow",
-        "sqrt",
-        "abs",
-        "neg",
+        *("add", "mul", "div", "sub", "sum", "mean"),
+        *("tanh", "sigmoid", "pow", "sqrt", "abs", "neg"),
     ),
 }
 
 
 def time_by_kind(function: Callable[[], object], device: torch.device) -> dict[str, float]:
-    """Seconds of one call by kind of operation, the largest first; depthwise convolutions apart
-    from others.
+    """Seconds of one call by kind of operation, the largest first.
+
+    Depthwise convolutions stand apart from others.
     """
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
@@ -74,16 +53,19 @@ def time_by_kind(function: Callable[[], object], device: torch.device) -> dict[s
 def kind(name: str, shapes: list) -> str:
     """The row of the table that an operation belongs to."""
     if "conv" in name.lower() or "epthwise" in name:
-        kernels = [shape for shape in shapes[1:3] if len(shape) == 5]
-        # One or two input channels a group, and many groups.
-        depthwise = (
-            any(kernel[0] >= 24 and kernel[1] <= 2 for kernel in kernels) or "epthwise" in name
-        )
-        return "depthwise convolutions" if depthwise else "other convolutions"
-    return next(
-        (row for row, patterns in KINDS.items() if any(p in name for p in patterns)),
-        "everything else",
-    )
+        return "depthwise convolutions" if _is_depthwise(name, shapes) else "other convolutions"
+    for row, patterns in KINDS.items():
+        if any(pattern in name for pattern in patterns):
+            return row
+    return "everything else"
+
+
+def _is_depthwise(name: str, shapes: list) -> bool:
+    """Whether a convolution has one or two input channels a group, and many groups."""
+    if "epthwise" in name:
+        return True
+    kernels = [shape for shape in shapes[1:3] if len(shape) == 5]
+    return any(kernel[0] >= 24 and kernel[1] <= 2 for kernel in kernels)
 
 
 def operations_table(times: dict[str, dict[str, float]]) -> list[str]:
@@ -92,7 +74,9 @@ def operations_table(times: dict[str, dict[str, float]]) -> list[str]:
     Args:
         times: for each path what `time_by_kind` gave.
     """
-    rows = {row: None for by_kind in times.values() for row in by_kind}
+    rows = []  # in the order of the first path, without what occurs twice
+    for by_kind in times.values():
+        rows += [row for row in by_kind if row not in rows]
     lines = ["| operations | " + " | ".join(f"{path}, ms | share" for path in times) + " |"]
     lines.append("|---" * (1 + 2 * len(times)) + "|")
     for row in rows:
