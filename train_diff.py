@@ -10,135 +10,61 @@ Going on after an interruption:
     python train_diff.py --resume result/adni
 """
 
+from __future__ import annotations
+
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
+from data import splits
+from data.subjects import Subject, find_subjects
 from training.config import TrainConfig
 from training.flags import build_parser
 from utils.cli import run
-from utils.errors import InputError, notice
+from utils.errors import notice
+from utils.optional import lazy
+
+# These import torch when they are first used, so that --help does not wait for it.
+phantom = lazy("data.phantom.cohort")
+build = lazy("training.build")
+checkpoint = lazy("training.checkpoint")
+distributed = lazy("training.distributed")
+runlog = lazy("training.runlog")
+trainer = lazy("training.trainer")
 
 SYNTHETIC = Path("synthetic")  # where the synthetic cohort is made
 SYNTHETIC_SUBJECTS = 8
 
-
-def choose_subjects(config: TrainConfig, lists: tuple) -> tuple[list, list]:
-    """The training and the validation pairs of two lists, else by seed; makes the synthetic cohort
-    without --data.
-    """
-    from tqdm import tqdm
-
-    from data import splits
-    from data.phantom.cohort import write_cohort
-    from data.subjects import find_subjects
-
-    root = config.data
-    if root is None:
-        notice(f"no --data: using {SYNTHETIC_SUBJECTS} synthetic subjects in {SYNTHETIC}/")
-        write_cohort(
-            SYNTHETIC, SYNTHETIC_SUBJECTS, progress=lambda names: tqdm(names, "heads", disable=None)
-        )
-        root = SYNTHETIC
-    cohort = find_subjects(root, config.recording, config.run)
-    print(cohort.summary())
-    if not all(lists):
-        return splits.random_split(cohort.subjects, config.seed)
-    train, validation = (splits.select(cohort, splits.read_list(path), path) for path in lists)
-    splits.check_disjoint(train, validation, lists[1])
-    return train, validation
-
-
-def prepare_data(config: TrainConfig, subjects: tuple[list, list]) -> tuple:
-    """Training and validation data, every file read and checked."""
-    if not config.regime.slicewise:
-        from data.dataset import prepared_datasets
-
-        return prepared_datasets(*subjects, **config.data_options())
-    from data.slices import prepared_slices
-    from models.baselines.slicewise import slices_of
-
-    return prepared_slices(
-        *subjects, {"view": slices_of, **config.slice_options()}, **config.data_options()
-    )
-
-
-def build_loss(config: TrainConfig) -> Callable:
-    """The objective of the model.
-
-    Raises:
-        InputError: an objective that is not there, or VGG-16's weights that cannot be read.
-    """
-    from losses import build_objective, build_slice_objective
-
-    try:
-        if config.regime.slicewise:
-            return build_slice_objective(config.model, config.vgg)
-        return build_objective(config.objective, **config.objective_options())
-    except OSError as error:
-        raise InputError(
-            config.vgg, f"cannot be read ({error.strerror})", "give VGG-16's weights"
-        ) from error
-    except ValueError as error:
-        source = config.vgg if config.regime.slicewise else "--objective"
-        raise InputError(source, str(error), "see train_diff.py --help") from error
-
-
-def train(process, config: TrainConfig, datasets: tuple, resumed: dict | None) -> None:
-    """Build model and objective and train; runs in one process for each device."""
-    import torch
-
-    from models import build_model
-    from training.checkpoint import LAST, restore_model
-    from training.trainer import Trainer
-
-    torch.manual_seed(config.seed + process.rank)
-    if resumed:
-        model = restore_model(config.run_folder / LAST, resumed, config)
-    else:
-        model = build_model(config.model, **config.model_options())
-    Trainer(config, model, build_loss(config), *datasets, process, resumed).fit()
+Split = tuple[list[Subject], list[Subject]]  # training and validation
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Flags -> configuration -> subjects -> datasets -> run folder -> training."""
+    """Flags -> configuration -> subjects -> data sets -> run folder -> training."""
     given = vars(build_parser(__doc__).parse_args(argv))
-    given |= {
-        name: os.path.abspath(given[name])
-        for name in ("data", "train_list", "val_list", "vgg")
-        if name in given
-    }
+    for name in ("data", "train_list", "val_list", "vgg"):  # a run may go on from another folder
+        if name in given:
+            given[name] = os.path.abspath(given[name])
     resume = given.pop("resume", None)
     config, resumed = resumed_run(given, Path(resume)) if resume else (new_run(given), None)
+    folder = config.run_folder
     if resumed and resumed["epoch"] >= config.epochs:
-        print(
-            f"all {config.epochs} epochs of {config.run_folder} are done; train on with a larger --epochs"
-        )
+        print(f"all {config.epochs} epochs of {folder} are done; train on with a larger --epochs")
         return
-
-    from training.distributed import choose_devices, launch
-    from training.runlog import start_run_folder
-
-    devices = choose_devices(config.gpus)
+    devices = distributed.choose_devices(config.gpus)
     if devices[0].type == "cpu":
         notice("no GPU: training on the CPU; `make demo` is the quick way to see a result")
-    if config.regime.without_vgg and not config.vgg:
-        notice(f"no --vgg: {config.regime.without_vgg}")
-    folder = config.run_folder
-    lists = (
-        (folder / "train.txt", folder / "validation.txt")
-        if resumed
-        else (config.train_list, config.val_list)
-    )
-    subjects = choose_subjects(config, lists)
+    if config.published.without_vgg and not config.vgg:
+        notice(f"no --vgg: {config.published.without_vgg}")
+    subjects = choose_subjects(config, lists_of(config, resumed))
     config.check_batches(len(subjects[0]))
-    datasets = prepare_data(config, subjects)
-    start_run_folder(config, subjects)
-    print(
-        f"{len(subjects[0])} training and {len(subjects[1])} validation pairs; writing to {folder}"
-    )
-    launch(train, devices, config, datasets, resumed)
+    datasets = build.build_datasets(config, *subjects)
+    runlog.start_run_folder(config, subjects)
+    numbers = f"{len(subjects[0])} training and {len(subjects[1])} validation pairs"
+    print(f"{numbers}; writing to {folder}")
+    distributed.launch(trainer.train, devices, config, datasets, resumed)
     print(f"done: {folder}; watch it with: tensorboard --logdir {folder / 'log'}")
 
 
@@ -148,22 +74,10 @@ def new_run(given: dict) -> TrainConfig:
     Raises:
         InputError: values that do not go together, or that no model or objective has.
     """
-    from models.fusion_layer import fusion_strategy
-    from models.variants import build_variant
-
     given.setdefault("name", time.strftime("run-%Y%m%d-%H%M%S"))
     config = TrainConfig.of(given)
     config.check()
-    attempts = {
-        "--switch": lambda: build_variant(config.variant, config.switched),
-        "--fusion": lambda: config.fusion and fusion_strategy(config.fusion),
-    }
-    for flag, attempt in attempts.items():
-        try:
-            attempt()
-        except ValueError as error:
-            raise InputError(flag, str(error), "see train_diff.py --help") from error
-    build_loss(config)  # for its complaints
+    build.check_names(config)
     return config
 
 
@@ -173,11 +87,38 @@ def resumed_run(given: dict, path: Path) -> tuple[TrainConfig, dict]:
     Raises:
         InputError: no such checkpoint, or a flag that would make it another run.
     """
-    from training.checkpoint import LAST, read_own
-
-    path = path / LAST if path.is_dir() else path
-    content, config = read_own(path)
+    path = path / checkpoint.LAST if path.is_dir() else path
+    content, config = checkpoint.read_own(path)
     return config.continued(given, path.parent), content
+
+
+def lists_of(config: TrainConfig, resumed: dict | None) -> tuple[Path | str, Path | str] | None:
+    """The files with the subjects to train and to validate on: a run goes on with its own."""
+    if resumed:
+        return config.run_folder / splits.TRAIN_FILE, config.run_folder / splits.VALIDATION_FILE
+    if config.train_list and config.val_list:
+        return config.train_list, config.val_list
+    return None
+
+
+def choose_subjects(config: TrainConfig, lists: tuple[Path | str, Path | str] | None) -> Split:
+    """The pairs of two lists, else split by seed; makes the synthetic cohort without --data."""
+    root = config.data
+    if root is None:
+        notice(f"no --data: using {SYNTHETIC_SUBJECTS} synthetic subjects in {SYNTHETIC}/")
+        phantom.write_cohort(
+            SYNTHETIC,
+            SYNTHETIC_SUBJECTS,
+            progress=lambda names: tqdm(names, "heads", disable=None),
+        )
+        root = SYNTHETIC
+    cohort = find_subjects(root, config.recording, config.run)
+    print(cohort.summary())
+    if lists is None:
+        return splits.random_split(cohort.subjects, config.seed)
+    train, validation = (splits.select(cohort, splits.read_list(path), path) for path in lists)
+    splits.check_disjoint(train, validation, lists[1])
+    return train, validation
 
 
 if __name__ == "__main__":

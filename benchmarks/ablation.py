@@ -1,13 +1,12 @@
-"""The differences between the paper's network and the released one, each switched alone, at equal
-steps.
+"""The differences between the paper's network and the released one, each switched alone.
 
-    python -m benchmarks.ablation --data ROOT --out result/ablation -- --size 64 --embed-dim 24 --lr
-    1e-3 --epochs 150
+    python -m benchmarks.ablation --data ROOT --out result/ablation -- \\
+        --size 64 --embed-dim 24 --lr 1e-3 --epochs 150
 
-What follows `--` goes to train_diff.py for every run. Runs that are finished are not trained again.
-Prints the table of docs/model.md: the mean loss of the first epoch and of the last ten, PSNR and
-SSIM on the validation pairs, and whether training was stable: it ended, and its last losses are
-below the mean of the paper run's first epoch.
+All take equal steps. What follows `--` goes to train_diff.py for every run. Runs that are finished
+are not trained again. Prints the table of docs/model.md: the mean loss of the first epoch and of
+the last ten, PSNR and SSIM on the validation pairs, and whether training was stable: it ended, and
+its last losses are below the mean of the paper run's first epoch.
 """
 
 import argparse
@@ -29,34 +28,21 @@ LAST_EPOCHS = 10
 
 
 def train(name: str, flags: list[str], args: argparse.Namespace) -> Path:
-    """Train one run unless it is there; returns its folder. A run that diverges ends early, which
-    is a result.
+    """Train one run unless it is there; returns its folder.
+
+    A run that diverges ends early, which is a result.
     """
     folder = args.out / name.replace(", ", "-").replace(" ", "-")
-    if not (folder / "done").exists():
-        command = [
-            sys.executable,
-            "train_diff.py",
-            "--data",
-            str(args.data.resolve()),
-            *args.flags,
-            *flags,
-        ]
-        command += [
-            "--out",
-            str(args.out.resolve()),
-            "--name",
-            folder.name,
-            "--val-every",
-            "1000000",
-        ]
-        shutil.rmtree(folder, ignore_errors=True)  # of an interrupted attempt
-        status = subprocess.run(command, cwd=ROOT, check=False).returncode
-        if status not in (0, 2) or not (folder / "losses.csv").exists():
-            raise SystemExit(
-                f"{name}: train_diff.py ended with status {status} before an epoch was done"
-            )
-        (folder / "done").write_text(str(status))
+    if (folder / "done").exists():
+        return folder
+    command = [sys.executable, "train_diff.py", "--data", str(args.data.resolve())]
+    command += [*args.flags, *flags, "--val-every", "1000000"]
+    command += ["--out", str(args.out.resolve()), "--name", folder.name]
+    shutil.rmtree(folder, ignore_errors=True)  # of an interrupted attempt
+    status = subprocess.run(command, cwd=ROOT, check=False).returncode
+    if status not in (0, 2) or not (folder / "losses.csv").exists():
+        raise SystemExit(f"{name}: train_diff.py ended with status {status} in its first epoch")
+    (folder / "done").write_text(str(status))
     return folder
 
 
@@ -71,20 +57,21 @@ def row(name: str, folder: Path, first_loss: float) -> str:
     losses = read_losses(folder)
     last = sum(losses[-LAST_EPOCHS:]) / len(losses[-LAST_EPOCHS:])
     stable = (folder / "done").read_text() == "0" and last < first_loss
-    scores = {}
-    if (folder / "scores.csv").exists():
-        with open(folder / "scores.csv", newline="") as file:
-            scores = {
-                line["score"]: float(line["mean"])
-                for line in csv.DictReader(file)
-                if line["method"] == "dc2fusion"
-            }
-    cells = [
-        f"{scores[f'{m}_{s}']:.3g}" if scores else "-"
-        for m in ("psnr", "ssim")
-        for s in ("mri", "pet")
-    ]
-    return f"| {name} | {losses[0]:.4g} | {last:.4g} | {' | '.join(cells)} | {'yes' if stable else 'no'} |"
+    scores = read_scores(folder)
+    cells = [name, f"{losses[0]:.4g}", f"{last:.4g}"]
+    for score in ("psnr_mri", "psnr_pet", "ssim_mri", "ssim_pet"):
+        cells.append(f"{scores[score]:.3g}" if scores else "-")
+    cells.append("yes" if stable else "no")
+    return f"| {' | '.join(cells)} |"
+
+
+def read_scores(folder: Path) -> dict[str, float]:
+    """The network's last validation scores; empty where it diverged before."""
+    if not (folder / "scores.csv").exists():
+        return {}
+    with open(folder / "scores.csv", newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["method"] == "dc2fusion"]
+    return {line["score"]: float(line["mean"]) for line in lines}
 
 
 def main() -> None:

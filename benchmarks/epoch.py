@@ -4,10 +4,9 @@
     python -m benchmarks.epoch --device cuda --data /data/adni --embed-dim 96 --amp --workers 8
 
 Without: the first batch of an epoch again and again, augmented and on the device already, so that
-    loading counts
-everything that a step does before the network. Both kinds of epoch take turns and the shortest of
-each counts. The data come from the disk cache, filled beforehand, as in every epoch of a run after
-its first.
+loading counts everything that a step does before the network. Both kinds of epoch take turns and
+the shortest of each counts. The data come from the disk cache, filled beforehand, as in every epoch
+of a run after its first.
 """
 
 import argparse
@@ -18,14 +17,12 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import machine, parse_device
-from data.dataset import prepared_datasets
 from data.phantom.cohort import write_cohort
 from data.subjects import find_subjects
-from losses import build_objective
-from models import build_model
+from training.build import build_datasets
 from training.config import TrainConfig
 from training.distributed import Process
-from training.trainer import Trainer
+from training.trainer import Trainer, build_trainer
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,10 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def build_trainer(args: argparse.Namespace, folder: Path) -> Trainer:
-    """A trainer on the first pairs of the data set, its cache filled, with everything written below
-    `folder`.
-    """
+def prepare_trainer(args: argparse.Namespace, folder: Path) -> Trainer:
+    """A trainer on the first pairs of the data set, its cache filled; it writes to `folder`."""
     if args.data is None:
         write_cohort(folder / "data", args.subjects)
     subjects = find_subjects(args.data or folder / "data").subjects[: args.subjects]
@@ -59,18 +54,15 @@ def build_trainer(args: argparse.Namespace, folder: Path) -> Trainer:
         workers=args.workers,
         out=str(folder),
     )
-    train, validation = prepared_datasets(subjects, subjects[:1], **config.data_options())
-    model = build_model("dc2fusion", **config.model_options())
-    objective = build_objective(config.objective, **config.objective_options())
-    process = Process(0, 1, args.device)
-    return Trainer(config, model, objective, train, validation, process)
+    datasets = build_datasets(config, subjects, subjects[:1])
+    return build_trainer(Process(0, 1, args.device), config, datasets)
 
 
 def epoch_seconds(trainer: Trainer, epochs: int) -> tuple[float, float]:
     """The shortest epoch with loading, and the shortest on one repeated batch."""
     loader, deferred = trainer.loader, trainer.train.deferred
     first = next(iter(loader))
-    finished = dict(zip(trainer.regime.inputs, trainer._images(first), strict=True))
+    finished = dict(zip(trainer.published.inputs, trainer._images(first), strict=True))
     repeated = [first | finished] * len(loader)
     times = {True: [], False: []}
     trainer.train_epoch(0)  # starts the workers
@@ -92,16 +84,15 @@ def main() -> None:
     """Measure and print both epochs and their ratio."""
     args = build_parser().parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = build_trainer(args, Path(folder))
+        trainer = prepare_trainer(args, Path(folder))
         pairs = len(trainer.loader.dataset)
         loading, repeated = epoch_seconds(trainer, args.epochs)
         if trainer.log:
             trainer.log.close()
     print(machine(args.device))
+    network = f"DC2Fusion, E={args.embed_dim}, {args.size}^3, batch 1"
     precision = "bfloat16 autocast" if args.amp else "float32"
-    print(
-        f"DC2Fusion, E={args.embed_dim}, {args.size}^3, batch 1, {precision}, {args.workers} workers, {pairs} pairs"
-    )
+    print(f"{network}, {precision}, {args.workers} workers, {pairs} pairs")
     print("| an epoch | seconds |\n|---|---|")
     print(f"| with loading | {loading:.2f} |")
     print(f"| one repeated batch | {repeated:.2f} |")

@@ -15,9 +15,6 @@ from torch.nn import functional as F
 
 from data.phantom.cohort import subject_seed
 from data.phantom.head import make_subject
-from training.trainer import peak_memory_gib
-
-__all__ = ["machine", "parse_device", "peak_memory_gib", "run_module", "seconds", "synthetic_head"]
 
 HEAD_MM = 256  # a little more than the box of a synthetic head
 RAISED = re.compile(r"[\w.]*(Error|Exception)\b")  # the line of a traceback that says what it was

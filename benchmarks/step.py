@@ -23,7 +23,6 @@ from benchmarks.counting import STEP_BY_FORWARD, copy_bandwidth, matrix_rate, ne
 from benchmarks.measure import (
     machine,
     parse_device,
-    peak_memory_gib,
     run_module,
     seconds,
     synthetic_head,
@@ -31,6 +30,7 @@ from benchmarks.measure import (
 from benchmarks.operations import operations_table, time_by_kind
 from losses import build_objective
 from models import build_model, ops
+from training.runlog import peak_memory_gib
 
 DTYPES = ("float32", "tf32", "bfloat16")
 PASSES = ("forward", "step")

@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from pathlib import Path
 
 import monai
 import numpy as np
@@ -22,21 +21,13 @@ from monai.utils import convert_to_tensor
 from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
+from data.settings import NO_CACHE, Cache, Preprocessing
 from data.subjects import Subject
-from data.transforms import (
-    FIELD_OF_VIEW,
-    KEYS,
-    RECIPES,
-    augmentation,
-    deterministic,
-    rescale,
-    to_item,
-)
+from data.transforms import FIELD_OF_VIEW, KEYS, augmentation, deterministic, rescale, to_item
 from data.volume import read_pair
 from utils.errors import InputError, notice
 from utils.files import replacing
 
-CACHES = ("disk", "memory", "none")
 CACHE_VERSION = 1  # raise it when the deterministic part of the preprocessing changes
 
 
@@ -48,35 +39,27 @@ class PairDataset(Dataset):
 
     Args:
         subjects: the pairs, in a fixed order.
-        recipe: "paper" or "released".
-        size: voxels a side.
-        augment: draw the random part of the recipe.
+        preprocessing: recipe and size.
+        cache: where the deterministic part is kept.
         seed: of the random part.
-        cache: "disk", "memory" or "none".
-        cache_folder: where "disk" keeps its files, one .npy of 8 size^3 bytes for each pair.
+        augment: draw the random part of the recipe.
     """
 
     def __init__(
         self,
         subjects: Sequence[Subject],
-        recipe: str = "paper",
-        size: int = 128,
-        augment: bool = False,
+        preprocessing: Preprocessing,
+        cache: Cache = NO_CACHE,
         seed: int = 3407,
-        cache: str = "none",
-        cache_folder: Path = Path("cache"),
+        augment: bool = False,
     ) -> None:
-        if cache not in CACHES:
-            raise ValueError(f"unknown cache {cache!r}, choose from {', '.join(CACHES)}")
         self.subjects = list(subjects)
-        self.recipe = RECIPES[recipe]
-        self.size = size
-        self.augmentation = augmentation(self.recipe) if augment else None
-        self.rescale = rescale()
-        self.seed = seed
+        self.preprocessing = preprocessing
         self.cache = cache
-        self.cache_folder = Path(cache_folder)
-        # whether items leave here unfinished, because `finish` runs on the training's device
+        self.seed = seed
+        self.augmentation = augmentation(preprocessing.form) if augment else None
+        self.rescale = rescale()
+        # Whether items leave here unfinished, because `finish` runs on the training's device.
         self.deferred = False
         self._memory: dict[int, np.ndarray] = {}
 
@@ -111,8 +94,7 @@ class PairDataset(Dataset):
         }
 
     def prepare(self, title: str, show: bool = True) -> None:
-        """Read and check every pair now, filling the cache, so that training does not stop at a bad
-        file.
+        """Read and check every pair and fill the cache, so that no epoch ends at a bad file.
 
         Args:
             title: of the progress bar.
@@ -123,25 +105,19 @@ class PairDataset(Dataset):
                 or for a cache that cannot be written.
         """
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
-            attempts = threads.map(self._attempt, range(len(self.subjects)))
-            bar = tqdm(
-                attempts,
-                title,
-                total=len(self.subjects),
-                unit="subject",
-                disable=None if show else True,
-            )
+            number = len(self.subjects)
+            attempts = threads.map(self._attempt, range(number))
+            hidden = None if show else True  # None: hidden where there is no terminal
+            bar = tqdm(attempts, title, total=number, unit="subject", disable=hidden)
             errors = [error for error in bar if error is not None]
-        if len(errors) > 1:
-            for error in errors:
-                notice(str(error))
-            raise InputError(
-                "--data",
-                f"{len(errors)} subjects cannot be read (named above)",
-                "mend them or list the others",
-            )
-        if errors:
+        if not errors:
+            return
+        if len(errors) == 1:
             raise errors[0]
+        for error in errors:
+            notice(str(error))
+        problem = f"{len(errors)} subjects cannot be read (named above)"
+        raise InputError("--data", problem, "mend them or list the others")
 
     def _attempt(self, index: int) -> InputError | None:
         try:
@@ -150,33 +126,30 @@ class PairDataset(Dataset):
             if error.kind == "output":  # the cache cannot be written, whatever the data are like
                 raise
             return error
-        if self.cache == "memory":
+        if self.cache.kind == "memory":
             self._memory[index] = kept
         return None
 
     def _kept(self, index: int) -> np.ndarray:
         """What `_read` makes of a subject, from the cache where it has it."""
-        if self.cache == "memory" and index in self._memory:
+        if index in self._memory:
             return self._memory[index]
         subject = self.subjects[index]
-        if self.cache != "disk":
+        if self.cache.kind != "disk":
             return self._read(subject)
-        path = self.cache_folder / f"{subject.name}-{self._cache_key(subject)}.npy"
+        path = self.cache.folder / f"{subject.name}-{self._cache_key(subject)}.npy"
         try:
             return np.load(path, mmap_mode="r")
         except (OSError, ValueError, EOFError):  # not there yet, or damaged
             array = self._read(subject)
-        with (
-            replacing(path, "free space or pass --cache memory") as part,
-            open(part, "wb") as file,
-        ):
-            np.save(file, array)
+        with replacing(path, "free space or pass --cache memory") as part:
+            np.save(part, array)  # `part` ends in .npy, or NumPy would add that
         return array
 
     def _read(self, subject: Subject) -> np.ndarray:
         """(2, size, size, size) float32: MRI and PET after the deterministic transforms."""
         mri, pet = read_pair(subject.mri, subject.pet)
-        prepared = deterministic(self.recipe, self.size, mri.voxel_mm)(to_item(mri, pet))
+        prepared = deterministic(self.preprocessing, mri.voxel_mm)(to_item(mri, pet))
         return np.stack([prepared[key][0].numpy() for key in KEYS]).astype(np.float32)
 
     def _cache_key(self, subject: Subject) -> str:
@@ -187,34 +160,19 @@ class PairDataset(Dataset):
             except OSError as error:
                 raise InputError(path, "cannot be read", "check the data set") from error
             files.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
+        form = asdict(self.preprocessing.form)
         about = {
             "files": files,
-            "recipe": asdict(self.recipe) | {"size": self.size, "field of view": FIELD_OF_VIEW},
+            "recipe": form | {"size": self.preprocessing.size, "field of view": FIELD_OF_VIEW},
             "versions": [CACHE_VERSION, monai.__version__],
         }
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
 
-def prepared_datasets(
-    train: Sequence[Subject], validation: Sequence[Subject], **options
-) -> tuple[PairDataset, PairDataset]:
-    """Training pairs, augmented, and validation pairs, not augmented; every file read and checked.
-
-    Args:
-        options: of `PairDataset`.
-
-    Raises:
-        InputError: for a bad file.
-    """
-    datasets = PairDataset(train, augment=True, **options), PairDataset(validation, **options)
-    for dataset, title in zip(datasets, ("training pairs", "validation pairs"), strict=True):
-        dataset.prepare(title)
-    return datasets
-
-
 class EpochSampler(Sampler):
-    """Yields (epoch, index) in an order drawn from (seed, epoch), so that a resumed run goes on as
-    it was.
+    """Yields (epoch, index) in an order drawn from (seed, epoch).
+
+    So a resumed run goes on as it was.
 
     Args:
         length: number of items.

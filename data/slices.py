@@ -1,5 +1,4 @@
-"""Slices for training the 2-D methods: cut once from the prepared pairs, cached, drawn one at a
-time.
+"""Slices for training the 2-D methods: cut once from the prepared pairs, cached, drawn singly.
 
 A subject's slices are kept one after the other, so that an item is one short read from the
 memory-mapped cache rather than a walk through a volume. They are the slices that a 2-D method gets
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from data.dataset import PairDataset
+from data.settings import Cache, Preprocessing, Slicing
 from data.subjects import Subject
 from data.transforms import KEYS
 
@@ -30,12 +30,10 @@ class SliceDataset(PairDataset):
         subjects: the pairs, in a fixed order.
         view: `(volumes (N, X, Y, Z), plane) -> slices (N S, 1, H, W)`, one volume's after the
             other's; see `models.baselines.slicewise.slices_of`.
-        plane: for `view`.
-        patch: give a random square of this side instead of the slice, around a pixel that is not
-            zero as far as the border allows; the whole slice where it is smaller. Drawn from (seed,
-            epoch, index).
-        pooled: give MRI and PET as single images, twice as many items.
-        options: of `PairDataset`; the cache must be "disk" or "memory", and nothing is augmented.
+        slicing: plane, patches, single images. A patch lies around a pixel that is not zero, as far
+            as the border allows; it is the whole slice where that is smaller. It is drawn from
+            (seed, epoch, index).
+        preprocessing, cache, seed: as in `PairDataset`; nothing is augmented.
 
     Raises:
         ValueError: without a cache, which would read a volume for every slice.
@@ -45,79 +43,55 @@ class SliceDataset(PairDataset):
         self,
         subjects: Sequence[Subject],
         view: View,
-        plane: str = "axial",
-        patch: int | None = None,
-        pooled: bool = False,
-        **options,
+        slicing: Slicing,
+        preprocessing: Preprocessing,
+        cache: Cache,
+        seed: int = 3407,
     ) -> None:
-        super().__init__(subjects, **options)
-        if self.cache == "none":
+        super().__init__(subjects, preprocessing, cache, seed)
+        if cache.kind == "none":
             raise ValueError("slices need a cache, choose disk or memory")
         self.view = view
-        self.plane = plane
-        self.patch = patch
-        self.pooled = pooled
+        self.slicing = slicing
 
     @cached_property
     def _starts(self) -> np.ndarray:
-        """(subjects + 1,): the number of each subject's first slice among all slices, and their
-        total.
-        """
-        return np.cumsum([0, *(len(self._kept(index)) for index in range(len(self.subjects)))])
+        """(subjects + 1,): the place of each subject's first slice among all, and their total."""
+        counts = [len(self._kept(index)) for index in range(len(self.subjects))]
+        return np.cumsum([0, *counts])
 
     def __len__(self) -> int:
-        return int(self._starts[-1]) * (len(KEYS) if self.pooled else 1)
+        return int(self._starts[-1]) * (len(KEYS) if self.slicing.pooled else 1)
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
         epoch, index = key
-        number, channel = divmod(index, len(KEYS)) if self.pooled else (index, None)
+        number, channel = divmod(index, len(KEYS)) if self.slicing.pooled else (index, None)
         subject = int(np.searchsorted(self._starts, number, side="right")) - 1
-        pair = np.array(
-            self._kept(subject)[number - self._starts[subject]]
-        )  # a copy: the cache stays as it is
-        if self.patch is not None:
+        kept = self._kept(subject)[number - self._starts[subject]]
+        pair = np.array(kept)  # a copy: the cache stays as it is
+        if self.slicing.patch is not None:
             pair = self._cut(pair, np.random.default_rng([self.seed, epoch, index]))
-        mri, pet = torch.from_numpy(pair)[:, None]
+        mri, pet = torch.from_numpy(pair)[:, None]  # 1, H, W each
         item = {"mri": mri, "pet": pet} if channel is None else {"image": (mri, pet)[channel]}
         return item | {"name": self.subjects[subject].name, "index": index}
 
     def _cut(self, pair: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A random square of (2, H, W)."""
+        patch = self.slicing.patch
         filled = np.argwhere(pair.any(axis=0))
         centre = filled[rng.integers(len(filled))]
-        corner = [
-            int(np.clip(c - self.patch // 2, 0, max(side - self.patch, 0)))
-            for c, side in zip(centre, pair.shape[1:], strict=True)
-        ]
-        rows, columns = (slice(start, start + self.patch) for start in corner)
-        return np.ascontiguousarray(pair[:, rows, columns])
+        limits = np.maximum(np.subtract(pair.shape[1:], patch), 0)
+        row, column = np.clip(centre - patch // 2, 0, limits)
+        return np.ascontiguousarray(pair[:, row : row + patch, column : column + patch])
 
     def _read(self, subject: Subject) -> np.ndarray:
         """(S, 2, H, W) float32 in [0, 1]: the slices of MRI and PET that are not zero in both."""
         volumes = dict(zip(KEYS, torch.from_numpy(super()._read(subject))[:, None], strict=True))
         volumes = self.rescale(volumes)
-        slices = torch.cat(
-            [self.view(torch.as_tensor(volumes[key]), self.plane) for key in KEYS], dim=1
-        )
+        plane = self.slicing.plane
+        stacks = [self.view(torch.as_tensor(volumes[key]), plane) for key in KEYS]
+        slices = torch.cat(stacks, dim=1)  # S, 2, H, W
         return slices[slices.flatten(1).any(dim=1)].numpy()
 
     def _cache_key(self, subject: Subject) -> str:
-        return f"{super()._cache_key(subject)}-{self.plane}"
-
-
-def prepared_slices(
-    train: Sequence[Subject], validation: Sequence[Subject], slices: dict, **options
-) -> tuple[SliceDataset, PairDataset]:
-    """Training slices and validation pairs; every file read and checked.
-
-    Args:
-        slices: further options of `SliceDataset`.
-        options: of `PairDataset`.
-
-    Raises:
-        InputError: for a bad file.
-    """
-    datasets = SliceDataset(train, **slices, **options), PairDataset(validation, **options)
-    for dataset, title in zip(datasets, ("training slices", "validation pairs"), strict=True):
-        dataset.prepare(title)
-    return datasets
+        return f"{super()._cache_key(subject)}-{self.slicing.plane}"

@@ -1,15 +1,12 @@
 """The published preprocessing and augmentation, and the way back to the MRI's own grid.
 
-    read volumes -> crop to the MRI's foreground -> zero-pad -> resize -> [augment] -> intensities
-    to [0, 1]
+    read volumes -> crop to the MRI's foreground -> zero-pad -> resize -> [augment] -> [0, 1]
 
 The first three steps are the same for a subject every time (`deterministic`), are cached in
 training and are undone at inference (`to_native`). Augmentation (`augmentation`) is drawn anew in
 every epoch. All are MONAI dictionary transforms on the keys "mri" and "pet", tensors (1, X, Y, Z)
 in RAS+ order.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,6 +26,7 @@ from monai.transforms.utils import convert_applied_interp_mode
 from monai.utils import convert_to_tensor
 from scipy import ndimage
 
+from data.settings import Preprocessing, Recipe
 from data.volume import Volume
 
 KEYS = ("mri", "pet")
@@ -39,62 +37,39 @@ GAMMA = (0.1, 2.0)
 Item = dict[str, torch.Tensor]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Where the paper's preprocessing and the released one differ.
-
-    Attributes:
-        pad_in_mm: the field of view of 224 is in mm, so that heads have one scale whatever their
-            voxel size. Otherwise in voxels: the same on 1 mm data.
-        rotation: range in radians of each of the three random rotations. The released code gives
-            its bound in a form that MONAI takes for a range from +0.2 to +0.2.
-        noise_mean: [R7] mean of the Gaussian noise added to the MRI; 0.5 shifts the whole image.
-    """
-
-    pad_in_mm: bool
-    rotation: tuple[float, float]
-    noise_mean: float
-
-
-RECIPES = {
-    "paper": Recipe(pad_in_mm=True, rotation=(-0.2, 0.2), noise_mean=0.0),
-    "released": Recipe(pad_in_mm=False, rotation=(0.2, 0.2), noise_mean=0.5),
-}
-
-
 def to_item(mri: Volume, pet: Volume) -> Item:
     """A pair on one grid as MONAI tensors (1, X, Y, Z) that know their affine."""
-    return {
-        key: MetaTensor(
-            torch.from_numpy(volume.array)[None], affine=torch.from_numpy(volume.affine)
-        )
-        for key, volume in zip(KEYS, (mri, pet), strict=True)
-    }
+    item = {}
+    for key, volume in zip(KEYS, (mri, pet), strict=True):
+        array = torch.from_numpy(volume.array)[None]  # 1, X, Y, Z
+        item[key] = MetaTensor(array, affine=torch.from_numpy(volume.affine))
+    return item
 
 
-def deterministic(recipe: Recipe, size: int, voxel_mm: tuple[float, float, float]) -> Compose:
+def deterministic(preprocessing: Preprocessing, voxel_mm: tuple[float, float, float]) -> Compose:
     """Crop both to the bounding box of mri > 0, zero-pad symmetrically, resize to size^3 by area.
 
     Args:
-        recipe: says whether the 224 of the field of view are mm or voxels.
-        size: voxels a side that the network sees.
+        preprocessing: the size, and a recipe that says whether the 224 of the field of view are mm
+            or voxels.
         voxel_mm: voxel sides of the subject.
     """
-    sides = voxel_mm if recipe.pad_in_mm else (1.0, 1.0, 1.0)
+    sides = voxel_mm if preprocessing.form.pad_in_mm else (1.0, 1.0, 1.0)
     # 1e-3: sides of 0.9999999 mm from a rotated affine must not ask for one voxel more.
     box = [int(np.ceil(FIELD_OF_VIEW / side - 1e-3)) for side in sides]
     return Compose(
         [
             CropForegroundd(KEYS, source_key="mri", allow_smaller=True),
             SpatialPadd(KEYS, spatial_size=box),
-            Resized(KEYS, spatial_size=(size,) * 3, mode="area"),
+            Resized(KEYS, spatial_size=(preprocessing.size,) * 3, mode="area"),
         ]
     )
 
 
 class RandNoise(RandomizableTransform):
-    """MONAI's `RandGaussianNoised` for the MRI, with the noise drawn where the image is, which may
-    be a GPU.
+    """Gaussian noise on the MRI, like MONAI's `RandGaussianNoised`.
+
+    It is drawn where the image is, which may be a GPU.
 
     Args:
         mean: of the noise.
@@ -112,21 +87,18 @@ class RandNoise(RandomizableTransform):
             return item
         mri = item["mri"]
         std, seed = self.R.uniform(0, self.std), int(self.R.randint(2**31))
-        noise = torch.randn(
-            mri.shape, generator=torch.Generator(mri.device).manual_seed(seed), device=mri.device
-        )
+        generator = torch.Generator(mri.device).manual_seed(seed)
+        noise = torch.randn(mri.shape, generator=generator, device=mri.device)
         return item | {"mri": mri + std * noise + self.mean}
 
 
 def augmentation(recipe: Recipe) -> Compose:
     """Three rotations of both, p 0.1 each; gamma contrast and noise of the MRI, p 0.5 each."""
-    rotations = [
-        RandRotated(KEYS, prob=0.1, **{f"range_{axis}": recipe.rotation})
-        for axis in ("x", "y", "z")
-    ]
     return Compose(
         [
-            *rotations,
+            RandRotated(KEYS, prob=0.1, range_x=recipe.rotation),
+            RandRotated(KEYS, prob=0.1, range_y=recipe.rotation),
+            RandRotated(KEYS, prob=0.1, range_z=recipe.rotation),
             RandAdjustContrastd("mri", prob=0.5, gamma=GAMMA),
             RandNoise(recipe.noise_mean, NOISE_STD),
         ]
@@ -145,9 +117,8 @@ def scale_like(array: np.ndarray, prepared: torch.Tensor) -> np.ndarray:
     scale.
     """
     low, high = float(prepared.min()), float(prepared.max())
-    return (
-        ((array - low) / max(high - low, np.finfo(np.float32).tiny)).clip(0, 1).astype(np.float32)
-    )
+    width = max(high - low, np.finfo(np.float32).tiny)  # a constant volume has none
+    return ((array - low) / width).clip(0, 1).astype(np.float32)
 
 
 def to_native(fused: torch.Tensor, prepared: Item, steps: Compose) -> np.ndarray:

@@ -18,10 +18,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.grids import sides
+from data.settings import Preprocessing
 from data.subjects import Subject
 from data.transforms import (
     KEYS,
-    RECIPES,
     deterministic,
     foreground,
     rescale,
@@ -99,7 +99,8 @@ class Case:
     def __init__(self, subject: Subject, settings: Settings) -> None:
         self.name = subject.name
         self.files = read_pair(subject.mri, subject.pet)
-        self.steps = deterministic(RECIPES[settings.recipe], settings.size, self.files[0].voxel_mm)
+        preprocessing = Preprocessing(settings.recipe, settings.size)
+        self.steps = deterministic(preprocessing, self.files[0].voxel_mm)
         self.prepared = self.steps(to_item(*self.files))
         scaled = rescale()({key: self.prepared[key].as_tensor() for key in KEYS})
         # (1, 1, D, H, W) each

@@ -9,9 +9,9 @@ from monai.inferers import sliding_window_inference
 from monai.transforms import Compose, CropForegroundd
 
 from data.bids import stem
+from data.settings import Preprocessing
 from data.transforms import (
     KEYS,
-    RECIPES,
     deterministic,
     foreground,
     rescale,
@@ -98,7 +98,7 @@ def fuse_pair(
         InputError: the network's output is NaN or infinite.
     """
     if resolution == "published":
-        steps = deterministic(RECIPES[trained.recipe], trained.size, mri.voxel_mm)
+        steps = deterministic(Preprocessing(trained.recipe, trained.size), mri.voxel_mm)
     else:
         steps = Compose([CropForegroundd(KEYS, source_key="mri", allow_smaller=True)])
     prepared = steps(to_item(mri, pet))

@@ -8,7 +8,7 @@ from torch import nn
 
 from models import build_model
 from models.released import is_released, load_released
-from training.checkpoint import BEST, LAST, locate, read, read_own, restore_model
+from training.checkpoint import BEST, LAST, read, read_own, restore_model
 from utils.errors import InputError, notice
 
 
@@ -67,6 +67,21 @@ def is_own(path: Path) -> bool:
         return False
 
 
+def locate(path: Path) -> Path:
+    """The checkpoint that a path means: itself, or the best, else the last one of a run folder.
+
+    Raises:
+        InputError: a folder without a checkpoint.
+    """
+    if not path.is_dir():
+        return path
+    for name in (BEST, LAST):
+        if (path / name).is_file():
+            return path / name
+    problem = f"no {BEST} or {LAST} in this folder"
+    raise InputError(path, problem, "give a run folder of train_diff.py")
+
+
 def load_model(path: Path, variant: str | None = None, size: int = 128) -> TrainedModel:
     """Load a network to fuse with.
 
@@ -90,7 +105,7 @@ def load_model(path: Path, variant: str | None = None, size: int = 128) -> Train
         )
         raise InputError(path, "its tensors are not DC2Fusion's", remedy)
     content, config = read_own(path)
-    if variant and config.regime.slicewise:
+    if variant and config.slicewise:
         problem = f"{path} is {config.model}, which has none"
         raise InputError("--variant", problem, "leave the flag out")
     if variant not in (None, config.variant):
@@ -98,7 +113,7 @@ def load_model(path: Path, variant: str | None = None, size: int = 128) -> Train
         raise InputError("--variant", problem, "leave the flag out")
     model = restore_model(path, content, config)
     form = f"{config.variant} variant, E={config.embed_dim}"
-    if config.regime.slicewise:
+    if config.slicewise:
         form = f"on {config.plane} slices"
     description = f"{path}: {config.model}, {form}, epoch {content['epoch']}"
     return TrainedModel(model.eval(), config.recipe, config.size, path, description, config.model)

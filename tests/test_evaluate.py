@@ -17,6 +17,7 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 import evaluate
 import metrics
 from data.dataset import PairDataset
+from data.settings import Preprocessing
 from data.subjects import find_subjects
 from data.volume import read_pair
 from evaluation import scoring
@@ -24,6 +25,7 @@ from inference.trained import load_model
 from models import build_model
 from models.baselines.slicewise import Slicewise
 from training import checkpoint
+from training.build import build_network
 from training.config import TrainConfig
 
 SIZE = 40
@@ -43,7 +45,7 @@ def write_checkpoint(folder, seed):
     folder.mkdir(exist_ok=True)
     torch.manual_seed(seed)
     config = TrainConfig(embed_dim=24, size=SIZE)
-    model = build_model("dc2fusion", **config.model_options())
+    model = build_network(config)
     state = {
         "config": config.to_dict(),
         "model": model.state_dict(),
@@ -96,7 +98,7 @@ def copy_of(cohort, folder):
 
 def sources(subject):
     """MRI and PET on the network's grid, as training sees them."""
-    item = PairDataset([subject], size=SIZE)[0, 0]
+    item = PairDataset([subject], Preprocessing(size=SIZE))[0, 0]
     return item["mri"][0], item["pet"][0]
 
 
@@ -263,7 +265,7 @@ def write_matr_run(dc2fusion_run, folder):
     """A run folder of MATR, trained on coronal slices as it says."""
     torch.manual_seed(1)
     config = TrainConfig.of({"model": "matr", "size": SIZE, "plane": "coronal"})
-    state = build_model("matr", **config.model_options()).state_dict()
+    state = build_network(config).state_dict()
     content = checkpoint.read(dc2fusion_run / "last.pt") | {
         "config": config.to_dict(),
         "model": state,

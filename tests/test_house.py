@@ -54,8 +54,6 @@ OPTIONAL = {"ants", "pydicom", "nilearn"}  # by way of `utils.optional.need` onl
 INSIDE_FUNCTIONS = {
     "models/ops/kernels/__init__.py": "Triton is imported when the first CUDA tensor arrives",
 }
-# To be mended: what does not use the lazy door yet.
-INSIDE_FUNCTIONS_FOR_NOW = {"train_diff.py"}
 
 
 @dataclass(frozen=True)
@@ -247,7 +245,7 @@ def test_imports_stand_at_the_top():
         inside = [where(module, item) for item in imports_of(module) if item.is_inside]
         if name in INSIDE_FUNCTIONS:
             mended -= {name} if inside else set()
-        elif name not in INSIDE_FUNCTIONS_FOR_NOW:
+        else:
             wrong += inside
     assert not wrong
     assert not mended, "take these off the list"

@@ -16,6 +16,7 @@ from data.volume import read_pair
 from models import build_model
 from tests.helpers.golden import golden, rule_filled_released_state, shared_file
 from training import checkpoint
+from training.build import build_network
 from training.config import TrainConfig
 
 
@@ -26,7 +27,7 @@ def run_folder(tmp_path_factory):
     folder.mkdir()
     torch.manual_seed(0)
     config = TrainConfig(embed_dim=24, size=40)
-    model = build_model("dc2fusion", **config.model_options())
+    model = build_network(config)
     optimizer = torch.optim.Adam(model.parameters())
     state = {
         "config": config.to_dict(),
@@ -135,7 +136,7 @@ def test_a_released_checkpoint_fuses(pair, run_script, tmp_path):
 def test_a_run_of_a_2d_method_fuses(pair, run_folder, run_script, tmp_path, resolution):
     """At any resolution the network gets whole slices: no windows, no stream maps."""
     config = TrainConfig.of({"model": "matr", "size": 16})
-    model = build_model("matr", **config.model_options())
+    model = build_network(config)
     content = checkpoint.read(run_folder / "last.pt") | {
         "config": config.to_dict(),
         "model": model.state_dict(),

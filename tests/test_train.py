@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train_diff
 from data.dataset import PairDataset
+from data.settings import Preprocessing
 from data.subjects import find_subjects
 from inference.trained import load_model
 from losses import OBJECTIVES
@@ -19,10 +20,11 @@ from metrics import score as score_volume
 from tests.helpers import workers
 from tests.helpers.runs import QUICK, table, weights
 from training import checkpoint
+from training.build import build_datasets
 from training.config import TrainConfig
 from training.distributed import launch
 from training.runlog import start_run_folder
-from training.trainer import REFERENCES, learning_rate
+from training.trainer import REFERENCES, Trainer, learning_rate
 
 
 def test_a_run_leaves_everything_that_is_promised(train, synthetic_cohort):
@@ -83,8 +85,6 @@ def test_the_same_seed_trains_the_same_network_and_another_one_another(train):
 def test_a_resumed_run_equals_an_uninterrupted_one(train, run_script, monkeypatch):
     workers = ("--workers", 1)  # starting one must not shift what is drawn afterwards
     whole = train("--epochs", 3, *workers, name="whole")
-
-    from training.trainer import Trainer
 
     original = Trainer.train_epoch
 
@@ -159,14 +159,9 @@ def test_best_can_be_chosen_by_the_released_score(train, synthetic_cohort, monke
         released["dc2fusion"], rel=1e-4
     )
     assert released["copy-mri"] == math.inf  # a copy wins it, which is why it is not the default
-    item = PairDataset(
-        [
-            s
-            for s in find_subjects(synthetic_cohort).subjects
-            if s.name in (folder / "validation.txt").read_text()
-        ],
-        size=68,
-    )[0, 0]
+    held_out = (folder / "validation.txt").read_text().split()
+    subjects = [s for s in find_subjects(synthetic_cohort).subjects if s.name in held_out]
+    item = PairDataset(subjects, Preprocessing(size=68))[0, 0]
     mri, pet = item["mri"][0], item["pet"][0]
     terms = score_volume((mri + pet) / 2, mri, pet, protocol="published")
     expected = 0.1 * terms["psnr"] + terms["ssim"] + terms["nmi"] + terms["mi"] + terms["fsim"]
@@ -233,7 +228,7 @@ def test_published_defaults():
     config = TrainConfig()
     assert (config.epochs, config.batch_size, config.lr, config.seed) == (500, 1, 1e-4, 3407)
     assert (config.size, config.embed_dim, config.variant) == (128, 96, "paper")
-    assert config.objective_options() == {"alpha": (2, 1), "beta": (2, 1), "gamma": (2, 1)}
+    assert config.weights == ((2, 1), (2, 1), (2, 1))
     rates = [learning_rate(config, epoch) for epoch in (0, 250, 499)]
     assert rates == [1e-4, round(1e-4 * 0.5**0.9, 8), round(1e-4 * (1 / 500) ** 0.9, 8)]
 
@@ -250,7 +245,7 @@ def two_processes(synthetic_cohort, tmp_path):
         config = TrainConfig.of(options)
         parts = subjects[:2], subjects[1:]
         start_run_folder(config, parts)
-        return config, train_diff.prepare_data(config, parts)
+        return config, build_datasets(config, *parts)
 
     return prepare
 
@@ -484,8 +479,6 @@ def test_a_network_that_gives_nan_in_validation_stops_before_it_is_saved(
 ):
     folder = train("--epochs", 1)
     good = (folder / "last.pt").read_bytes()
-
-    from training.trainer import Trainer
 
     monkeypatch.setattr(Trainer, "_fuse", lambda self, mri, pet: mri / 0)
     refuses(

@@ -6,12 +6,12 @@ import torch
 import train_diff
 from data.subjects import find_subjects
 from losses.baselines.vgg import Vgg16
-from tests.helpers import workers
 from tests.helpers.runs import table, weights
 from training import checkpoint
+from training.build import build_datasets
 from training.config import TrainConfig
 from training.distributed import Process
-from training.trainer import learning_rate
+from training.trainer import build_trainer, learning_rate
 
 
 @pytest.mark.parametrize(
@@ -64,10 +64,10 @@ def test_a_trained_2d_method_beats_its_untrained_self_on_a_held_out_subject(
     }
     config = TrainConfig.of(options | {"out": str(tmp_path)})
     torch.manual_seed(0)
-    trainer = workers.build_trainer(
+    trainer = build_trainer(
         Process(0, 1, torch.device("cpu")),
         config,
-        train_diff.prepare_data(config, (subjects[:2], subjects[2:])),
+        build_datasets(config, subjects[:2], subjects[2:]),
     )
     untrained = trainer.validate()
     for epoch in range(4):
@@ -100,8 +100,8 @@ def test_weights_are_limited_after_a_step_where_that_was_published(synthetic_coh
         "out": str(tmp_path),
     }
     config = TrainConfig.of(options)
-    datasets = train_diff.prepare_data(config, (subjects[:1], subjects[1:2]))
-    trainer = workers.build_trainer(Process(0, 1, torch.device("cpu")), config, datasets)
+    datasets = build_datasets(config, subjects[:1], subjects[1:2])
+    trainer = build_trainer(Process(0, 1, torch.device("cpu")), config, datasets)
     bias = trainer.model.method.decoder.conv2_4.bias
     with torch.no_grad():
         bias.fill_(1000)

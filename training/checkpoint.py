@@ -1,4 +1,4 @@
-"""Checkpoints: written in one step, read without running code, enough to go on training or to fuse.
+"""Checkpoints: written in one step, read without running code, enough to train on or to fuse.
 
 An own checkpoint is a dict of tensors and plain values:
     format      FORMAT
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models import build_model
+from training.build import build_network
 from training.config import TrainConfig
 from utils.errors import InputError
 from utils.files import replacing
@@ -54,12 +54,10 @@ def save(path: Path, content: dict) -> None:
 
 
 def keep_as(source: Path, target: Path) -> None:
-    """Make `target` the same checkpoint as `source`, in one step and where possible without a copy."""
+    """Make `target` the same checkpoint as `source`, in one step and if possible without a copy."""
     with replacing(target, "free space, then --resume") as part:
         try:
-            os.link(
-                source, part
-            )  # `save` never writes into a file that is there, so the link stays as it is
+            os.link(source, part)  # `save` replaces files, so what is linked stays as it is
         except OSError:
             shutil.copyfile(source, part)
 
@@ -81,36 +79,17 @@ def read(path: Path) -> dict:
             raise InputError(path, problem, "give a state dict saved by torch.save") from error
         raise InputError(path, "not a checkpoint", "give a .pt or .pth file") from error
     except (EOFError, RuntimeError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(
-            path, "truncated or not a checkpoint", "copy or download it again"
-        ) from error
+        problem = "truncated or not a checkpoint"
+        raise InputError(path, problem, "copy or download it again") from error
     if not isinstance(content, dict):
-        raise InputError(
-            path, f"holds a {type(content).__name__}, no state dict", "give a checkpoint"
-        )
+        problem = f"holds a {type(content).__name__}, no state dict"
+        raise InputError(path, problem, "give a checkpoint")
     return content
 
 
 def _first_byte(path: Path) -> bytes:
     with open(path, "rb") as file:
         return file.read(1)
-
-
-def locate(path: Path) -> Path:
-    """The checkpoint file that a path means: itself, or the best (else the last) one of a run
-    folder.
-
-    Raises:
-        InputError: a folder without a checkpoint.
-    """
-    if not path.is_dir():
-        return path
-    for name in (BEST, LAST):
-        if (path / name).is_file():
-            return path / name
-    raise InputError(
-        path, f"no {BEST} or {LAST} in this folder", "give a run folder of train_diff.py"
-    )
 
 
 def read_own(path: Path) -> tuple[dict, TrainConfig]:
@@ -121,9 +100,8 @@ def read_own(path: Path) -> tuple[dict, TrainConfig]:
     """
     content = read(path)
     if content.get("format") != FORMAT or not _SAVED_KEYS <= content.keys():
-        raise InputError(
-            path, "not a checkpoint of this project", "give one that train_diff.py wrote"
-        )
+        problem = "not a checkpoint of this project"
+        raise InputError(path, problem, "give one that train_diff.py wrote")
     try:
         return content, TrainConfig.from_dict(content["config"])
     except (ValueError, TypeError, AttributeError) as error:
@@ -137,7 +115,7 @@ def restore_model(path: Path, content: dict, config: TrainConfig) -> nn.Module:
         InputError: the tensors do not fit the configuration.
     """
     try:
-        model = build_model(config.model, **config.model_options())
+        model = build_network(config)
         model.load_state_dict(content["model"])
     except (ValueError, RuntimeError, TypeError, AttributeError) as error:
         problem = "its tensors do not fit its configuration: " + " ".join(str(error).split())[:300]

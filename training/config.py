@@ -1,96 +1,195 @@
-"""The one configuration of a training run: from the flags, into the run folder and every
-checkpoint.
+"""The one configuration of a training run: from the flags, into run folder and checkpoints.
+
+A setting is written once, as a field of `TrainConfig` with its default, its help and its scope. The
+flags and README's table of them (`training.flags`), and what `--resume` may change, come from
+there. Nothing heavy is imported, so that `--help` stays quick.
 """
 
 import os
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from training.hyperparameters import REGIMES, Regime, flag, refuse_foreign
+from data.settings import CACHES, RECIPES, Cache, Preprocessing, Slicing
+from training.hyperparameters import PUBLISHED, Hyperparameters
+from utils.cli import (
+    device_numbers,
+    loss_weight,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    seed,
+)
 from utils.errors import InputError
 
-# What may change when a run goes on; anything else would make it another run.
-CHANGEABLE = {
-    "data",
-    "epochs",
-    "workers",
-    "cache",
-    "val_every",
-    "gpus",
-    "compile",
-    "checkpoint_activations",
-}
+# Models that a setting means something to.
+ALL = tuple(PUBLISHED)
+DC2FUSION = ("dc2fusion",)
+SLICEWISE = tuple(name for name, method in PUBLISHED.items() if method.slicewise)
+WITH_VGG = tuple(name for name, method in PUBLISHED.items() if method.without_vgg)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What belongs to a field of `TrainConfig` beside name and default.
+
+    Attributes:
+        group: of flags, one of `training.flags.GROUPS`.
+        help: what it decides, a phrase.
+        shown: the default in words; None for its value.
+        flag: None where it is called like the field.
+        models: those that it means something to.
+        changeable: whether a run may go on with another value; it would else be another run.
+        options: of `ArgumentParser.add_argument`.
+    """
+
+    group: str
+    help: str
+    shown: str | None = None
+    flag: str | None = None
+    models: tuple[str, ...] = ALL
+    changeable: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def setting(
+    group: str,
+    default: object,
+    help: str,
+    shown: str | None = None,
+    flag: str | None = None,
+    models: tuple[str, ...] = ALL,
+    changeable: bool = False,
+    **options,
+) -> Any:
+    """A field with a `Setting`; `options` are those of `ArgumentParser.add_argument`."""
+    about = Setting(group, help, shown, flag, models, changeable, options)
+    return field(default=default, metadata={"setting": about})
+
+
+_data = partial(setting, "data")
+_network = partial(setting, "dc2fusion", models=DC2FUSION)
+_weight = partial(setting, "loss", models=DC2FUSION, type=loss_weight, metavar="W")
+_optimisation = partial(setting, "optimisation")
+_run = partial(setting, "run")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides a run. The defaults are DC2Fusion's published ones (arXiv 2310.06291
-    and its code).
+    """Everything that decides a run. The defaults are DC2Fusion's published ones.
 
-    Attributes:
-        data: root of the data set; None for the synthetic cohort.
-        train_list, val_list: files with subject names; None for a 90/10 split by `seed`.
-        recording, run: which of several BIDS candidates to take.
-        model: what is trained, a name in `training.hyperparameters.REGIMES`. The next four, and
-            from objective to gamma2, are DC2Fusion's alone; plane and vgg are of the 2-D methods.
-        embed_dim: E, the width of the first stage.
-        variant: "paper" or "released" network; see `models.variants`.
-        switched: differences between the variants that are switched alone.
-        fusion: fusion strategy, None for the variant's own.
-        recipe: "paper" or "released" preprocessing; see `data.transforms`.
-        objective: see `losses.objective`.
-        alpha1 .. gamma2: weights of its three terms, 1 for the MRI, 2 for the PET.
-        plane: of the slices that a 2-D method sees.
-        vgg: file of VGG-16's weights, for the 2-D methods whose loss has a part for it.
-        size: voxels a side that the network sees.
-        epochs, batch_size, lr, seed: as usual; see the model's regime for the course of the
-            learning rate.
-        amp: bfloat16 autocast; losses stay in float32.
-        compile: run the network through torch.compile.
-        checkpoint_activations: keep less for the backward pass and compute it again.
-        workers: processes that load data.
-        cache: "disk", "memory" or "none", for the deterministic part of the preprocessing.
-        val_every: epochs between validations.
-        best_by: the validation score that chooses `best.pt`, see `training.trainer.BEST_BY`.
-        gpus: CUDA devices; more than one trains data-parallel.
-        name: the run's folder below `out`.
+    They are from arXiv 2310.06291 and its code; 1 is the MRI and 2 the PET.
     """
 
-    data: str | None = None
-    train_list: str | None = None
-    val_list: str | None = None
-    recording: str | None = None
-    run: str | None = None
-    model: str = "dc2fusion"
-    embed_dim: int = 96
-    variant: str = "paper"
-    switched: tuple[str, ...] = ()
-    fusion: str | None = None
-    recipe: str = "paper"
-    objective: str = "ssim-gradient-intensity"
-    alpha1: float = 2.0
-    alpha2: float = 1.0
-    beta1: float = 2.0
-    beta2: float = 1.0
-    gamma1: float = 2.0
-    gamma2: float = 1.0
-    plane: str = "axial"
-    vgg: str | None = None
-    size: int = 128
-    epochs: int = 500
-    batch_size: int = 1
-    lr: float = 1e-4
-    seed: int = 3407
-    amp: bool = False
-    compile: bool = False
-    checkpoint_activations: bool = False
-    workers: int = 2
-    cache: str = "disk"
-    val_every: int = 1
-    best_by: str = "ssim-min"
-    gpus: tuple[int, ...] = (0,)
-    name: str = "run"
-    out: str = "result"
+    data: str | None = _data(
+        None,
+        "root of the pairs, in the published layout or in BIDS",
+        shown="synthetic cohort",
+        changeable=True,
+        metavar="ROOT",
+    )
+    train_list: str | None = _data(
+        None, "subjects to train on, one a line", shown="90 % by seed", metavar="FILE"
+    )
+    val_list: str | None = _data(
+        None, "subjects to validate on", shown="10 % by seed", metavar="FILE"
+    )
+    recording: str | None = _data(
+        None, "BIDS: which `rec-` label to take of several PETs", flag="--rec"
+    )
+    run: str | None = _data(None, "BIDS: which `run-` number to take of several images")
+    size: int = _data(128, "voxels a side that the network sees", type=positive_int)
+    recipe: str = _data(
+        "paper", "recipe of the preprocessing", shown="as the variant", choices=tuple(RECIPES)
+    )
+    cache: str = _data(
+        "disk", "where preprocessed volumes are kept", changeable=True, choices=CACHES
+    )
+    workers: int = _data(2, "loading processes", changeable=True, type=non_negative_int)
+
+    model: str = setting(
+        "model", "dc2fusion", "method to train; all but dc2fusion fuse slice by slice", choices=ALL
+    )
+
+    embed_dim: int = _network(
+        96, "E, width of the first stage, a multiple of 24", type=positive_int
+    )
+    variant: str = _network("paper", "reading of the method", choices=("paper", "released"))
+    switched: tuple[str, ...] = _network(
+        (),
+        "differences R1 .. R9 of the variants that are switched alone",
+        shown="none",
+        flag="--switch",
+        nargs="+",
+        metavar="R",
+    )
+    fusion: str | None = _network(None, "fusion strategy", shown="the variant's own")
+
+    objective: str = setting(
+        "loss",
+        "ssim-gradient-intensity",
+        "or `salient-additive`, which keeps what only one source shows, or `lncc-ssim-l1`, the "
+        "released one",
+        models=DC2FUSION,
+    )
+    alpha1: float = _weight(2.0, "weight of structure, MRI")
+    alpha2: float = _weight(1.0, "weight of structure, PET")
+    beta1: float = _weight(2.0, "weight of edges, MRI")
+    beta2: float = _weight(1.0, "weight of edges, PET")
+    gamma1: float = _weight(2.0, "weight of intensity, MRI")
+    gamma2: float = _weight(1.0, "weight of intensity, PET")
+
+    plane: str = setting(
+        "slices",
+        "axial",
+        "plane of the slices",
+        models=SLICEWISE,
+        choices=("axial", "coronal", "sagittal"),
+    )
+    vgg: str | None = setting(
+        "slices",
+        None,
+        "VGG-16's weights, for the loss",
+        shown="none",
+        models=WITH_VGG,
+        changeable=True,  # the file may have been moved
+        metavar="FILE",
+    )
+
+    epochs: int = _optimisation(
+        500, "passes over the data", shown="published, 500", changeable=True, type=positive_int
+    )
+    batch_size: int = _optimisation(
+        1, "items a step on each device", shown="published, 1", type=positive_int
+    )
+    lr: float = _optimisation(
+        1e-4, "first learning rate", shown="published, 0.0001", type=positive_float
+    )
+    seed: int = _optimisation(3407, "of everything that is drawn", type=seed)
+    amp: bool = _optimisation(False, "bfloat16 autocast; losses stay in float32")
+    compile: bool = _optimisation(False, "torch.compile", models=DC2FUSION, changeable=True)
+    checkpoint_activations: bool = _optimisation(
+        False,
+        "keep less for the backward pass and compute it again",
+        models=DC2FUSION,
+        changeable=True,
+    )
+    gpus: tuple[int, ...] = _optimisation(
+        (0,),
+        "CUDA devices; several train data-parallel",
+        changeable=True,
+        type=device_numbers,
+        metavar="0,1",
+    )
+
+    name: str = _run("run", "folder of the run, below `--out`", shown="by date and time")
+    out: str = _run("result", "folder of all runs and of the cache")
+    val_every: int = _run(1, "epochs between validations", changeable=True, type=positive_int)
+    best_by: str = _run(
+        "ssim-min", "validation score that chooses `best.pt`", choices=("ssim-min", "released")
+    )
 
     @property
     def run_folder(self) -> Path:
@@ -98,124 +197,113 @@ class TrainConfig:
         return Path(self.out) / self.name
 
     @property
-    def regime(self) -> Regime:
-        """How the model is trained."""
-        return REGIMES[self.model]
+    def published(self) -> Hyperparameters:
+        """How the model is published to be trained."""
+        return PUBLISHED[self.model]
+
+    @property
+    def slicewise(self) -> bool:
+        """Whether the model is a 2-D method, trained on slices."""
+        return self.published.slicewise
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How pairs are brought to the network."""
+        return Preprocessing(self.recipe, self.size)
+
+    @property
+    def pair_cache(self) -> Cache:
+        """Where prepared pairs are kept."""
+        return Cache(self.cache, Path(self.out) / "cache")
+
+    @property
+    def slicing(self) -> Slicing:
+        """What a 2-D method is trained on."""
+        pooled = self.published.inputs == ("image",)
+        return Slicing(self.plane, self.published.patch, pooled)
+
+    @property
+    def weights(self) -> tuple[tuple[float, float], ...]:
+        """Of structure, edges and intensity: an (MRI, PET) pair each."""
+        alpha = self.alpha1, self.alpha2
+        beta = self.beta1, self.beta2
+        gamma = self.gamma1, self.gamma2
+        return alpha, beta, gamma
 
     @classmethod
-    def of(cls, given: dict) -> "TrainConfig":
-        """The configuration of a new run: what was given, else the model's published values, else
-        the defaults.
+    def of(cls, given: dict[str, Any]) -> "TrainConfig":
+        """The configuration of a new run.
+
+        Args:
+            given: values that the user gave. The others take the model's published value, else the
+                default; the recipe is that of the variant.
 
         Raises:
             InputError: a value that means nothing to the model.
         """
         model = given.get("model", cls.model)
         refuse_foreign(model, given)
-        published = {name: getattr(REGIMES[model], name) for name in ("epochs", "batch_size", "lr")}
-        recipe = {"recipe": given.get("variant", cls.variant)}
-        values = (
-            published
-            | recipe
-            | {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-        )
-        return cls(**values)
-
-    def model_options(self) -> dict:
-        """The options of `models.build_model(self.model, ...)`."""
-        if self.regime.slicewise:
-            return {"plane": self.plane}
-        return {
-            "embed_dim": self.embed_dim,
-            "variant": self.variant,
-            "switched": self.switched,
-            "fusion": self.fusion,
-            "checkpoint_activations": self.checkpoint_activations,
+        published = PUBLISHED[model]
+        values = {
+            "epochs": published.epochs,
+            "batch_size": published.batch_size,
+            "lr": published.lr,
+            "recipe": given.get("variant", cls.variant),
         }
-
-    def data_options(self) -> dict:
-        """The options of `data.dataset.prepared_datasets(train, validation, ...)`."""
-        return {
-            "recipe": self.recipe,
-            "size": self.size,
-            "seed": self.seed,
-            "cache": self.cache,
-            "cache_folder": Path(self.out) / "cache",
-        }
-
-    def slice_options(self) -> dict:
-        """The options of `data.slices.SliceDataset` beside those of every data set."""
-        return {
-            "plane": self.plane,
-            "patch": self.regime.patch,
-            "pooled": self.regime.inputs == ("image",),
-        }
-
-    def objective_options(self) -> dict:
-        """The options of `losses.build_objective(name, ...)`: (MRI, PET) pairs of weights."""
-        return {
-            "alpha": (self.alpha1, self.alpha2),
-            "beta": (self.beta1, self.beta2),
-            "gamma": (self.gamma1, self.gamma2),
-        }
+        return cls(**values | _with_tuples(given))
 
     def check(self) -> None:
-        """Refuse, before a run begins, values that do not go together and a folder that holds a
-        run.
+        """Refuse, before a run begins, values that do not go together.
 
         Raises:
-            InputError: naming the flag.
+            InputError: naming the flag; also for a folder that holds a run.
         """
-        if not any(weight for pair in self.objective_options().values() for weight in pair):
-            raise InputError(
-                "--alpha1 .. --gamma2", "all six loss weights are 0", "give one above 0"
-            )
+        if not any(first or second for first, second in self.weights):
+            problem = "all six loss weights are 0"
+            raise InputError("--alpha1 .. --gamma2", problem, "give one above 0")
         if Path(self.name).name != self.name or self.name in ("", ".", ".."):
             raise InputError("--name", f"{self.name!r} is no folder name", "leave paths to --out")
         if self.size < 16:
             raise InputError("--size", f"{self.size} is below 16 voxels", "give 16 or more")
-        if self.regime.slicewise and self.cache == "none":
-            raise InputError(
-                "--cache", "none would read a volume for every slice", "give disk or memory"
-            )
+        if self.slicewise and self.cache == "none":
+            problem = "none would read a volume for every slice"
+            raise InputError("--cache", problem, "give disk or memory")
         if self.embed_dim % 24:
-            raise InputError(
-                "--embed-dim", f"{self.embed_dim} is no multiple of 24", "give 24, 48, 72, 96, ..."
-            )
+            problem = f"{self.embed_dim} is no multiple of 24"
+            raise InputError("--embed-dim", problem, "give 24, 48, 72, 96, ...")
         if self.best_by == "released" and self.size <= 64:
             problem = f"the released score reads slice 64, and --size is {self.size}"
             raise InputError("--best-by", problem, "give a size above 64, 128 as published")
         if bool(self.train_list) != bool(self.val_list):
             raise InputError("--train-list", "goes with --val-list", "give both or neither")
-        content = set(os.listdir(self.run_folder)) if self.run_folder.is_dir() else set()
-        unfinished = "config.json" in content and not content & {
-            "last.pt",
-            "best.pt",
-        }  # not one epoch done
-        if content and not unfinished:
-            raise InputError(
-                "--name", f"{self.run_folder} is not empty", "choose another name or --resume it"
-            )
+        if self.run_folder.is_dir():
+            self._check_folder(set(os.listdir(self.run_folder)))
+
+    def _check_folder(self, content: set[str]) -> None:
+        # A run that ended before its first epoch leaves no checkpoint: it may start afresh.
+        begun = "config.json" in content and not content & {"last.pt", "best.pt"}
+        if content and not begun:
+            problem = f"{self.run_folder} is not empty"
+            raise InputError("--name", problem, "choose another name or --resume it")
 
     def check_batches(self, pairs: int) -> None:
-        """Refuse sizes whose deepest grid is one token if any training batch of DC2Fusion would
-        hold one pair.
+        """Refuse a batch of one pair where DC2Fusion's deepest grid is one token.
+
+        Args:
+            pairs: how many there are to train on.
 
         Raises:
             InputError: BatchNorm needs more than one token a channel.
         """
-        share = -(-pairs // len(self.gpus))
-        if (
-            not self.regime.slicewise
-            and self.size <= 32
-            and (self.batch_size == 1 or share % self.batch_size == 1)
-        ):
-            problem = f"{self.size} leaves one token on the deepest grid for a batch of 1, and BatchNorm needs two"
-            raise InputError(
-                "--size", problem, f"give a size above 32 or another --batch-size for {share} pairs"
-            )
+        if self.slicewise or self.size > 32:
+            return
+        share = -(-pairs // len(self.gpus))  # of a process, rounded up
+        if self.batch_size == 1 or share % self.batch_size == 1:
+            problem = f"{self.size} leaves one token on the deepest grid for a batch of 1"
+            remedy = f"give a size above 32 or another --batch-size for {share} pairs"
+            raise InputError("--size", f"{problem}, and BatchNorm needs two", remedy)
 
-    def continued(self, given: dict, folder: Path) -> "TrainConfig":
+    def continued(self, given: dict[str, Any], folder: Path) -> "TrainConfig":
         """This run's configuration to go on with.
 
         Args:
@@ -226,40 +314,71 @@ class TrainConfig:
             InputError: a value that would make it another run.
         """
         refuse_foreign(self.model, given)
-        changeable = CHANGEABLE | ({"vgg"} if self.vgg else set())  # the file may have been moved
+        changed = {}
         for name, value in given.items():
             started_with = getattr(self, name)
-            if name not in changeable and value != started_with:
+            # A loss must not gain the term that the weights are for.
+            fixed = name == "vgg" and self.vgg is None
+            if SETTINGS[name].changeable and not fixed:
+                changed[name] = value
+            elif value != started_with:
                 problem = f"{value}, but the run was started with {started_with}"
                 raise InputError(flag(name), problem, "leave the flag out")
-        changed = {name: value for name, value in given.items() if name in changeable}
         return replace(self, **changed, out=str(folder.parent), name=folder.name)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Numbers, texts and lists only, so that it fits JSON and a weights-only checkpoint."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: dict) -> "TrainConfig":
-        """The inverse of `to_dict`. A key that is missing, from before it existed, takes its
-        default.
+    def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
+        """The inverse of `to_dict`; a key from after it was written takes its default.
 
         Raises:
             ValueError: for keys that are unknown or hold another type; the message names them.
         """
-        unknown = sorted(values.keys() - {field.name for field in fields(cls)})
+        unknown = sorted(values.keys() - SETTINGS.keys())
         if unknown:
             raise ValueError(f"configuration keys are unknown: {', '.join(unknown)}")
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        values = _with_tuples(values)
         for name, value in values.items():
-            default = getattr(cls, name)
-            wanted = (
-                (str, type(None)) if default is None or isinstance(default, str) else type(default)
-            )
-            if not isinstance(value, wanted) and not (
-                isinstance(default, float) and isinstance(value, int)
-            ):
+            if not _has_type_of(value, getattr(cls, name)):
                 raise ValueError(f"configuration key {name} holds {value!r}")
-        if values.get("model", cls.model) not in REGIMES:
+        if values.get("model", cls.model) not in PUBLISHED:
             raise ValueError(f"configuration key model holds {values['model']!r}")
         return cls(**values)
+
+
+SETTINGS: dict[str, Setting] = {f.name: f.metadata["setting"] for f in fields(TrainConfig)}
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _has_type_of(value: object, default: object) -> bool:
+    if default is None or isinstance(default, str):
+        return value is None or isinstance(value, str)
+    if isinstance(default, float):
+        return isinstance(value, (float, int))
+    return isinstance(value, type(default))
+
+
+def flag(name: str) -> str:
+    """The flag of a setting."""
+    return SETTINGS[name].flag or "--" + name.replace("_", "-")
+
+
+def refuse_foreign(model: str, given: Iterable[str]) -> None:
+    """Refuse settings that mean nothing to a model.
+
+    Args:
+        model: a name in `PUBLISHED`.
+        given: names of the settings that the user gave.
+
+    Raises:
+        InputError: naming the first such flag.
+    """
+    for name in given:
+        if model not in SETTINGS[name].models:
+            raise InputError(flag(name), f"means nothing to --model {model}", "leave the flag out")

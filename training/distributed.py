@@ -15,8 +15,9 @@ from utils.errors import InputError, report
 
 @dataclass(frozen=True)
 class Process:
-    """This process among those that train together; the first one (`is_main`) writes files and
-    bars.
+    """This process among those that train together.
+
+    The first one (`is_main`) writes files and progress bars.
     """
 
     rank: int
@@ -48,8 +49,7 @@ class Process:
         return [item for part in parts for item in part]
 
     def raise_together(self, error: InputError | None) -> None:
-        """Raise an error that any process has in all of them, so that none waits for one that is
-        gone.
+        """Raise an error that any process has in all of them: none must wait for one that is gone.
 
         Raises:
             InputError: the first process's that has one.
@@ -58,15 +58,12 @@ class Process:
             flag = torch.tensor(float(error is not None), device=self.device)
             dist.all_reduce(flag, dist.ReduceOp.MAX)
             if flag.item():
-                parts = [error and (error.source, error.problem, error.remedy)]
-                error = InputError(*next(part for part in self.gather(parts) if part))
+                error = next(one for one in self.gather([error]) if one)
         if error:
             raise error
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Give all processes the first one's buffers: BatchNorm's running statistics are each
-        process's own.
-        """
+        """Give all processes the first one's buffers: BatchNorm's statistics are each one's own."""
         if self.world_size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
@@ -89,8 +86,7 @@ def choose_devices(gpus: tuple[int, ...]) -> list[torch.device]:
 
 
 def launch(function: Callable, devices: list[torch.device], *arguments) -> None:
-    """Run `function(process, *arguments)`, in a process of its own for each device if there are
-    several.
+    """Run `function(process, *arguments)`, in a process for each device if there are several.
 
     Raises:
         SystemExit: with the status of the first process that ended in an error it has reported.
@@ -101,16 +97,15 @@ def launch(function: Callable, devices: list[torch.device], *arguments) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         meeting_point = (Path(folder) / "store").as_uri()
+        options = function, devices, meeting_point, arguments
         try:
-            multiprocessing.spawn(
-                _worker, (function, devices, meeting_point, arguments), nprocs=len(devices)
-            )
+            multiprocessing.spawn(_worker, options, nprocs=len(devices))
         except multiprocessing.ProcessExitedException as error:
             raise SystemExit(error.exit_code) from None
 
 
 def _make_current(device: torch.device) -> None:
-    """What asks for "cuda" without a number, or for the current stream, gets this process's device."""
+    """Have "cuda" without a number, and the current stream, mean this process's device."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
 
@@ -127,6 +122,6 @@ def _worker(
     except InputError as error:
         if rank == 0:
             report(error)
+        # No tidying up: gloo sometimes aborts (status -6) when its peers are about to go, too.
         raise SystemExit(2) from None
-    finally:
-        dist.destroy_process_group()
+    dist.destroy_process_group()

@@ -1,19 +1,15 @@
 """How each model was trained by its authors: the one table of published hyper-parameters.
 
-Sources: DC2Fusion arXiv 2310.06291; SwinFuse IEEE TIM 2022; U2Fusion IEEE TPAMI 44(1), 2022; DILRAN
-    arXiv 2212.04661;
-MATR IEEE TIP 31, 2022; each with its released code. The losses, and how U2Fusion swaps its sources,
-are in `losses`. A leaf module, like `utils.cli`.
+Sources, each with its released code: DC2Fusion arXiv 2310.06291; SwinFuse IEEE TIM 2022; U2Fusion
+IEEE TPAMI 44(1), 2022; DILRAN arXiv 2212.04661; MATR IEEE TIP 31, 2022. The losses, and how
+U2Fusion swaps its sources, are in `losses`. Plain values: nothing heavy is imported.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-
-from utils.errors import InputError
 
 
 @dataclass(frozen=True)
-class Regime:
+class Hyperparameters:
     """The training of one model.
 
     Attributes:
@@ -45,13 +41,25 @@ class Regime:
     without_vgg: str | None = None
 
 
-REGIMES = {
-    "dc2fusion": Regime(epochs=500, batch_size=1, lr=1e-4, decays=True, slicewise=False),
-    "swinfuse": Regime(epochs=50, batch_size=4, lr=1e-5, inputs=("image",), drops_last=True),
+PUBLISHED = {
+    "dc2fusion": Hyperparameters(
+        epochs=500,
+        batch_size=1,
+        lr=1e-4,
+        decays=True,
+        slicewise=False,
+    ),
+    "swinfuse": Hyperparameters(
+        epochs=50,
+        batch_size=4,
+        lr=1e-5,
+        inputs=("image",),
+        drops_last=True,
+    ),
     # Published: 3, 2 and 2 epochs of three tasks one after another, of which the first has two
     # modalities. TensorFlow's RMSProp begins with a mean square of 1 instead of 0, which its decay
     # of 0.6 forgets within some steps.
-    "u2fusion": Regime(
+    "u2fusion": Hyperparameters(
         epochs=3,
         batch_size=18,
         lr=1e-4,
@@ -61,49 +69,12 @@ REGIMES = {
         weight_limit=50,
         without_vgg="both sources weigh 1/2 in the loss",
     ),
-    "dilran": Regime(
+    "dilran": Hyperparameters(
         epochs=100,
         batch_size=4,
         lr=1e-4,
         inputs=("image",),
         without_vgg="the loss has no perceptual term",
     ),
-    "matr": Regime(epochs=10, batch_size=64, lr=1e-3, patch=120),
+    "matr": Hyperparameters(epochs=10, batch_size=64, lr=1e-3, patch=120),
 }
-
-_WEIGHTS = {f"{term}{source}" for term in ("alpha", "beta", "gamma") for source in (1, 2)}
-_ONLY_DC2FUSION = {
-    *(
-        "embed_dim",
-        "variant",
-        "switched",
-        "fusion",
-        "objective",
-        "compile",
-        "checkpoint_activations",
-    ),
-    *_WEIGHTS,
-}
-_FLAGS = {"switched": "--switch", "recording": "--rec"}  # that are not called like their value
-
-
-def flag(name: str) -> str:
-    """The flag that sets a value of the configuration."""
-    return _FLAGS.get(name, "--" + name.replace("_", "-"))
-
-
-def refuse_foreign(model: str, given: Iterable[str]) -> None:
-    """Refuse values that mean nothing to a model.
-
-    Args:
-        model: a name in `REGIMES`.
-        given: names of the configuration's values that the user gave.
-
-    Raises:
-        InputError: naming the first such flag.
-    """
-    foreign = set(_ONLY_DC2FUSION) if REGIMES[model].slicewise else {"plane"}
-    foreign |= set() if REGIMES[model].without_vgg else {"vgg"}
-    for name in given:
-        if name in foreign:
-            raise InputError(flag(name), f"means nothing to --model {model}", "leave the flag out")

@@ -1,27 +1,30 @@
-"""What a run leaves to look at: TensorBoard under `log/`, `losses.csv` and `scores.csv` beside it."""
+"""What a run leaves to look at: TensorBoard's `log/`, `losses.csv` and `scores.csv` beside it."""
 
 import csv
 import json
 import math
 import platform
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from data.splits import write_split
 from training.config import TrainConfig
+from training.validation import Example, Scores
 from utils.files import replacing
+from utils.pictures import fusion_figure
 
 COLUMNS = ("epoch", "method", "score", "mean", "sd", "n")
 
 
 def start_run_folder(config: TrainConfig, subjects: tuple[Sequence, Sequence]) -> None:
-    """Write the configuration and the lists of subjects before the first step (again: after a flag
-    has changed).
+    """Write configuration and lists of subjects, before the first step and when a run goes on.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -71,16 +74,14 @@ class RunLog:
 
     def epoch(self, epoch: int, means: dict[str, float]) -> None:
         """Means of an epoch's steps, a row of `losses.csv`."""
-        self._append(
-            self.losses_file, ("epoch", *means), [[epoch, *(f"{v:.6g}" for v in means.values())]]
-        )
+        row = [epoch, *(f"{value:.6g}" for value in means.values())]
+        self._append(self.losses_file, ("epoch", *means), [row])
 
-    def scores(self, epoch: int, method: str, scores: dict[str, tuple[float, float, int]]) -> None:
-        """A method's validation scores: {score: (mean, standard deviation, number of subjects)}."""
-        rows = [
-            [epoch, method, name, f"{mean:.6g}", f"{sd:.6g}", n]
-            for name, (mean, sd, n) in scores.items()
-        ]
+    def scores(self, epoch: int, method: str, scores: Scores) -> None:
+        """A method's validation scores."""
+        rows = []
+        for name, (mean, sd, subjects) in scores.items():
+            rows.append([epoch, method, name, f"{mean:.6g}", f"{sd:.6g}", subjects])
         self._append(self.scores_file, COLUMNS, rows)
         writer = self._writer(method, self._purge_epoch)
         for name, (mean, _, _) in scores.items():
@@ -93,9 +94,12 @@ class RunLog:
         with open(path, "a", newline="") as file:
             csv.writer(file).writerows([header, *rows] if new else rows)
 
-    def figure(self, tag: str, figure: Figure, epoch: int) -> None:
-        """A picture, shown by TensorBoard with a slider over epochs."""
-        self._writer("training", self._purge_step).add_figure(tag, figure, epoch)
+    def example(self, epoch: int, example: Example) -> None:
+        """A picture of one subject, shown by TensorBoard with a slider over epochs."""
+        title = f"{example.subject}, epoch {epoch}"
+        figure = fusion_figure(example.mri, example.pet, example.fused, title=title)
+        writer = self._writer("training", self._purge_step)
+        writer.add_figure(f"fusion/{example.subject}", figure, epoch)
 
     def close(self) -> None:
         """Write out what is still in memory."""
@@ -112,3 +116,11 @@ def _keep_until(path: Path, epoch: int) -> None:
     path.unlink()
     if epoch:
         RunLog._append(path, header, [row for row in rows if int(row[0]) <= epoch])
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Largest memory so far in GiB: allocated on a CUDA device, the process's own on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

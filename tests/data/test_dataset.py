@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from data.dataset import EpochSampler, PairDataset
+from data.settings import Cache, Preprocessing
 from data.subjects import find_subjects
 from utils.errors import InputError
 
@@ -20,15 +21,18 @@ def cohort(synthetic_cohort, tmp_path):
     return find_subjects(shutil.copytree(synthetic_cohort, tmp_path / "data")).subjects
 
 
+SMALL = Preprocessing(size=36)
+
+
 def cached(folder) -> list[str]:
     return sorted(path.name for path in folder.glob("*.npy"))
 
 
 @pytest.mark.parametrize("cache", ["disk", "memory", "none"])
 def test_items_are_unit_range_volumes_whatever_the_cache(cohort, tmp_path, cache):
-    dataset = PairDataset(cohort, size=36, cache=cache, cache_folder=tmp_path / "cache")
+    dataset = PairDataset(cohort, SMALL, Cache(cache, tmp_path / "cache"))
     dataset.prepare("pairs", show=False)
-    reference = PairDataset(cohort, size=36)
+    reference = PairDataset(cohort, SMALL)
     for index, subject in enumerate(cohort):
         item = dataset[0, index]
         assert item["name"] == subject.name
@@ -40,7 +44,7 @@ def test_items_are_unit_range_volumes_whatever_the_cache(cohort, tmp_path, cache
 
 
 def test_cached_pairs_are_not_changed_by_augmentation(cohort, tmp_path):
-    dataset = PairDataset(cohort, size=36, augment=True, cache="memory")
+    dataset = PairDataset(cohort, SMALL, Cache("memory"), augment=True)
     dataset.prepare("pairs", show=False)
     first = dataset[0, 0]["mri"].clone()
     for epoch in range(4):
@@ -49,7 +53,7 @@ def test_cached_pairs_are_not_changed_by_augmentation(cohort, tmp_path):
 
 
 def test_finishing_later_gives_the_same_pair(cohort):
-    now, later = (PairDataset(cohort, size=36, augment=True, cache="memory") for _ in range(2))
+    now, later = (PairDataset(cohort, SMALL, Cache("memory"), augment=True) for _ in range(2))
     later.deferred = True
     changed = 0
     for epoch in range(6):
@@ -68,17 +72,15 @@ def test_finishing_later_gives_the_same_pair(cohort):
 def test_disk_cache_notices_changed_files_and_parameters(cohort, tmp_path):
     folder = tmp_path / "cache"
 
-    def prepare(**options):
-        options = {"size": 36, "cache": "disk", "cache_folder": folder} | options
-        dataset = PairDataset(cohort[:1], **options)
-        return dataset[0, 0]["mri"]
+    def prepare(preprocessing: Preprocessing = SMALL):
+        return PairDataset(cohort[:1], preprocessing, Cache("disk", folder))[0, 0]["mri"]
 
     before = prepare()
     assert len(cached(folder)) == 1
     prepare()
     assert len(cached(folder)) == 1
-    assert prepare(size=40).shape[-1] == 40
-    prepare(recipe="released")
+    assert prepare(Preprocessing(size=40)).shape[-1] == 40
+    prepare(Preprocessing("released", 36))
     assert len(cached(folder)) == 3
 
     image = nib.load(cohort[0].mri)
@@ -91,19 +93,19 @@ def test_disk_cache_notices_changed_files_and_parameters(cohort, tmp_path):
 
 def test_disk_cache_is_used(cohort, tmp_path):
     folder = tmp_path / "cache"
-    options = {"size": 36, "cache": "disk", "cache_folder": folder}
-    PairDataset(cohort[:1], **options).prepare("pairs", show=False)
+    options = SMALL, Cache("disk", folder)
+    PairDataset(cohort[:1], *options).prepare("pairs", show=False)
     marked = np.zeros((2, 36, 36, 36), np.float32)
     marked[:, 0, 0, 0] = 1
     np.save(folder / cached(folder)[0], marked)
-    assert PairDataset(cohort[:1], **options)[0, 0]["mri"].sum() == 1
+    assert PairDataset(cohort[:1], *options)[0, 0]["mri"].sum() == 1
 
 
 def test_disk_cache_follows_the_subjects_when_their_order_changes(cohort, tmp_path):
-    options = {"size": 36, "cache": "disk", "cache_folder": tmp_path / "cache"}
-    before = PairDataset(cohort, **options)
+    options = SMALL, Cache("disk", tmp_path / "cache")
+    before = PairDataset(cohort, *options)
     expected = {before[0, index]["name"]: before[0, index]["mri"] for index in range(len(cohort))}
-    after = PairDataset(cohort[::-1], **options)
+    after = PairDataset(cohort[::-1], *options)
     for index, subject in enumerate(cohort[::-1]):
         assert after[0, index]["name"] == subject.name
         assert torch.equal(after[0, index]["mri"], expected[subject.name])
@@ -112,24 +114,24 @@ def test_disk_cache_follows_the_subjects_when_their_order_changes(cohort, tmp_pa
 
 def test_a_damaged_cache_file_is_made_again(cohort, tmp_path):
     folder = tmp_path / "cache"
-    options = {"size": 36, "cache": "disk", "cache_folder": folder}
-    before = PairDataset(cohort[:1], **options)[0, 0]["mri"]
+    options = SMALL, Cache("disk", folder)
+    before = PairDataset(cohort[:1], *options)[0, 0]["mri"]
     file = folder / cached(folder)[0]
     file.write_bytes(file.read_bytes()[:5000])
-    assert torch.equal(PairDataset(cohort[:1], **options)[0, 0]["mri"], before)
-    assert torch.equal(PairDataset(cohort[:1], **options)[0, 0]["mri"], before)
+    assert torch.equal(PairDataset(cohort[:1], *options)[0, 0]["mri"], before)
+    assert torch.equal(PairDataset(cohort[:1], *options)[0, 0]["mri"], before)
 
 
 def test_augmentation_does_not_depend_on_the_place_in_the_list(cohort):
     forwards, backwards = (
-        PairDataset(order, size=36, augment=True) for order in (cohort, cohort[::-1])
+        PairDataset(order, SMALL, augment=True) for order in (cohort, cohort[::-1])
     )
     for epoch in range(3):
         assert torch.equal(forwards[epoch, 0]["mri"], backwards[epoch, len(cohort) - 1]["mri"])
 
 
 def loaded(cohort, workers: int, epochs: int = 2) -> dict:
-    dataset = PairDataset(cohort, size=36, augment=True, seed=7)
+    dataset = PairDataset(cohort, SMALL, augment=True, seed=7)
     sampler = EpochSampler(len(dataset), seed=7, shuffle=True)
     loader = DataLoader(
         dataset, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
@@ -149,14 +151,14 @@ def test_order_and_augmentation_do_not_depend_on_workers(cohort):
 
 
 def test_augmentation_differs_between_epochs_and_subjects(cohort):
-    dataset = PairDataset(cohort, size=36, augment=True, seed=7)
+    dataset = PairDataset(cohort, SMALL, augment=True, seed=7)
     sums = {dataset[epoch, index]["mri"].sum().item() for epoch in range(6) for index in (0, 1)}
     assert len(sums) > 6
 
 
 def test_a_single_bad_file_is_the_error_and_several_are_all_named(cohort, capsys):
     cohort[0].pet.write_bytes(b"no image")
-    dataset = PairDataset(cohort, size=36)
+    dataset = PairDataset(cohort, SMALL)
     with pytest.raises(InputError, match=cohort[0].pet.name):
         dataset.prepare("pairs", show=False)
     cohort[2].mri.write_bytes(b"no image")

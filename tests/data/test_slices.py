@@ -8,11 +8,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from data.dataset import EpochSampler, PairDataset
+from data.settings import NO_CACHE, Cache, Preprocessing, Slicing
 from data.slices import SliceDataset
 from data.subjects import find_subjects
 from models.baselines.slicewise import PLANES, slices_of
 
 SIZE = 24
+SMALL, MEMORY = Preprocessing(size=SIZE), Cache("memory")
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +24,10 @@ def cohort(synthetic_cohort):
 
 @pytest.fixture
 def slices(cohort):
-    """Function (**options) -> data set of the slices of two subjects."""
+    """Function (cache, seed, **slicing) -> data set of the slices of two subjects."""
 
-    def build(**options) -> SliceDataset:
-        dataset = SliceDataset(
-            cohort, **{"view": slices_of, "size": SIZE, "cache": "memory", "seed": 7} | options
-        )
+    def build(cache: Cache = MEMORY, seed: int = 7, **slicing) -> SliceDataset:
+        dataset = SliceDataset(cohort, slices_of, Slicing(**slicing), SMALL, cache, seed)
         dataset.prepare("slices", show=False)
         return dataset
 
@@ -40,7 +40,7 @@ def shown(cohort, plane: str) -> list[torch.Tensor]:
     """
     stacks = []
     for index in range(len(cohort)):
-        item = PairDataset(cohort, size=SIZE)[0, index]
+        item = PairDataset(cohort, SMALL)[0, index]
         stack = torch.cat([slices_of(item[key], plane) for key in ("mri", "pet")], dim=1)
         stacks.append(stack[(stack != 0).flatten(1).any(dim=1)])
     return stacks
@@ -110,18 +110,18 @@ def test_workers_do_not_change_the_batches(slices):
 
 
 def test_an_item_is_one_slice_read_from_the_cache_on_disk(cohort, slices, tmp_path, monkeypatch):
-    dataset = slices(cache="disk", cache_folder=tmp_path)
+    dataset = slices(Cache("disk", tmp_path))
     files = sorted(tmp_path.iterdir())
     assert len(files) == 2 and all("-axial" in file.name for file in files)
     kept = np.load(files[0], mmap_mode="r")
     assert kept.shape[1:] == (2, SIZE, SIZE) and kept.flags.c_contiguous
 
     monkeypatch.setattr(PairDataset, "_read", lambda *_: pytest.fail("a volume was read"))
-    again = slices(cache="disk", cache_folder=tmp_path)
+    again = slices(Cache("disk", tmp_path))
     assert torch.equal(again[0, 5]["mri"], dataset[0, 5]["mri"])
     assert isinstance(again._kept(0), np.memmap)
     with pytest.raises(pytest.fail.Exception, match="a volume was read"):
-        slices(cache="disk", cache_folder=tmp_path, plane="coronal")
+        slices(Cache("disk", tmp_path), plane="coronal")
 
 
 def test_the_cache_is_not_changed_by_what_is_done_to_an_item(slices):
@@ -133,4 +133,4 @@ def test_the_cache_is_not_changed_by_what_is_done_to_an_item(slices):
 
 def test_without_a_cache_every_item_would_read_a_volume(cohort):
     with pytest.raises(ValueError, match="disk or memory"):
-        SliceDataset(cohort, view=slices_of, cache="none")
+        SliceDataset(cohort, slices_of, Slicing(), SMALL, NO_CACHE)

@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import ndimage
 
+from data.settings import RECIPES, Preprocessing
 from data.transforms import (
     KEYS,
-    RECIPES,
     augmentation,
     deterministic,
     foreground,
@@ -42,7 +42,7 @@ def test_published_steps_equal_their_arithmetic(volume):
     array = np.random.default_rng(0).uniform(0.1, 1, (48, 50, 46))
     padded_head = np.pad(array, ((2, 1), (3, 2), (0, 4)))
     head = volume(padded_head)
-    prepared = deterministic(RECIPES["released"], 56, head.voxel_mm)(to_item(head, head))
+    prepared = deterministic(Preprocessing("released", 56), head.voxel_mm)(to_item(head, head))
     box = np.pad(array, [((224 - n) // 2, 224 - n - (224 - n) // 2) for n in array.shape])
     expected = box.reshape(56, 4, 56, 4, 56, 4).mean(axis=(1, 3, 5))
     for key in KEYS:
@@ -53,7 +53,7 @@ def test_pet_is_cropped_to_the_mri_foreground(volume):
     mri = block_head()
     pet = np.ones_like(mri)
     item = to_item(volume(mri), volume(pet + mri))
-    cropped = deterministic(RECIPES["paper"], 56, (1, 1, 1)).transforms[0](item)
+    cropped = deterministic(Preprocessing("paper", 56), (1, 1, 1)).transforms[0](item)
     assert cropped["pet"].shape == cropped["mri"].shape == (1, 24, 34, 22)
 
 
@@ -62,7 +62,7 @@ def test_paper_recipe_gives_heads_one_scale_whatever_the_voxels(volume, voxel_mm
     """A cube of 48 mm fills 48/224 of the side."""
     shape = [int(48 / side) for side in voxel_mm]
     head = volume(np.pad(np.random.default_rng(0).uniform(0.5, 1, shape), 2), voxel_mm)
-    prepared = deterministic(RECIPES["paper"], 56, head.voxel_mm)(to_item(head, head))
+    prepared = deterministic(Preprocessing("paper", 56), head.voxel_mm)(to_item(head, head))
     inside = prepared["mri"][0].numpy() > 0.25
     extent = [np.ptp(np.nonzero(inside)[axis]) + 1 for axis in range(3)]
     assert extent == [12, 12, 12]
@@ -73,7 +73,7 @@ def test_inverse_brings_values_back_to_their_place(volume, recipe):
     array = ndimage.gaussian_filter(block_head(), 1.5)
     array[array < 0.02] = 0
     head = volume(array, (3.0, 3.0, 3.0))
-    steps = deterministic(RECIPES[recipe], 112, head.voxel_mm)
+    steps = deterministic(Preprocessing(recipe, 112), head.voxel_mm)
     prepared = steps(to_item(head, head))
     native = to_native(prepared["mri"], prepared, steps)
     assert native.shape == array.shape and native.dtype == np.float32
@@ -86,7 +86,7 @@ def test_inverse_brings_values_back_to_their_place(volume, recipe):
 
 def test_inverse_is_zero_outside_the_cropped_box(volume):
     head = volume(block_head())
-    steps = deterministic(RECIPES["paper"], 56, head.voxel_mm)
+    steps = deterministic(Preprocessing("paper", 56), head.voxel_mm)
     prepared = steps(to_item(head, head))
     native = to_native(torch.ones(1, 56, 56, 56), prepared, steps)
     assert (native[3:27, 4:38, 2:24] == 1).all()

@@ -1,4 +1,4 @@
-"""What tests of training share: flags that make a run quick, and a look into what it left."""
+"""What tests of training share: flags that make a run quick, runs, and a look into them."""
 
 import csv
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 
 from training import checkpoint
+from training.build import build_network
+from training.config import TrainConfig
 
 QUICK = ("--size", 36, "--embed-dim", 24, "--lr", "1e-3", "--workers", 0, "--cache", "memory")
 QUICK_2D = ("--size", 16, "--batch-size", 8, "--workers", 0, "--cache", "memory")
@@ -20,3 +22,23 @@ def table(path: Path) -> list[dict]:
 def weights(path: Path) -> torch.Tensor:
     """All weights and buffers of a checkpoint, one after the other."""
     return torch.cat([w.double().flatten() for w in checkpoint.read(path)["model"].values()])
+
+
+def save_untrained(path: Path) -> torch.nn.Module:
+    """Write an own checkpoint of an untrained small network; returns the network."""
+    torch.manual_seed(0)
+    config = TrainConfig(
+        embed_dim=24, size=40, variant="released", recipe="released", switched=("R4",)
+    )
+    model = build_network(config)
+    content = {
+        "config": config.to_dict(),
+        "model": model.state_dict(),
+        "optimizer": torch.optim.Adam(model.parameters()).state_dict(),
+        "epoch": 3,
+        "step": 30,
+        "best": 0.5,
+        "rng": checkpoint.rng_states(),
+    }
+    checkpoint.save(path, content)
+    return model

@@ -4,20 +4,9 @@ import json
 import math
 from pathlib import Path
 
-import torch
-
-from models import build_model
-from train_diff import build_loss
 from training.config import TrainConfig
 from training.distributed import Process
-from training.trainer import Trainer
-
-
-def build_trainer(process: Process, config: TrainConfig, datasets: tuple) -> Trainer:
-    """A trainer as train_diff.py makes it."""
-    torch.manual_seed(config.seed + process.rank)
-    model = build_model(config.model, **config.model_options())
-    return Trainer(config, model, build_loss(config), *datasets, process)
+from training.trainer import build_trainer
 
 
 def train_and_compare(process: Process, config: TrainConfig, datasets: tuple, report: Path) -> None:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-import train_diff
 from training.config import TrainConfig
 from training.distributed import choose_devices, launch
+from training.trainer import train
 from utils.errors import InputError
 
 
@@ -26,7 +26,7 @@ def test_an_error_in_several_processes_is_said_once_with_status_2(capfd, tmp_pat
     config = TrainConfig(embed_dim=24, out=str(tmp_path))
     broken = {"model": {}}
     with pytest.raises(SystemExit) as ended:
-        launch(train_diff.train, [torch.device("cpu")] * 2, config, (None, None), broken)
+        launch(train, [torch.device("cpu")] * 2, config, (None, None), broken)
     assert ended.value.code == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "last.pt" in errors[0]

@@ -5,10 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from data.dataset import prepared_datasets
 from data.subjects import find_subjects
-from losses import build_objective
-from models import build_model
+from training.build import build_datasets, build_loss, build_network
 from training.config import TrainConfig
 from training.distributed import Process
 from training.trainer import Trainer
@@ -18,18 +16,16 @@ CONFIG = TrainConfig(size=36, embed_dim=24, epochs=2, workers=0, cache="memory",
 
 @pytest.fixture
 def trainer(synthetic_cohort, tmp_path):
-    """Function (**changes) -> a trainer of a tiny network, always with the same weights at the
-    start.
-    """
+    """Function (**changes) -> a trainer of a tiny network, always with the same first weights."""
 
     def build(device: str = "cpu", **changes) -> Trainer:
         config = replace(CONFIG, out=str(tmp_path), **changes)
         subjects = find_subjects(synthetic_cohort).subjects
-        datasets = prepared_datasets(subjects[:2], subjects[2:], **config.data_options())
+        datasets = build_datasets(config, subjects[:2], subjects[2:])
         torch.manual_seed(0)
-        model = build_model("dc2fusion", **config.model_options())
-        objective = build_objective(config.objective, **config.objective_options())
-        return Trainer(config, model, objective, *datasets, Process(0, 1, torch.device(device)))
+        model = build_network(config)
+        process = Process(0, 1, torch.device(device))
+        return Trainer(config, model, build_loss(config), *datasets, process)
 
     return build
 

@@ -1,0 +1,125 @@
+"""The configuration: one place for each setting, and old ones that go on loading."""
+
+from dataclasses import fields
+
+import pytest
+
+from data.settings import Cache, Preprocessing, Slicing
+from training.config import SETTINGS, TrainConfig, flag
+from utils.errors import InputError
+
+# As the first released version wrote it into checkpoints and config.json.
+WRITTEN_EARLIER = {
+    "data": "/data/adni",
+    "train_list": None,
+    "val_list": None,
+    "recording": None,
+    "run": None,
+    "embed_dim": 48,
+    "variant": "released",
+    "switched": ["R4"],
+    "fusion": None,
+    "recipe": "released",
+    "objective": "lncc-ssim-l1",
+    "alpha1": 2.0,
+    "alpha2": 1,
+    "beta1": 2.0,
+    "beta2": 1.0,
+    "gamma1": 2.0,
+    "gamma2": 1.0,
+    "size": 64,
+    "epochs": 10,
+    "batch_size": 2,
+    "lr": 0.0001,
+    "seed": 1,
+    "amp": True,
+    "compile": False,
+    "checkpoint_activations": False,
+    "workers": 0,
+    "cache": "memory",
+    "val_every": 2,
+    "best_by": "ssim-min",
+    "gpus": [0, 1],
+    "name": "old",
+    "out": "result",
+}
+
+
+def test_a_configuration_from_before_the_2d_methods_loads():
+    config = TrainConfig.from_dict(WRITTEN_EARLIER)
+    assert config.model == "dc2fusion" and config.plane == "axial"
+    assert config.switched == ("R4",) and config.gpus == (0, 1)
+    rewritten = config.to_dict()
+    assert {key: rewritten[key] for key in WRITTEN_EARLIER} == WRITTEN_EARLIER
+
+
+def test_what_is_written_is_read_back():
+    config = TrainConfig.of({"model": "matr", "plane": "coronal", "gpus": (1, 2)})
+    assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("new_flag", 1, "keys are unknown: new_flag"),
+        ("epochs", "many", "epochs holds 'many'"),
+        ("amp", 1, "amp holds 1"),
+        ("name", 3, "name holds 3"),
+        ("switched", "R4", "switched holds 'R4'"),
+        ("model", "fusiongan", "model holds 'fusiongan'"),
+    ],
+)
+def test_another_configuration_is_refused(key, value, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig.from_dict(WRITTEN_EARLIER | {key: value})
+
+
+def test_given_goes_before_published_goes_before_default():
+    config = TrainConfig.of({"model": "u2fusion", "lr": 0.5})
+    assert (config.epochs, config.batch_size, config.lr) == (3, 18, 0.5)
+    assert config.seed == TrainConfig.seed
+    assert TrainConfig.of({"variant": "released"}).recipe == "released"
+    assert TrainConfig.of({"variant": "released", "recipe": "paper"}).recipe == "paper"
+
+
+def test_what_the_data_sets_get():
+    config = TrainConfig.of({"model": "swinfuse", "size": 40, "plane": "sagittal", "out": "runs"})
+    assert config.preprocessing == Preprocessing("paper", 40)
+    assert config.pair_cache.kind == "disk" and config.pair_cache.folder.parts == ("runs", "cache")
+    assert config.slicing == Slicing("sagittal", None, pooled=True)
+    assert TrainConfig.of({"model": "matr"}).slicing == Slicing("axial", 120, pooled=False)
+    with pytest.raises(ValueError, match="disk, memory, none"):
+        Cache("tape")
+
+
+class TestContinuing:
+    # Everything else would make it another run.
+    MAY_CHANGE = {
+        *("data", "epochs", "workers", "cache", "val_every", "gpus"),
+        *("compile", "checkpoint_activations"),
+    }
+    OTHER = {bool: True, int: 7, float: 0.25, str: "other", tuple: (7,), type(None): "other"}
+
+    @pytest.mark.parametrize("name", [field.name for field in fields(TrainConfig)])
+    def test_what_may_change(self, tmp_path, name):
+        config = TrainConfig()
+        given = {name: self.OTHER[type(getattr(config, name))]}
+        folder = tmp_path / "moved"
+        if name in self.MAY_CHANGE:
+            continued = config.continued(given, folder)
+            assert getattr(continued, name) == given[name]
+            assert continued.run_folder == folder
+        else:
+            with pytest.raises(InputError) as refusal:
+                config.continued(given, folder)
+            assert refusal.value.source == flag(name)
+        same = {name: getattr(config, name)}
+        if "dc2fusion" in SETTINGS[name].models:
+            assert config.continued(same, folder).run_folder == folder
+
+    def test_vgg_may_have_moved_but_not_come_or_gone(self, tmp_path):
+        trained_with = TrainConfig.of({"model": "dilran", "vgg": "/old/vgg.pth"})
+        moved = trained_with.continued({"vgg": "/new/vgg.pth"}, tmp_path / "run")
+        assert moved.vgg == "/new/vgg.pth"
+        with pytest.raises(InputError, match="--vgg"):
+            TrainConfig.of({"model": "dilran"}).continued({"vgg": "/new.pth"}, tmp_path / "run")
