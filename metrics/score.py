@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,14 @@ LEAST_FOREGROUND = 0.05  # of a slice; emptier slices are not scored
 
 class UndefinedScore(UserWarning):
     """A score is NaN: its formula has no value for this input."""
+
+
+class _Plane(NamedTuple):
+    """The slices of one plane that are scored."""
+
+    axis: int  # across which they are cut
+    index: Tensor  # (n,)
+    view: View  # of the sources, (n, H, W)
 
 
 def score(
@@ -91,7 +99,7 @@ class Scorer:
         self._runs = _side_by_side(self._build, self.families)
 
     def _prepare_published(self, mask: Image | str | None, planes: int) -> None:
-        if not (mask is None or (isinstance(mask, str) and mask == "none")) or planes != 1:
+        if not _is_none(mask) or planes != 1:
             raise ValueError("the published protocol has no mask and one plane")
         depth = self.mri.shape[-1]
         if depth <= PUBLISHED_SLICE:
@@ -99,9 +107,10 @@ class Scorer:
                 f"the published protocol scores slice {PUBLISHED_SLICE} of the last axis, which "
                 f"has {depth}; bring the volume to 128^3 or use protocol='volume'"
             )
-        sources = (self._published(volume) for volume in (self.mri, self.pet))
-        view = View(*sources, None, precision=np.float32)
-        self._volume, self._planes = view, [(2, torch.tensor([PUBLISHED_SLICE]), view)]
+        mri = _published_slice(self.mri)  # 1, X, Y
+        pet = _published_slice(self.pet)
+        self._volume = View(mri, pet, None, precision=np.float32)
+        self._planes = [_Plane(2, torch.tensor([PUBLISHED_SLICE]), self._volume)]
 
     def _prepare_volume(self, mask: Image | str | None, planes: int) -> None:
         head = head_mask(self.mri, self.pet)
@@ -113,12 +122,14 @@ class Scorer:
             return
         for axis in (2, 1, 0)[:planes]:
             index = self._foreground(head if inside is None else head & inside, axis)
-            stack = [_slices(volume, axis, index) for volume in (self.mri, self.pet)]
+            mri = _slices(self.mri, axis, index)  # n, H, W
+            pet = _slices(self.pet, axis, index)
             region = None if inside is None else _slices(inside, axis, index)
-            self._planes.append((axis, index, View(*stack, region)))
+            self._planes.append(_Plane(axis, index, View(mri, pet, region)))
 
     def _mask(self, mask: Image | str | None, head: Tensor) -> Tensor | None:
-        if mask is None or (isinstance(mask, str) and mask == "none"):
+        """The voxels that count, None for all."""
+        if _is_none(mask):
             return None
         if isinstance(mask, str):
             if mask != "head":
@@ -140,10 +151,7 @@ class Scorer:
     @property
     def slices(self) -> tuple[int, ...]:
         """How many slices of each plane (axial, coronal, sagittal) are averaged."""
-        return tuple(len(index) for _, index, _ in self._planes)
-
-    def _published(self, volume: Tensor) -> Tensor:
-        return volume[None, :, :, PUBLISHED_SLICE]
+        return tuple(len(plane.index) for plane in self._planes)
 
     def _build(self, family: Family) -> list | str:
         """The family's runs, one per view, or why it cannot be computed on this subject."""
@@ -157,7 +165,7 @@ class Scorer:
 
     def _views(self, family: Family) -> list[View]:
         if family.slicewise:
-            return [view for _, _, view in self._planes]
+            return [plane.view for plane in self._planes]
         return [self._volume]
 
     def __call__(self, fused: Image) -> dict[str, float]:
@@ -172,13 +180,13 @@ class Scorer:
         """
         fused = _like(self.mri, fused, "fused")
         if self.protocol == "published":
-            whole = self._published(fused)
+            whole = _published_slice(fused)  # 1, X, Y
             _, clipped = clip_unit(whole)
             stacks = [whole]
         else:
             fused, clipped = clip_unit(fused)
-            whole = fused[None]
-            stacks = [_slices(fused, axis, index) for axis, index, _ in self._planes]
+            whole = fused[None]  # 1, X, Y, Z
+            stacks = [_slices(fused, plane.axis, plane.index) for plane in self._planes]
 
         def run(family: Family) -> tuple[dict[str, float], dict[str, str]]:
             images = stacks if family.slicewise else [whole]
@@ -196,6 +204,7 @@ class Scorer:
 
 
 def _families(names: Sequence[str] | None, protocol: str) -> list[Family]:
+    """The families that compute these names; None: all that the protocol has."""
     if names is None:
         return [f for f in FAMILIES if protocol == "volume" or f.released]
     if isinstance(names, str):
@@ -210,10 +219,18 @@ def _families(names: Sequence[str] | None, protocol: str) -> list[Family]:
             chosen.append(family)
         wanted -= keys
     if wanted:
-        raise ValueError(
-            f"unknown metrics: {', '.join(sorted(wanted))}; known: {', '.join(METRICS)}"
-        )
+        unknown = ", ".join(sorted(wanted))
+        raise ValueError(f"unknown metrics: {unknown}; known: {', '.join(METRICS)}")
     return chosen
+
+
+def _is_none(mask: Image | str | None) -> bool:
+    return mask is None or (isinstance(mask, str) and mask == "none")
+
+
+def _published_slice(volume: Tensor) -> Tensor:
+    """(X, Y, Z) -> (1, X, Y): the slice that the released code scores."""
+    return volume[None, :, :, PUBLISHED_SLICE]
 
 
 def _like(reference: Tensor, volume: Image, name: str) -> Tensor:
@@ -239,14 +256,18 @@ def _side_by_side(function: Callable[[Family], Any], families: list[Family]) -> 
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads) as pool:
-            apart = [family for family in families if family.slicewise][1:]  # the first stays here
+            slicewise = [family for family in families if family.slicewise]
+            apart = slicewise[1:]  # the first stays here
             futures = {family: pool.submit(function, family) for family in apart}
-            here = [family for family in families if family not in futures]
-            results = {family: function(family) for family in here}
-            results |= {family: future.result() for family, future in futures.items()}
+            results = {}
+            for family in families:
+                if family not in futures:
+                    results[family] = function(family)
+            for family, future in futures.items():
+                results[family] = future.result()
     finally:
         torch.set_num_threads(threads)
-    return {family: results[family] for family in families}
+    return {family: results[family] for family in families}  # in the order asked for
 
 
 def _family_scores(

@@ -42,7 +42,7 @@ def module_file(module: str):
 
 
 def commands(text: str) -> list[list[str]]:
-    """The words of every line of a code block, and of every inline code, that begins with python."""
+    """The words of every command in a code block or inline code that begins with python."""
     blocks = re.findall(r"^ *```\w*\n(.*?)^ *```", text, flags=re.DOTALL | re.MULTILINE)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     lines += re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))

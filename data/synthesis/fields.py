@@ -42,7 +42,7 @@ def noise(shape: Sequence[int], generator: torch.Generator, like: torch.Tensor) 
 def smooth_noise(
     shape: Sequence[int], spacing: float, generator: torch.Generator, like: torch.Tensor
 ) -> torch.Tensor:
-    """A smooth normal field of standard deviation about 1 whose features are `spacing` voxels wide."""
+    """A smooth normal field, standard deviation about 1, its features `spacing` voxels wide."""
     coarse = [max(2, math.ceil(side / spacing) + 1) for side in shape]
     if coarse == [*shape]:
         return noise(shape, generator, like)

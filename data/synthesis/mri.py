@@ -53,7 +53,7 @@ def draw_contrast(rng: np.random.Generator) -> np.ndarray:
 def _textured(
     mri: torch.Tensor, crop: Crop, rng: np.random.Generator, generator: torch.Generator
 ) -> torch.Tensor:
-    """Tissue is not of one grey: 2 to 8 % of slow change within 0.5 to 2 mm, and over centimetres."""
+    """Tissue is not of one grey: 2 to 8 % of change within 0.5 to 2 mm, and over centimetres."""
     fine = blur(noise(mri.shape, generator, mri), rng.uniform(0.5, 2) / crop.voxel_mm)
     fine = fine / fine.std().clamp(min=1e-6)
     slow = smooth_noise(mri.shape, rng.uniform(10, 30) / crop.voxel_mm.mean(), generator, mri)
@@ -70,7 +70,7 @@ def _biased(
 
 
 def _at_resolution(mri: torch.Tensor, crop: Crop, rng: np.random.Generator) -> torch.Tensor:
-    """As it is, isotropic up to 3 mm, thick slices of 3 to 6 mm, or smooth as a mean of many heads."""
+    """As it is, isotropic up to 3 mm, slices of 3 to 6 mm, or smooth as a mean of many heads."""
     kind = rng.choice(4, p=[0.5, 0.2, 0.2, 0.1])
     fwhm = np.full(3, rng.uniform(0.5, 1.1))
     if kind == 1:

@@ -128,7 +128,7 @@ def _cut_short(mri: torch.Tensor, pet: torch.Tensor, crop: Crop, rng: np.random.
 
 
 def _scaled(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """To [0, 1] as the preprocessing does, with grey backgrounds and crops that miss the maximum."""
+    """To [0, 1] as preprocessing does, with grey backgrounds and crops that miss the maximum."""
     if rng.random() < 0.15:
         # group templates and unmasked reconstructions are grey where nothing is
         image = image + rng.uniform(0.02, 0.2) * float(image.max())

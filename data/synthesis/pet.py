@@ -54,7 +54,7 @@ def draw_uptake(rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_fwhm(rng: np.random.Generator) -> np.ndarray:
-    """(3,) full width at half maximum of the point spread in mm, the last axis along the scanner."""
+    """(3,) full width at half maximum of the point spread in mm, the last one axial."""
     low, high = ((2.5, 4), (4, 7), (7, 10))[rng.choice(3, p=[0.15, 0.55, 0.3])]
     return rng.uniform(low, high) * np.array([1, 1, rng.uniform(0.9, 1.3)])
 

@@ -89,7 +89,9 @@ LOCAL = [name for name in ALL if name not in ("fsim", "fsim_standard", "fmi_edge
 def test_batch_equals_loop(name):
     stack = images(3, 96, 90)
     together = call(name, *stack)
-    alone = torch.cat([call(name, *(image[i : i + 1] for image in stack)) for i in range(3)])
+    fused, mri, pet = (image.split(1) for image in stack)
+    one_by_one = [call(name, *images) for images in zip(fused, mri, pet, strict=True)]
+    alone = torch.cat(one_by_one)
     assert together.shape == (3,) and len(set(together.tolist())) == 3
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-9)
 

@@ -31,8 +31,10 @@ def contents(root):
 def test_layout_and_record(cohort):
     root, names = cohort
     assert names == ["synthetic-001", "synthetic-002"]
-    expected = {f"{n}/{n}_{kind}_MNI152.nii.gz" for n in names for kind in ("mri", "FDG")}
-    assert set(contents(root)) == expected | {"cohort.json"}
+    expected = {"cohort.json"}
+    for name in names:
+        expected |= {f"{name}/{name}_mri_MNI152.nii.gz", f"{name}/{name}_FDG_MNI152.nii.gz"}
+    assert set(contents(root)) == expected
     record = json.loads((root / "cohort.json").read_text())
     assert (record["seed"], record["voxel_mm"]) == (7, COARSE)
     assert list(record["subjects"]) == names

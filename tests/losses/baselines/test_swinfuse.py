@@ -20,9 +20,9 @@ def test_msssim_matches_golden(expected, pictures):
 
 def test_loss_matches_golden(expected, pictures):
     pet, mri = (2 * picture - 1 for picture in pictures[:2])
-    outputs = torch.cat(
-        [v[..., part, part] for part in (slice(0, 224), slice(32, 256)) for v in (pet, mri)]
-    )
+    first, second = slice(0, 224), slice(32, 256)
+    crops = pet[..., first, first], mri[..., first, first], pet[..., second, second]
+    outputs = torch.cat([*crops, mri[..., second, second]])
     total, terms = swinfuse_loss(outputs, outputs[[1, 0, 3, 2]])
     matches(terms["l1"], expected["swinfuse_train_pixel"])
     matches(terms["msssim"], expected["swinfuse_train_ssim"])

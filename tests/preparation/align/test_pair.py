@@ -347,7 +347,7 @@ def test_a_last_registration_that_walks_away_is_not_taken(
 
 @needs_ants
 def test_coarse_voxels_do_not_let_the_last_registration_walk_away():
-    """On 4 mm ANTs' first levels have voxels of 24 mm, and of those a mask leaves too few to go by."""
+    """On 4 mm ANTs' first levels have voxels of 24 mm; of those a mask leaves too few to go by."""
     head = make_subject(1, 4.0)
     fixed = working_copy(Image(head.mri, head.affine), 4.0)
     places = carry(head.affine, np.argwhere(head.labels >= 11))

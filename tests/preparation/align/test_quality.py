@@ -83,12 +83,9 @@ class TestCohort:
         assert [len(lines) for lines in flags.values()] == [0, 0, 0, 0, 0, 1, 2]
 
     def test_an_outlier_among_many(self):
-        flags = judge(cohort(1.070, 1.072, 1.071, 1.069, 1.073, 1.070, 1.045) | {})
-        assert [
-            name
-            for name, lines in flags.items()
-            if any("agree too little" in line for line in lines)
-        ] == ["s6"]
+        flags = judge(cohort(1.070, 1.072, 1.071, 1.069, 1.073, 1.070, 1.045))
+        doubted = [name for name, lines in flags.items() if "agree too little" in " ".join(lines)]
+        assert doubted == ["s6"]
 
     def test_noisy_cohorts_have_their_own_limit(self):
         """Values that would be too low for a subject alone are what this scanner gives."""
@@ -161,7 +158,7 @@ class TestSharpness:
 
     @pytest.fixture
     def sharpness(self, monkeypatch):
-        """Function (MRI, PET) that measures a pair which lies right, by its working copies of 2 mm."""
+        """Function (MRI, PET) that measures a pair which lies right, by working copies of 2 mm."""
         monkeypatch.setattr(quality, "register", lambda fixed, moving, start: start)
 
         def of(mri, pet):
