@@ -94,7 +94,7 @@ def synthetic_cohort(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run_script(capsys):
-    """Function (main, *flags) -> (exit status, stdout, stderr), as the command line would see them."""
+    """Function (main, *flags) -> (exit status, stdout, stderr), as a command line sees them."""
 
     def call(main, *flags) -> tuple[int, str, str]:
         capsys.readouterr()

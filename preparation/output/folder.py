@@ -59,7 +59,7 @@ class PreparedFolder:
             raise InputError(root, problem, "choose another --out") from error
 
     def picture(self, name: str) -> Path:
-        """The QC picture of a subject."""
+        """The quality control picture of a subject."""
         return self.root / PICTURES / f"{name}.png"
 
     def log(self, name: str) -> Path:

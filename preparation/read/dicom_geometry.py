@@ -49,7 +49,9 @@ def stack(planes: list[Plane], where: Path) -> tuple[list[list[Plane]], np.ndarr
     heights = (points @ normal)[order]
     starts = np.flatnonzero(np.r_[True, np.diff(heights) > GAP_TOLERANCE_MM])
     indices = np.split(order, starts[1:])
-    places = [[planes[index] for index in place] for place in indices]
+    places = []
+    for place in indices:
+        places.append([planes[index] for index in place])
     _check_counts(places, where)
     if len(places) < LEAST_POSITIONS:
         counted = "1 slice position" if len(places) == 1 else f"{len(places)} slice positions"

@@ -188,11 +188,13 @@ def enhanced(series: DicomSeries, sop_class: str) -> DicomSeries:
         content.FrameReferenceDateTime = f"20120301{plane.AcquisitionTime}"
         item.FrameContentSequence = [content]
         own.append(item)
-    for keyword in (
-        "ImageOrientationPatient ImagePositionPatient PixelSpacing SliceThickness RescaleSlope RescaleIntercept "
-        "ActualFrameDuration FrameReferenceTime NumberOfSlices NumberOfTimeSlices ImageIndex SeriesType EchoTime "
-        "AcquisitionTime"
-    ).split():
+    moved = (
+        *("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "SliceThickness"),
+        *("RescaleSlope", "RescaleIntercept", "ActualFrameDuration", "FrameReferenceTime"),
+        *("NumberOfSlices", "NumberOfTimeSlices", "ImageIndex", "SeriesType", "EchoTime"),
+        "AcquisitionTime",
+    )
+    for keyword in moved:
         first.pop(keyword, None)
     first.SharedFunctionalGroupsSequence = Sequence([shared])
     first.PerFrameFunctionalGroupsSequence = Sequence(own)

@@ -1,4 +1,4 @@
-"""QC pictures as a radiologist reads them, and the page that shows them."""
+"""Quality control pictures as a radiologist reads them, and the page that shows them."""
 
 import re
 
