@@ -85,7 +85,8 @@ def agreement(device: torch.device, variant: str) -> dict[str, float]:
     results = {}
     for backend in ops.BACKENDS:
         torch.manual_seed(0)
-        model = build_model("dc2fusion", embed_dim=24, variant=variant).to(device).eval()
+        options = {"embed_dim": 24, "variant": variant, "init": "default"}
+        model = build_model("dc2fusion", **options).to(device).eval()
         pair = torch.rand(2, 2, 1, 44, 40, 33, generator=torch.Generator().manual_seed(1))
         with ops.using(backend):
             fused = model(*pair.to(device))

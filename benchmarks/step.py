@@ -88,8 +88,10 @@ def passes(args: argparse.Namespace, fast: bool) -> dict[str, Callable[..., obje
     torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = dtype == "tf32"
     torch.manual_seed(0)
-    options = {"checkpoint_activations": args.checkpoint_activations and fast}
-    model = build_model("dc2fusion", embed_dim=args.embed_dim, **options).to(args.device)
+    # Not the identity, whose zeros could be cheaper than what a network holds after training.
+    options = {"embed_dim": args.embed_dim, "init": "default"}
+    options["checkpoint_activations"] = args.checkpoint_activations and fast
+    model = build_model("dc2fusion", **options).to(args.device)
     network = torch.compile(model, mode=args.compile) if args.compile and fast else model
     objective = build_objective("ssim-gradient-intensity")
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=fast)

@@ -7,7 +7,7 @@ differently in `models.variants`.
 Shapes: volumes (B, 1, D, H, W), tokens (B, D, H, W, C), E = embed_dim.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -17,12 +17,18 @@ from torch.utils.checkpoint import checkpoint
 
 from models import ops
 from models.dcfb import DCFBlock, channels_first, channels_last, pad_tokens
-from models.fusion_layer import fusion_strategy
+from models.fusion_layer import fusion_strategy, gate
+from models.initialisation import INITIALISATIONS, start_as_identity
 from models.ops.stream_maps import PATCH, stream_maps
 from models.variants import build_variant
 
-DEPTHS = (2, 2, 6, 2)  # blocks of the four encoder stages; the decoder mirrors them
-HEADS = (3, 6, 12, 24)
+# Options by name. `compact` has 5.2 M parameters: fusing aligned pairs hardly needs the two deepest
+# stages, which hold three quarters of the paper's 93 M.
+NETWORKS: dict[str, dict] = {
+    "paper": {"embed_dim": 96, "depths": (2, 2, 6, 2)},
+    "compact": {"embed_dim": 96, "depths": (2, 2)},
+}
+HEADS = (3, 6, 12, 24)  # of each level; their number is the largest number of levels
 MAX_DROP_PATH = 0.2
 
 Streams = tuple[torch.Tensor, torch.Tensor]
@@ -148,34 +154,41 @@ class DC2Fusion(nn.Module):
     Args:
         embed_dim: E, the width of the first stage (96 in the paper: 93,248,954 parameters). Must be
             a multiple of 24, so that every stage's width is divisible by its heads and by 8.
+        depths: blocks of each encoder stage, one to four stages; the decoder mirrors them. Named
+            pairs of `embed_dim` and `depths` are in `NETWORKS`.
         variant: "paper" or "released", see `models.variants`.
         fusion: name of the fusion strategy, see `models.fusion_layer`; None takes the variant's
             own.
         switched: single differences ("R1" ..) that take the other variant's form, for ablation.
+        init: "identity" or "default", see `models.initialisation`; None for "identity" in the
+            paper variant and "default", the released code's own, in the released one.
         checkpoint_activations: compute each block a second time in the backward pass instead of
             keeping its activations, for small cards: same numbers, a fraction of the memory, a
             third more time.
 
     Raises:
-        ValueError: for an unknown name, or an `embed_dim` that is not a positive multiple of 24.
+        ValueError: for an unknown name, an `embed_dim` that is not a positive multiple of 24, or
+            `depths` that are not one to four positive numbers.
     """
 
     def __init__(
         self,
         embed_dim: int = 96,
+        depths: Sequence[int] = NETWORKS["paper"]["depths"],
         variant: str = "paper",
         fusion: str | None = None,
         switched: tuple[str, ...] = (),
+        init: str | None = None,
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
-        if embed_dim < 24 or embed_dim % 24:
-            raise ValueError(f"embed_dim must be a positive multiple of 24, received {embed_dim}")
+        init = init or ("identity" if variant == "paper" else "default")
+        check_options(embed_dim, depths, init)
         self.variant = build_variant(variant, tuple(switched))
         self.fuse_maps = fusion_strategy(fusion or self.variant.fusion)  # [R5]
 
-        widths = [embed_dim * 2**level for level in range(len(DEPTHS))]
-        encoder, decoder = (self._stages(widths, checkpoint_activations) for _ in range(2))
+        widths = [embed_dim * 2**level for level in range(len(depths))]
+        encoder, decoder = (self._stages(widths, depths, checkpoint_activations) for _ in range(2))
         self.patch_embedding = PatchEmbedding(embed_dim)
         self.encoder = nn.ModuleList(encoder)
         self.merging = nn.ModuleList(PatchMerging(width) for width in widths[:-1])
@@ -184,12 +197,16 @@ class DC2Fusion(nn.Module):
         self.expanding = nn.ModuleList(PatchExpanding(width) for width in widths[:0:-1])
         self.skip_reduction = nn.ModuleList(SkipReduction(width) for width in widths[-2::-1])
         self.head = Head(embed_dim)
+        if init == "identity":
+            start_as_identity(self)
 
-    def _stages(self, widths: list[int], checkpoint_activations: bool) -> list[Stage]:
-        last = sum(DEPTHS) - 1
-        rates = [MAX_DROP_PATH * i / last for i in range(last + 1)]
+    def _stages(
+        self, widths: list[int], depths: Sequence[int], checkpoint_activations: bool
+    ) -> list[Stage]:
+        last = sum(depths) - 1
+        rates = [MAX_DROP_PATH * i / max(1, last) for i in range(last + 1)]
         stages = []
-        for width, heads, depth in zip(widths, HEADS, DEPTHS, strict=True):
+        for width, heads, depth in zip(widths, HEADS, depths, strict=False):
             own, rates = rates[:depth], rates[depth:]
             blocks = (DCFBlock(width, heads, rate, self.variant) for rate in own)
             stages.append(Stage(blocks, checkpoint_activations))
@@ -199,19 +216,24 @@ class DC2Fusion(nn.Module):
         """Fuse MRI and PET volumes.
 
         Args:
-            mri: (B, 1, D, H, W), intensities in [0, 1]. Any size; in training the deepest grid,
-                ceil(side / 32) an axis, must hold more than one token in the batch.
+            mri: (B, 1, D, H, W), intensities in [0, 1]. Any size; in training the deepest grid
+                (with four levels ceil(side / 32) an axis) must hold more than one token in the
+                batch.
             pet: same shape and range, on the MRI's grid.
 
         Returns:
             (B, 1, D, H, W) on the same grid. Not bounded: clip to [0, 1] before saving or scoring.
+            0 where both sources are, if the variant is gated.
 
         Raises:
             ValueError: if the shapes differ or are not (B, 1, D, H, W), or a training volume is too
                 small.
         """
         maps = self.stream_maps(mri, pet)
-        return self.fuse_maps(maps[:, :1], maps[:, 1:])
+        fused = self.fuse_maps(maps[:, :1], maps[:, 1:])
+        if self.variant.gated:  # [R10]
+            fused = fused * gate(mri, pet).to(fused.dtype)
+        return fused
 
     def stream_maps(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
         """(B, 2, D, H, W): the stream maps f1 (MRI) and f2 (PET) that the fusion layer combines."""
@@ -223,7 +245,7 @@ class DC2Fusion(nn.Module):
         return self.head(mri, pet)[:, :, :d, :h, :w]
 
     def encode(self, mri: torch.Tensor, pet: torch.Tensor) -> tuple[*Streams, list[Streams]]:
-        """Tokens (B, D, H, W, E) -> deepest tokens (.., 8E) and the skip features above them."""
+        """Tokens (B, D, H, W, E) -> deepest tokens and the skip features of the stages above."""
         skips = []
         for stage, merging in zip(self.encoder[:-1], self.merging, strict=True):
             mri, pet = stage(mri, pet)
@@ -232,7 +254,7 @@ class DC2Fusion(nn.Module):
         return *self.encoder[-1](mri, pet), skips
 
     def decode(self, mri: torch.Tensor, pet: torch.Tensor, skips: list[Streams]) -> Streams:
-        """Normalised deepest tokens (.., 8E) -> tokens (B, D, H, W, E) of the first grid."""
+        """Normalised deepest tokens -> tokens (B, D, H, W, E) of the first grid."""
         mri, pet = self.decoder[0](mri, pet)
         levels = zip(self.expanding, self.skip_reduction, self.decoder[1:], strict=True)
         for (expanding, reduction, stage), skip in zip(levels, reversed(skips), strict=True):
@@ -246,13 +268,36 @@ class DC2Fusion(nn.Module):
                 "DC2Fusion takes MRI and PET of one shape (B, 1, D, H, W), "
                 f"received {tuple(mri.shape)} and {tuple(pet.shape)}"
             )
-        deepest = PATCH * 2 ** (len(DEPTHS) - 1)
+        deepest = deepest_token(len(self.encoder))
         if self.training and mri.shape[0] == 1 and max(mri.shape[2:]) <= deepest:
             raise ValueError(
                 f"a training volume of {tuple(mri.shape[2:])} voxels leaves one token on the "
                 "deepest grid, and BatchNorm needs two: "
                 f"use a side above {deepest} voxels or a larger batch"
             )
+
+
+def check_options(embed_dim: int, depths: Sequence[int], init: str) -> None:
+    """Refuse sizes and an initialisation that no network can have.
+
+    Raises:
+        ValueError: naming what was received.
+    """
+    if embed_dim < 24 or embed_dim % 24:
+        raise ValueError(f"embed_dim must be a positive multiple of 24, received {embed_dim}")
+    if not 1 <= len(depths) <= len(HEADS) or min(depths) < 1:
+        raise ValueError(
+            f"depths must be one to {len(HEADS)} positive numbers of blocks, "
+            f"received {tuple(depths)}"
+        )
+    if init not in INITIALISATIONS:
+        known = ", ".join(INITIALISATIONS)
+        raise ValueError(f"unknown initialisation {init!r}, choose from {known}")
+
+
+def deepest_token(levels: int) -> int:
+    """Voxels a side of a token of the deepest grid: 32 with four levels."""
+    return PATCH * 2 ** (levels - 1)
 
 
 def pad_volume(volume: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The fusion layer: how the two stream maps become one volume.
+"""The fusion layer: how the two stream maps become one volume, and the gate behind it.
 
 Every strategy maps f1 (MRI stream) and f2 (PET stream), (B, 1, D, H, W) each, to the fused volume
 of the same shape.
@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 
 Strategy = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+DARK = 0.04  # the gate is open where a source is at least this bright
 
 
 def addition(f1: torch.Tensor, f2: torch.Tensor) -> torch.Tensor:
@@ -87,6 +89,19 @@ STRATEGIES: dict[str, Strategy] = {
     "fer": feature_energy_ratio,
     "softmax-nuclear": softmax_nuclear,
 }
+
+
+def gate(mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
+    """[R10] clip(max(mri, pet) / 0.04, 0, 1): factor of the fused volume, 0 where both are dark.
+
+    SSIM's constants are so small (1e-4, 9e-4) that an offset of 0.01 on an empty background costs
+    as much as a lost brain; without the gate, training first unlearns its start.
+
+    Args:
+        mri: (B, 1, D, H, W), in [0, 1].
+        pet: the same shape and range.
+    """
+    return (torch.maximum(mri, pet) / DARK).clamp(0, 1)
 
 
 def fusion_strategy(name: str) -> Strategy:

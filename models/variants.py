@@ -1,8 +1,8 @@
 """Where the paper's DC2Fusion and its released code differ: one named switch for each difference.
 
-Every difference is a field of `Variant`; the code that it steers names the field, and nothing else
-in the network asks which variant it is. `docs/model.md` has the table, and what each did in a short
-training.
+[R10] is this project's own mend, which neither has. Every difference is a field of `Variant`; the
+code that it steers names the field, and nothing else in the network asks which variant it is.
+`docs/model.md` has the table, and what each did in a short training.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -27,6 +27,8 @@ class Variant:
             C) instead of permuted, which mixes channels and space.
         own_values: [R9] attention takes its values from the stream itself instead of from the
             partner.
+        gated: [R10] the fused volume fades to 0 where both sources are dark, see
+            `models.fusion_layer.gate`.
     """
 
     aligned_corners: bool
@@ -36,6 +38,7 @@ class Variant:
     fusion: str
     scrambled_partner: bool
     own_values: bool
+    gated: bool
 
 
 VARIANTS = {
@@ -47,6 +50,7 @@ VARIANTS = {
         fusion="l1-norm",
         scrambled_partner=False,
         own_values=False,
+        gated=True,
     ),
     "released": Variant(
         aligned_corners=True,
@@ -56,6 +60,7 @@ VARIANTS = {
         fusion="l1-norm-unnormalised",
         scrambled_partner=True,
         own_values=True,
+        gated=False,
     ),
 }
 
@@ -68,6 +73,7 @@ DIFFERENCES = {
     "R5": "fusion",
     "R8": "scrambled_partner",
     "R9": "own_values",
+    "R10": "gated",
 }
 
 
@@ -76,7 +82,7 @@ def build_variant(name: str, switched: tuple[str, ...] = ()) -> Variant:
 
     Args:
         name: "paper" or "released".
-        switched: differences ("R1" .. "R5", "R8", "R9") that take the form of the other variant.
+        switched: differences ("R1" .. "R5", "R8" .. "R10") that take the form of the other variant.
 
     Raises:
         ValueError: for an unknown variant or difference; the message lists the known ones.
@@ -89,6 +95,15 @@ def build_variant(name: str, switched: tuple[str, ...] = ()) -> Variant:
     other = VARIANTS["released" if name == "paper" else "paper"]
     taken = {DIFFERENCES[d]: getattr(other, DIFFERENCES[d]) for d in switched}
     return replace(VARIANTS[name], **taken)
+
+
+def without_gate(name: str, switched: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The differences to switch so that a variant has no gate, as before there was one."""
+    if not build_variant(name, switched).gated:
+        return switched
+    if "R10" in switched:
+        return tuple(difference for difference in switched if difference != "R10")
+    return (*switched, "R10")
 
 
 assert set(DIFFERENCES.values()) == {field.name for field in fields(Variant)}

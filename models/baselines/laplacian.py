@@ -93,9 +93,7 @@ def _taps(side: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def _reduction(side: int, like: torch.Tensor) -> torch.Tensor:
-    """(ceil(side / 2), side). Rows sum to 1, so that at the border the weights left inside take
-    over.
-    """
+    """(ceil(side / 2), side), rows that sum to 1: at the border what lies inside takes over."""
     if side <= 2:
         return torch.eye(side, dtype=like.dtype, device=like.device)
     taps = _taps(side, like).mT

@@ -72,8 +72,7 @@ class AdaptiveBlock(nn.Module):
 
 
 class LoneTokenAttention(nn.Module):
-    """Self-attention in windows of one token, where the softmax is 1: value and output projection
-    remain.
+    """Self-attention in windows of one token: the softmax is 1, value and output projection remain.
 
     `qkv` has the published shape. Its first 32 rows, query and key, have no effect and receive no
     gradient.

@@ -1,10 +1,8 @@
-"""SwinFuse: one Swin transformer encoder for both pictures, a fusion rule without weights, a 1x1
-decoder.
+"""SwinFuse: a Swin transformer encoder for both pictures, a rule without weights, a 1x1 decoder.
 
 Wang, Chen, Shao, Li, Zhang: SwinFuse: A Residual Swin Transformer Fusion Network for Infrared and
-    Visible
-Images, IEEE Transactions on Instrumentation and Measurement, 2022 (arXiv 2204.11436). Parameter
-names are those of the published state dict.
+Visible Images, IEEE Transactions on Instrumentation and Measurement, 2022 (arXiv 2204.11436).
+Parameter names are those of the published state dict.
 
 Windows of 7x7 pixels never see each other in the released network, and outside attention every step
 acts on single pixels. So a picture is cut into windows once and stays cut until it is fused: tokens
@@ -130,8 +128,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """The blocks of one stage; each second one sees windows shifted by 3 pixels to the right and
-    down.
+    """The blocks of one stage; each second one sees windows shifted right and down by 3 pixels.
 
     Args:
         heads: attention heads.
@@ -157,9 +154,7 @@ class Stage(nn.Module):
 
 
 def shift_mask(h: int, w: int, like: torch.Tensor) -> torch.Tensor:
-    """(W, T, T): -100 for pixels that only rolling the picture brought into one window, 0 for the
-    others.
-    """
+    """(W, T, T): -100 for pixels that only rolling brought into one window, 0 for the others."""
 
     def labels(side: int) -> torch.Tensor:
         places = torch.arange(side, device=like.device)
@@ -303,8 +298,7 @@ class SwinFuse(nn.Module):
         return self.norm(tokens)
 
     def _encode_lone_windows(self, windows: torch.Tensor, h: int, w: int) -> torch.Tensor:
-        """`_encode_windows` where nothing but single windows matters: in pieces, and of equal
-        windows only one.
+        """`_encode_windows` where only single windows matter: in pieces, of equal ones only one.
 
         About half of a slice of a head is black.
         """

@@ -115,9 +115,7 @@ def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _array_files(path: Path) -> list[Path]:
-    """The `.npz` files that a path means: itself, with its other half where it is one, or those of
-    a folder.
-    """
+    """The `.npz` files that a path means: itself and its other half, if any, or a folder's."""
     if path.is_dir():
         halves = [file for half in _HALVES for file in sorted(path.glob(f"*{half}"))]
         files = halves or sorted(path.glob("*.npz"))

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from benchmarks import (
     scaling,
     step,
 )
-from models import dc2fusion
+from models import build_model
 
 
 def run(monkeypatch, capsys, module, *flags) -> list[str]:
@@ -41,12 +42,14 @@ def test_blend_conv(monkeypatch, capsys):
 
 @pytest.fixture
 def here(monkeypatch):
-    """Paths are measured in this process, with one block a stage."""
-    monkeypatch.setattr(dc2fusion, "DEPTHS", (1, 1, 1, 1))
+    """Backends are measured in this process, with one block a stage."""
+    shallow = partial(build_model, depths=(1, 1, 1, 1))
+    for module in (counting, epoch, gpu, step):
+        monkeypatch.setattr(module, "build_model", shallow)
     monkeypatch.setattr(step, "WARM_UP", 0)
 
-    def measure_apart(arguments, path):
-        return step.measure(step.build_parser().parse_args([str(a) for a in arguments]), path)
+    def measure_apart(arguments, backend):
+        return step.measure(step.build_parser().parse_args([str(a) for a in arguments]), backend)
 
     for module in (step, scaling):
         monkeypatch.setattr(module, "measure_apart", measure_apart)
@@ -97,9 +100,7 @@ def test_epoch(monkeypatch, capsys, here):
 
 
 def test_a_repeated_batch_is_augmented_once(monkeypatch, capsys, here):
-    """Where the training's device augments, as a GPU does: an epoch without data has to be without
-    that.
-    """
+    """An epoch without data has to be without augmentation on the training's device, too."""
     build, finished = epoch.build_trainer, []
 
     def build_deferred(*arguments):
@@ -163,10 +164,9 @@ def test_failed_process_is_explained_by_its_exception(capfd):
 def figures(monkeypatch):
     """What benchmarks.gpu measures, given out at once; the ceilings fail for bfloat16."""
 
-    def measured(arguments, path):
-        seconds = (
-            {"forward": 4.0, "step": 12.0} if path == "plain" else {"forward": 0.5, "step": 1.0}
-        )
+    def measured(arguments, backend):
+        plain = backend == "plain"
+        seconds = {"forward": 4.0, "step": 12.0} if plain else {"forward": 0.5, "step": 1.0}
         by_kind = {name: {"GELU": value} for name, value in seconds.items()}
         return {
             "seconds": seconds,
@@ -240,9 +240,7 @@ def test_gpu_script_keeps_what_it_measured_when_it_is_stopped(
 
 
 def test_flops_are_those_of_the_products():
-    """Of the 1x1x1 layers and convolutions of a network whose every other side is known: doubling
-    E.
-    """
+    """Doubling E, and doubling the sides of the volume."""
     small, large = (counting.network_flops(embed_dim, 32) for embed_dim in (24, 48))
     assert 2 < large / small < 4  # convolutions by channel grow with E, products with its square
     assert counting.network_flops(24, 64) / small == pytest.approx(8, rel=0.05)

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from models import build_model, model_names
+from models.dc2fusion import NETWORKS
 from models.released import load_released
-from models.variants import DIFFERENCES
+from models.variants import DIFFERENCES, without_gate
 from tests.helpers.golden import golden_tensors, relative_error, rule_filled_released_state
 
 BLOCK_TOLERANCE = 1e-5
@@ -13,7 +14,8 @@ TOLERANCE = 2e-5
 
 
 def golden_model(variant: str) -> torch.nn.Module:
-    model = build_model("dc2fusion", embed_dim=24, variant=variant).eval()
+    switched = without_gate(variant)  # the golden arrays are of networks without it
+    model = build_model("dc2fusion", embed_dim=24, variant=variant, switched=switched).eval()
     load_released(model, rule_filled_released_state())
     return model
 
@@ -118,7 +120,7 @@ def test_any_size_keeps_its_shape(variant, size):
 @torch.no_grad()
 def test_paper_result_depends_neither_on_the_batch_nor_on_its_order():
     torch.manual_seed(0)
-    model = build_model("dc2fusion", embed_dim=24).eval()
+    model = build_model("dc2fusion", embed_dim=24, init="default").eval()
     mri, pet = random_pair(36, 40, 33, batch=2)
     together = model(mri, pet)
     alone = torch.cat([model(mri[i : i + 1], pet[i : i + 1]) for i in (0, 1)])
@@ -135,16 +137,41 @@ def test_released_result_depends_on_the_batch():
 
 def test_every_parameter_gets_a_gradient():
     torch.manual_seed(0)
-    model = build_model("dc2fusion", embed_dim=24).eval()  # no block dropped by chance
+    # No block dropped by chance.
+    model = build_model("dc2fusion", embed_dim=24, init="default").eval()
     model(*random_pair(48, 33, 40)).square().mean().backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
 
 
-def test_parameter_count_of_the_full_model():
+@pytest.mark.parametrize(("name", "count"), [("paper", 93_248_954), ("compact", 5_188_714)])
+def test_parameter_count_of_the_named_networks(name, count):
     with torch.device("meta"):
-        model = build_model("dc2fusion", embed_dim=96)
-    assert sum(p.numel() for p in model.parameters()) == 93_248_954
+        model = build_model("dc2fusion", **NETWORKS[name])
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+@pytest.mark.parametrize("depths", [(1,), (2, 1), (1, 1, 2), (1, 2, 1, 1)])
+@pytest.mark.parametrize("size", [(16, 16, 16), (33, 18, 37), (7, 41, 5)])
+def test_one_to_four_levels_take_any_size_and_train(depths, size):
+    torch.manual_seed(0)
+    model = build_model("dc2fusion", embed_dim=24, depths=depths, init="default")
+    assert [len(stage) for stage in model.encoder] == list(depths)
+    assert [len(stage) for stage in model.decoder] == list(reversed(depths))
+    fused = model(*random_pair(*size, batch=2))
+    assert fused.shape == (2, 1, *size)
+    fused.square().mean().backward()
+    without = [name for name, p in model.eval().named_parameters() if p.grad is None]
+    assert without == []
+    assert fused.isfinite().all()
+
+
+def test_stochastic_depth_rises_over_all_blocks_of_the_encoder():
+    model = build_model("dc2fusion", embed_dim=24, depths=(2, 3))
+    rates = [block.drop_path.drop_prob for stage in model.encoder for block in stage]
+    assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
+    single = build_model("dc2fusion", embed_dim=24, depths=(1,))
+    assert single.encoder[0][0].drop_path.drop_prob == 0
 
 
 @pytest.mark.parametrize("difference", DIFFERENCES)
@@ -152,7 +179,8 @@ def test_parameter_count_of_the_full_model():
 def test_each_difference_is_switched_alone(difference):
     def fuse(*switched):
         torch.manual_seed(0)
-        model = build_model("dc2fusion", embed_dim=24, switched=switched).eval()
+        options = {"embed_dim": 24, "init": "default", "switched": switched}
+        model = build_model("dc2fusion", **options).eval()
         return model(*random_pair(34, 34, 34))
 
     plain, switched = fuse(), fuse(difference)
@@ -161,9 +189,10 @@ def test_each_difference_is_switched_alone(difference):
 
 @torch.no_grad()
 def test_all_differences_together_are_the_other_variant():
+    options = {"embed_dim": 24, "init": "default"}
     models = [
-        build_model("dc2fusion", embed_dim=24, variant="paper", switched=tuple(DIFFERENCES)).eval(),
-        build_model("dc2fusion", embed_dim=24, variant="released").eval(),
+        build_model("dc2fusion", variant="paper", switched=tuple(DIFFERENCES), **options).eval(),
+        build_model("dc2fusion", variant="released", **options).eval(),
     ]
     models[1].load_state_dict(models[0].state_dict())
     pair = random_pair(34, 34, 34)
@@ -178,9 +207,16 @@ def test_training_refuses_a_volume_with_one_token_at_the_bottom():
     model(*random_pair(32, 33, 17))
 
 
+def test_fewer_levels_train_on_smaller_volumes():
+    model = build_model("dc2fusion", embed_dim=24, depths=(1, 1))
+    model(*random_pair(9, 8, 8))
+    with pytest.raises(ValueError, match=r"\(8, 8, 8\).*a side above 8 voxels"):
+        model(*random_pair(8, 8, 8))
+
+
 def test_bfloat16_autocast_is_close_to_float32():
     torch.manual_seed(0)
-    model = build_model("dc2fusion", embed_dim=24)
+    model = build_model("dc2fusion", embed_dim=24, init="default")
     pair = random_pair(40, 40, 40)
     model.eval()
     exact = model(*pair)
@@ -198,6 +234,10 @@ def test_bfloat16_autocast_is_close_to_float32():
         ({"variant": "papr"}, "papr.*paper, released"),
         ({"fusion": "l2"}, "l2.*l1-norm"),
         ({"switched": ("R7",)}, "R7.*R1"),
+        ({"init": "zero"}, "zero.*identity, default"),
+        ({"depths": ()}, r"one to 4 positive .* received \(\)"),
+        ({"depths": (2, 0)}, r"received \(2, 0\)"),
+        ({"depths": (1, 1, 1, 1, 1)}, r"received \(1, 1, 1, 1, 1\)"),
     ],
 )
 def test_wrong_options_are_named(options, message):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.fusion_layer import STRATEGIES, fusion_strategy
+from models.fusion_layer import STRATEGIES, fusion_strategy, gate
 
 
 def maps() -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,3 +79,10 @@ def test_sums_do_not_overflow_in_half_precision():
 def test_unknown_strategy_is_named():
     with pytest.raises(ValueError, match="l2-norm.*l1-norm"):
         fusion_strategy("l2-norm")
+
+
+def test_gate_is_shut_where_both_sources_are_dark_and_open_where_one_is_bright():
+    mri = torch.tensor([0.0, 0.01, 0.02, 0.0, 0.5]).view(1, 1, 1, 1, 5)
+    pet = torch.tensor([0.0, 0.0, 0.03, 0.04, 0.0]).view(1, 1, 1, 1, 5)
+    expected = torch.tensor([0, 0.25, 0.75, 1, 1]).view(1, 1, 1, 1, 5)
+    assert torch.allclose(gate(mri, pet), expected)

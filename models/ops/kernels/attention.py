@@ -1,11 +1,10 @@
-"""Attention inside windows of at most 2x2x2 tokens, the gate on the values included: one kernel
-forward, one backward.
+"""Attention inside windows of at most 2x2x2 tokens, the gate on the values included.
 
-A program takes the tokens of whole windows of one sample, for one head. Windows are addressed where
-they lie in the channels-last grid, so nothing is permuted. With eight keys a query there is too
-little for the tensor cores to do and the kernel is limited by memory: the keys of a window are read
-in turn (the softmax is kept up to date with each, as in "flash" attention), from the cache after
-the first time.
+One kernel forward, one backward. A program takes the tokens of whole windows of one sample, for one
+head. Windows are addressed where they lie in the channels-last grid, so nothing is permuted. With
+eight keys a query there is too little for the tensor cores to do and the kernel is limited by
+memory: the keys of a window are read in turn (the softmax is kept up to date with each, as in
+"flash" attention), from the cache after the first time.
 """
 
 import torch
@@ -24,8 +23,7 @@ def window_attention(
     window: tuple[int, int, int],
     linear: bool,
 ) -> torch.Tensor:
-    """softmax(q k^T / sqrt(C / heads)) (gate v) inside every window; without the softmax if
-    `linear`.
+    """softmax(q k^T / sqrt(C / heads)) (gate v) inside every window.
 
     Args:
         query: (B, D, H, W, C); D, H, W multiples of the window.
@@ -34,7 +32,7 @@ def window_attention(
         gate: (B, C), multiplies the values: channel i of head j is j C/heads + i.
         heads: must divide C.
         window: tokens a window along D, H, W, each a power of two.
-        linear: [R4], see `models.variants`.
+        linear: [R4], see `models.variants`: without the softmax.
 
     Returns:
         (B, D, H, W, C), contiguous, of the queries' dtype.
@@ -143,8 +141,7 @@ def _backward(
     BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """The same tokens first as queries over the keys of their window, then as keys over its
-    queries.
+    """The same tokens, as queries over the keys of their window and as keys over its queries.
 
     With s = q k / sqrt(width), p = softmax(s), g the upstream gradient times the gate: the gradient
     of s is p (g v - g o), where g o sums over all keys and is read off the output.
@@ -245,8 +242,9 @@ def _window_attention(
     window: list[int],
     linear: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`window_attention` of contiguous tensors; the log of each softmax's sum, (B, D, H, W, heads)
-    float32.
+    """`window_attention` of contiguous tensors, and the log of each softmax's sum.
+
+    The logs are (B, D, H, W, heads), float32.
     """
     out = torch.empty_like(query)
     normaliser = query.new_empty((*query.shape[:4], 0 if linear else heads), dtype=torch.float32)

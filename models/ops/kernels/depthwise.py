@@ -1,5 +1,4 @@
-"""Depthwise 3-D convolution of channels-last tokens, and the sum of two that blends the streams:
-forward, gradients.
+"""Depthwise 3-D convolution of channels-last tokens, and the sum of two that blends the streams.
 
 A program computes a tile of positions along H and W, a few planes along D and a block of channels.
 It runs over the kernel's H and W taps; at each it reads the input planes once and adds every one to
@@ -61,7 +60,9 @@ def _convolve(
     BLOCK_W: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """out[b, d, h, w, c] = bias[c] + sum over streams and taps of x[b, d + kd - R, ..] taps[stream,
+    """Sums of taps of one or two streams.
+
+    out[b, d, h, w, c] = bias[c] + sum over streams and taps of x[b, d + kd - R, ..] taps[stream,
     kd, kh, kw, c]
     """
     RADIUS: tl.constexpr = KERNEL // 2
@@ -175,11 +176,11 @@ def _correlate(
     BLOCK_K: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """partial[group, kd, kh, kw, c] = sum over the group's rows of gradient[d, h, w, c] source[d +
-    kd - R, .., c].
+    """Partial sums of the kernel's gradient.
 
-    A row is all of W at one (sample, h, d), d running fastest, so that neighbours in a group share
-    source rows.
+    partial[group, kd, kh, kw, c] = sum over the group's rows of gradient[d, h, w, c] source[d + kd
+    - R, .., c]. A row is all of W at one (sample, h, d), d running fastest, so that neighbours in a
+    group share source rows.
     """
     RADIUS: tl.constexpr = KERNEL // 2
     group = tl.program_id(0)

@@ -1,5 +1,4 @@
-"""Trilinear sampling of tokens at offsets of at most one token: forward, and both gradients without
-atomics.
+"""Trilinear sampling of tokens at offsets of at most one token; both gradients without atomics.
 
 The weight with which target t reads source s is a product of tents, max(0, 1 - |s - position(t)|)
 on each axis, and 0 where position(t) is more than `reach` tokens away. So the gradient of a source
@@ -157,9 +156,7 @@ def _slope(
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Gradient of the offsets: the upstream gradient times the tokens' slope along each axis,
-    summed over channels.
-    """
+    """Gradient of the offsets: upstream times the tokens' slope along each axis, summed over C."""
     sample = tl.program_id(1).to(tl.int64) * D * H * W
     tokens += sample * C
     gradient += sample * C
@@ -204,9 +201,7 @@ def _slope(
 
 
 def _sizes(tokens: torch.Tensor, tile: tiles.Tile) -> tuple[int, int, int, int]:
-    """Positions of a block and how many blocks of a sample, channels of a block and how many
-    blocks.
-    """
+    """Positions of a block, blocks of a sample, channels of a block, blocks of channels."""
     _, d, h, w, c = tokens.shape
     block_p = tiles.block(d * h * w, tile.rows)
     block_c = tiles.block(c, tile.channels)
@@ -247,9 +242,8 @@ def _tokens_gradient(
     b, *sides, c = gradient.shape
     block_p, blocks_p, block_c, blocks_c = _sizes(gradient, tiles.SAMPLING)
     out = torch.empty_like(gradient)
-    farthest = (
-        2 if aligned_corners else 1
-    )  # aligned corners pull by up to half a token besides the offset
+    # Aligned corners pull by up to half a token besides the offset.
+    farthest = 2 if aligned_corners else 1
     reach = [min(farthest, side - 1) for side in sides]
     with torch.cuda.device_of(gradient):
         _gather[(blocks_p, blocks_c, b)](

@@ -1,7 +1,8 @@
-"""The tile sizes of all kernels, in one place. Reasoned, not measured on a GPU:
-`benchmarks/kernels.py` measures the kernels, `benchmarks/registers.py` shows what they take of one.
+"""The tile sizes of all kernels, in one place.
 
-Blocks are powers of two. A block wider than what it covers is masked.
+Reasoned, not measured on a GPU: `benchmarks/kernels.py` measures the kernels,
+`benchmarks/registers.py` shows what they take of one. Blocks are powers of two. A block wider than
+what it covers is masked.
 """
 
 import math
@@ -34,9 +35,8 @@ DEPTHWISE_WEIGHT = Tile(rows=1, channels=64, warps=1)
 DEPTHWISE_WEIGHT_PARTS = 64  # partial sums of the kernel's gradient, at most
 SAMPLING = Tile(rows=16, channels=128, warps=4)
 SAMPLING_SLOPE = Tile(rows=16, channels=64, warps=4)  # three sums for every value read
-ATTENTION = Tile(
-    rows=64, channels=32, warps=4
-)  # a head's channels, as many as it has; 32 in the published model
+# A head's channels, as many as it has; 32 in the published model.
+ATTENTION = Tile(rows=64, channels=32, warps=4)
 ATTENTION_BACKWARD = Tile(rows=32, channels=32, warps=4)
 NORM_GELU_ELEMENTS = 4096  # whole rows, as many as make up this many elements
 NORM_GELU_WARPS = 8

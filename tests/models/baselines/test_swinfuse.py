@@ -135,9 +135,7 @@ def test_golden_all_six_blocks_with_shifted_windows(golden_network, weights, gra
 
 @pytest.fixture(scope="module")
 def golden_slice(published_files):
-    """The stored slice through the published test procedure: (arrays, fused without stretch,
-    stretched).
-    """
+    """The stored slice through the published procedure: arrays; fused, without and with stretch."""
     arrays = golden_tensors("baselines/swinfuse_pipeline256_ruleB.npz")
     mri, pet = (volume_of(picture(arrays[name])) for name in ("in_mri", "in_pet"))
     model = build_model("swinfuse", weights=published_files["B"], tiles="released").eval()

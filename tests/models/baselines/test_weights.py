@@ -1,6 +1,4 @@
-"""Published weight files: every form is read, every tensor is accounted for, what does not fit is
-named.
-"""
+"""Published weight files: all forms are read, all tensors accounted for, misfits named."""
 
 import shutil
 from pathlib import Path
@@ -41,9 +39,7 @@ def as_variables(network: U2Fusion) -> dict[str, np.ndarray]:
 
 
 def write_checkpoint(folder: Path, variables: dict[str, np.ndarray]) -> Path:
-    """A TensorFlow-1 bundle: values without gaps in the order of the names; the other two files are
-    not read.
-    """
+    """A TensorFlow-1 bundle: values without gaps by name; the other two files are not read."""
     folder.mkdir()
     ordered = [variables[name].astype("<f4").tobytes() for name in sorted(variables)]
     (folder / DATA).write_bytes(b"".join(ordered))

@@ -40,7 +40,7 @@ def test_fast_equals_plain_in_the_whole_network():
     results = []
     for backend in ("fast", "plain"):
         torch.manual_seed(0)
-        model = build_model("dc2fusion", embed_dim=24).eval()
+        model = build_model("dc2fusion", embed_dim=24, init="default").eval()
         mri, pet = torch.rand(2, 1, 1, 36, 40, 33, generator=torch.Generator().manual_seed(1))
         with ops.using(backend):
             fused = model(mri, pet)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models import build_model, dc2fusion, ops
+from models import build_model, ops
 from models.dc2fusion import Stage
 from models.dcfb import DCFBlock
 from models.ops.depthwise import depthwise_conv3d
@@ -11,11 +11,14 @@ from models.variants import build_variant
 from tests.helpers.backends import assert_gradients_agree, gradients_of, on_both
 from tests.helpers.golden import relative_error
 
+# For what is slow.
+SHALLOW = (1, 1, 1, 1)
 
-@pytest.fixture
-def shallow(monkeypatch):
-    """One block a stage, for what is slow."""
-    monkeypatch.setattr(dc2fusion, "DEPTHS", (1, 1, 1, 1))
+
+def network(**options):
+    """A network whose blocks all change their streams."""
+    torch.manual_seed(0)
+    return build_model("dc2fusion", embed_dim=24, init="default", **options)
 
 
 def volumes(size, batch, dtype=torch.float32):
@@ -31,8 +34,7 @@ def train_once(
 
     The backward pass runs where the other backend holds.
     """
-    torch.manual_seed(0)
-    model = build_model("dc2fusion", embed_dim=24, variant=variant, **options).to(dtype)
+    model = network(variant=variant, **options).to(dtype)
     pair = volumes(size, batch, dtype).requires_grad_()
     torch.manual_seed(5)  # of stochastic depth
     with ops.using(backend):
@@ -58,16 +60,18 @@ def test_network_in_float32(variant, size, batch):
 @pytest.mark.parametrize(
     ("variant", "size", "batch"), [("paper", (9, 33, 5), 1), ("released", (5, 12, 9), 2)]
 )
-def test_network_in_float64(shallow, variant, size, batch):
-    plain, fast = (train_once(b, variant, size, batch, torch.float64) for b in ops.BACKENDS)
+def test_network_in_float64(variant, size, batch):
+    arguments = variant, size, batch, torch.float64
+    plain, fast = (train_once(b, *arguments, depths=SHALLOW) for b in ops.BACKENDS)
     assert relative_error(fast[0], plain[0]) < 1e-12
     assert_gradients_agree(fast[1], plain[1], 1e-11)
 
 
-def test_checkpointed_activations_change_nothing(shallow):
+def test_checkpointed_activations_change_nothing():
     """Neither the running statistics, which see each call once, nor the blocks that are dropped."""
     kept, repeated = (
-        train_once("fast", checkpoint_activations=checkpoint) for checkpoint in (False, True)
+        train_once("fast", depths=SHALLOW, checkpoint_activations=checkpoint)
+        for checkpoint in (False, True)
     )
     assert torch.equal(kept[0], repeated[0])
     assert_gradients_agree(repeated[1], kept[1], 1e-6)
@@ -108,7 +112,7 @@ def test_checkpointed_activations_are_compiled():
 
 def kept_bytes(backend, **options) -> int:
     """Bytes of the tensors that the network keeps for the backward pass, parameters left out."""
-    model = build_model("dc2fusion", embed_dim=24, **options)
+    model = network(depths=SHALLOW, **options)
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept = {}
 
@@ -125,19 +129,18 @@ def kept_bytes(backend, **options) -> int:
     return sum(size for address, (_, size) in kept.items() if address not in own)
 
 
-def test_fast_backend_keeps_less_for_the_backward_pass(shallow):
+def test_fast_backend_keeps_less_for_the_backward_pass():
     plain = kept_bytes("plain")
     assert kept_bytes("fast") < 0.75 * plain
     assert kept_bytes("fast", checkpoint_activations=True) < 0.25 * plain
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
-def test_network_in_bfloat16(shallow, variant):
+def test_network_in_bfloat16(variant):
     """Rounding moves the fast result no further from float32's than the plain one."""
     pair, errors = volumes((20, 24, 17), 1), {}
     for backend in ops.BACKENDS:
-        torch.manual_seed(0)
-        model = build_model("dc2fusion", embed_dim=24, variant=variant).eval()
+        model = network(variant=variant, depths=SHALLOW).eval()
         with ops.using(backend), torch.no_grad():
             exact = model(*pair)
         with ops.using(backend), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -171,9 +174,9 @@ class TestSwitch:
             raise RuntimeError
         assert not ops.is_plain()
 
-    def test_decides_how_the_network_is_computed(self, shallow):
+    def test_decides_how_the_network_is_computed(self):
         """By the operations that each forward pass leaves for its backward pass."""
-        model = build_model("dc2fusion", embed_dim=24)
+        model = network(depths=(1, 1))
         plain, fast = on_both(model, *volumes((33, 9, 9), 1))
         assert "GridSampler3DBackward0" in kinds_of_nodes(plain)
         assert not kinds_of_nodes(plain) & {"_DepthwiseSumBackward", "_WeightedRowsBackward"}

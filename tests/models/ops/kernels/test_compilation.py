@@ -1,6 +1,4 @@
-"""Every kernel compiles for a GPU, present or not: the interpreter would also run what the compiler
-refuses.
-"""
+"""Every kernel compiles for a GPU, present or not: the interpreter also runs what does not."""
 
 import importlib.util
 import os

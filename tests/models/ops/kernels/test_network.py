@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models import build_model, dc2fusion, ops
+from models import build_model, ops
 from models.dcfb import DCFBlock
 from models.ops import depthwise, kernels
 from models.ops.kernels import tiles
@@ -15,14 +15,14 @@ from tests.helpers.golden import relative_error
 
 
 def small_network(monkeypatch, device, variant: str) -> torch.nn.Module:
-    """One block in each of the upper two stages: the interpreter is slow.
+    """Two levels with one block each: the interpreter is slow.
 
     In evaluation mode: no block is dropped, and one token does for BatchNorm.
     """
-    monkeypatch.setattr(dc2fusion, "DEPTHS", (1, 1, 0, 0))
     monkeypatch.setattr(tiles, "DEPTHWISE_WEIGHT_PARTS", 1)
     torch.manual_seed(0)
-    return build_model("dc2fusion", embed_dim=24, variant=variant).eval().to(device)
+    options = {"embed_dim": 24, "depths": (1, 1), "init": "default"}
+    return build_model("dc2fusion", variant=variant, **options).eval().to(device)
 
 
 def run(model, device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,122 @@
+"""How a network starts: PyTorch's own initialisation, or as a copy of its inputs ("identity").
+
+The default initialisation spends thousands of steps on learning to pass the input through all
+blocks, mergings and norms. Here the stream maps f1 and f2 start as the MRI and the PET, so that the
+fused volume starts as what the fusion layer makes of the inputs themselves: for the L1-norm weights
+a mean of both. It is not another network: checkpoints load as before.
+
+Formulae and figures are this project's own, see docs/model.md. Patches are written in the
+orthonormal 3-D DCT-II basis (Ahmed, Natarajan, Rao, "Discrete Cosine Transform", IEEE Transactions
+on Computers C-23(1), 1974), whose transpose reads them back.
+"""
+
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from models.ops.stream_maps import PATCH
+
+if TYPE_CHECKING:
+    from models.dc2fusion import DC2Fusion, Head
+
+INITIALISATIONS = ("identity", "default")
+GAIN = 0.5  # of the basis channels: small beside the constant ones, see `constant`
+ENERGY = 128.0  # sum of the squares of a token's constant channels
+EMBEDDING_NOISE = 0.1  # what is left of the default weights in the constant channels
+HEAD_NOISE = 0.02  # and in the head
+
+
+@torch.no_grad()
+def start_as_identity(network: "DC2Fusion") -> None:
+    """Change the parameters of a network with PyTorch's initialisation so that it starts as a copy.
+
+    1. Patch embedding: n = min(64, E - 2) channels are the lowest frequencies of the patch, the
+       other E - n carry a constant.
+    2. Blocks: the last linear layer of both residual branches is 0, a block changes nothing.
+    3. Skip reduction: [0 | I], so that each level of the decoder starts from its own skip feature.
+    4. Head: reads the basis of the MRI's tokens into f1 and that of the PET's into f2.
+
+    With E < 64 the highest frequencies of a patch are lost: the maps start as smoothed inputs.
+    """
+    embed_as_basis(network.patch_embedding)
+    for stage in (*network.encoder, *network.decoder):
+        for block in stage:
+            for last in (block.blend.merge, block.mlp[-1]):
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+    for reduction in network.skip_reduction:
+        width = reduction.out_features
+        nn.init.zeros_(reduction.weight[:, :width])  # the stream
+        nn.init.eye_(reduction.weight[:, width:])  # the skip feature
+        nn.init.zeros_(reduction.bias)
+    read_basis(network.head, network.patch_embedding.out_channels)
+
+
+def basis_channels(embed_dim: int) -> int:
+    """n: the channels of E that hold basis functions; at least two are left for the constant."""
+    return min(PATCH**3, embed_dim - 2)
+
+
+def constant(embed_dim: int) -> float:
+    """c: the constant channels hold +c, -c, +c ..; 2 at E = 96.
+
+    They carry the amplitude through the head's LayerNorm, which would divide it away: its standard
+    deviation is then nearly the same for every token, s = c sqrt((E - n) / E).
+    """
+    return math.sqrt(ENERGY / (embed_dim - basis_channels(embed_dim)))
+
+
+def embed_as_basis(embedding: nn.Conv3d) -> None:
+    """Patch embedding, weight (E, 1, 4, 4, 4): GAIN times the basis, then the constant channels."""
+    embed_dim = embedding.out_channels
+    n = basis_channels(embed_dim)
+    weight, bias = embedding.weight, embedding.bias
+    weight[:n, 0] = GAIN * patch_basis()[:n].to(weight)
+    weight[n:] *= EMBEDDING_NOISE
+    # The channels sum to 0, so that LayerNorm has no mean to take away from the basis.
+    weight[n:] -= weight.sum(dim=0, keepdim=True) / (embed_dim - n)
+    bias[:n] = 0
+    bias[n::2] = constant(embed_dim)
+    bias[n + 1 :: 2] = -constant(embed_dim)
+
+
+def read_basis(head: "Head", embed_dim: int) -> None:
+    """The head's two convolutions, of 2E channels behind its LayerNorm: MRI first.
+
+    Channel 0 of the E/2 in between becomes the MRI, channel 1 the PET; the other channels and taps
+    keep a trace of their default weights, so that all of them learn.
+    """
+    n = basis_channels(embed_dim)
+    deviation = constant(embed_dim) * math.sqrt((embed_dim - n) / embed_dim)  # s
+    to_voxels, to_maps = head.to_voxels, head.to_maps
+    patch = patch_basis()[:n].to(to_voxels.weight) * (deviation / GAIN)  # n, 4, 4, 4
+
+    to_voxels.weight *= HEAD_NOISE  # 2E, E/2, 4, 4, 4
+    to_voxels.weight[:n, 0] = patch
+    to_voxels.weight[embed_dim : embed_dim + n, 1] = patch
+    nn.init.zeros_(to_voxels.bias)
+
+    to_maps.weight *= HEAD_NOISE  # 2, E/2, 3, 3, 3
+    to_maps.weight[:, :2] *= torch.eye(2).to(to_maps.weight)[:, :, None, None, None]
+    for stream in range(2):
+        to_maps.weight[stream, stream, 1, 1, 1] = 1
+    nn.init.zeros_(to_maps.bias)
+
+
+def patch_basis() -> torch.Tensor:
+    """The orthonormal 3-D DCT-II basis of a patch, lowest frequencies first: (64, 4, 4, 4) float64.
+
+    Along an axis of N voxels, phi_k(x) = sqrt(2 / N) cos(pi (2x + 1) k / 2N), and sqrt(1 / N) for
+    k = 0.
+    """
+    frequency = torch.arange(PATCH, dtype=torch.float64)[:, None]
+    voxel = torch.arange(PATCH, dtype=torch.float64)
+    axis = math.sqrt(2 / PATCH) * torch.cos(math.pi * (2 * voxel + 1) * frequency / (2 * PATCH))
+    axis[0] = math.sqrt(1 / PATCH)  # 4 frequencies, 4 voxels
+    triples = itertools.product(range(PATCH), repeat=3)
+    ordered = sorted(triples, key=lambda triple: (sum(k * k for k in triple), triple))
+    functions = [torch.einsum("d,h,w->dhw", axis[i], axis[j], axis[k]) for i, j, k in ordered]
+    return torch.stack(functions)

@@ -1,0 +1,56 @@
+"""benchmarks.convergence trains, measures and writes; its figures are not tested."""
+
+import csv
+import sys
+
+import pytest
+
+from benchmarks import convergence
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Function (*flags) -> (the rows of the printed table, the rows of the CSV)."""
+
+    def call(*flags):
+        small = "--size 16 --voxel-mm 8 --heads 2 --embed-dim 24 --depths 1".split()
+        arguments = [*small, "--out", str(tmp_path), *map(str, flags)]
+        monkeypatch.setattr(sys, "argv", ["convergence", *arguments])
+        convergence.main()
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+        with open(tmp_path / "convergence.csv", newline="") as file:
+            return [line.strip("| ").split(" | ") for line in lines], list(csv.DictReader(file))
+
+    return call
+
+
+def test_curves_of_both_initialisations(run, tmp_path):
+    table, curves = run("--init", "identity", "default", "--steps", 3, "--every", 2, "--optimum", 5)
+    assert [row["step"] for row in curves] == ["0", "2", "3"]
+    assert set(curves[0]) == {"step", "identity synthetic-003", "default synthetic-003"}
+    start = {name: float(loss) for name, loss in curves[0].items()}
+    assert start["identity synthetic-003"] < start["default synthetic-003"]
+    assert [row[3] for row in table[1:]] == ["identity", "default"]
+    for row in table[1:]:
+        assert float(row[4]) == pytest.approx(start[f"{row[3]} synthetic-003"], abs=6e-4)
+        assert row[7].endswith("%")
+    assert (tmp_path / "convergence.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_same_seed_same_curve(run):
+    flags = ("--steps", 2, "--every", 1, "--warm-up", 0, "--decay")
+    assert run(*flags) == run(*flags)
+
+
+def test_rate_warms_up_and_falls():
+    parser = convergence.build_parser()
+    args = parser.parse_args(["--lr", "1", "--warm-up", "4", "--steps", "10"])
+    assert [convergence.rate(step, args) for step in (0, 3, 9)] == [0.25, 1, 1]
+    args.decay = True
+    assert convergence.rate(9, args) == pytest.approx(0.1**0.9)
+
+
+def test_wrong_objective_is_told(run, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run("--objective", "ssim:1")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: --objectives: 'ssim:1'")
