@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 import train_diff
 from data.phantom.cohort import write_cohort
+from tests.helpers import triton_interpreter  # noqa: F401  # before Triton is imported to compile
 from tests.helpers.runs import QUICK, QUICK_2D
 from utils.cli import run
 

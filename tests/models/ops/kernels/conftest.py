@@ -5,27 +5,14 @@ import torch
 
 from models import ops
 from models.ops import kernels
-
-_WHY_NOT = None
-try:
-    # Before any test runs: a test elsewhere may import Triton to compile, and then it interprets no
-    # more.
-    if torch.cuda.is_available():
-        import triton  # noqa: F401
-    else:
-        with kernels.interpreted():
-            pass
-except ImportError:
-    _WHY_NOT = "Triton is not installed"
-except RuntimeError as error:
-    _WHY_NOT = str(error)
+from tests.helpers import triton_interpreter
 
 
 @pytest.fixture
 def device(request):
     """Where the kernels run. A CPU tensor takes them during the test, and only then."""
-    if _WHY_NOT:
-        pytest.skip(_WHY_NOT)
+    if triton_interpreter.WHY_NOT:
+        pytest.skip(triton_interpreter.WHY_NOT)
     if torch.cuda.is_available():
         yield torch.device("cuda")
     elif request.node.get_closest_marker("gpu"):
