@@ -1,6 +1,5 @@
-"""Numerical fixtures of the published systems, in an optional folder `shared` beside the checkout.
-
-A clone without that folder skips the tests that read it.
+"""Numerical fixtures of the published systems: those of tests/golden come with the code, the rest
+lie in an optional folder `shared` beside the checkout, whose tests are skipped without it.
 """
 
 import json
@@ -13,6 +12,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
+HERE = ROOT / "tests" / "golden"
 
 
 def shared_file(*parts: str) -> Path:
@@ -24,7 +24,10 @@ def shared_file(*parts: str) -> Path:
 
 
 def golden(name: str) -> Path:
-    """A file of `../shared/golden`; skips the test where it is missing."""
+    """A file of tests/golden or, where that has none, of `../shared/golden`; skips without both."""
+    own = HERE / name
+    if own.exists():
+        return own
     return shared_file("golden", *name.split("/"))
 
 
@@ -41,7 +44,7 @@ def rule_filled_released_state() -> dict[str, torch.Tensor]:
     For element i of the k-th floating tensor: t = 43758.5453 sin(12.9898 (i+1) + 78.233 (k+1)), and
     u is the fraction of t brought to [-1, 1), scaled by the kind of tensor.
     """
-    keys = json.loads(shared_file("spec", "released_keys_E24.json").read_text())
+    keys = json.loads((HERE / "released_keys_E24.json").read_text())
     state = {}
     k = 0
     for key, shape, dtype in keys:

@@ -8,14 +8,17 @@ from tests.helpers.golden import golden_tensors
 from tests.helpers.images import volumes
 
 
-def test_released_terms_match_golden():
-    expected = golden_tensors("dc2fusion_released_E24_32.npz")
+@pytest.mark.parametrize(
+    "name", ["dc2fusion_released_E24_32.npz", "dc2fusion_released_E24_formula_32.npz"]
+)
+def test_released_terms_match_golden(name):
+    expected = golden_tensors(name)
     mri, pet = expected["mri"], expected["pet"]
     _, terms = build_objective("lncc-ssim-l1")(0.6 * mri + 0.4 * pet, mri, pet)
-    for name in ("lncc", "ssim", "l1"):
+    for term in ("lncc", "ssim", "l1"):
         for index, source in enumerate(("mri", "pet")):
-            assert terms[f"{name}/{source}"].item() == pytest.approx(
-                expected[f"loss_{name}"][index].item(), rel=2e-5
+            assert terms[f"{term}/{source}"].item() == pytest.approx(
+                expected[f"loss_{term}"][index].item(), rel=2e-5
             )
 
 

@@ -11,6 +11,7 @@ from tests.helpers.golden import golden_tensors, relative_error, rule_filled_rel
 
 BLOCK_TOLERANCE = 1e-5
 TOLERANCE = 2e-5
+FLOAT64_TOLERANCE = 1e-6  # against float64 stored as float32
 
 
 def golden_model(variant: str) -> torch.nn.Module:
@@ -105,6 +106,28 @@ def test_inner_features_match_golden(variant, name):
         tolerance = BLOCK_TOLERANCE if key.startswith("block") else TOLERANCE
         assert seen[key].shape == expected[key].shape, key
         assert relative_error(seen[key], expected[key]) < tolerance, key
+
+
+@pytest.mark.parametrize(
+    ("variant", "name"),
+    [
+        ("released", "dc2fusion_released_E24_formula_32.npz"),
+        ("released", "dc2fusion_released_E24_formula_batch2_20x26x18.npz"),
+        ("paper", "dc2fusion_paper_E24_formula_batch2_20x26x18.npz"),
+    ],
+)
+@torch.no_grad()
+def test_formula_inputs_match_golden_in_float64(variant, name):
+    expected = {key: value.double() for key, value in golden_tensors(name).items()}
+    model = golden_model(variant).double()
+    maps = model.stream_maps(expected["mri"], expected["pet"])
+    seen = collect(model)
+    fused = model(expected["mri"], expected["pet"])
+    seen |= {"stream_maps": maps, "fused": fused}
+    for key in expected.keys() - {"mri", "pet", "loss_lncc", "loss_ssim", "loss_l1"}:
+        ours = seen[key].movedim(-1, 1) if key.startswith("patch_embed") else seen[key]
+        assert ours.shape == expected[key].shape, key
+        assert relative_error(ours, expected[key]) < FLOAT64_TOLERANCE, key
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
