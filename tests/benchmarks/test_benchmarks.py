@@ -20,6 +20,7 @@ from benchmarks import (
     step,
 )
 from models import build_model
+from training import build
 
 
 def run(monkeypatch, capsys, module, *flags) -> list[str]:
@@ -44,7 +45,7 @@ def test_blend_conv(monkeypatch, capsys):
 def here(monkeypatch):
     """Backends are measured in this process, with one block a stage."""
     shallow = partial(build_model, depths=(1, 1, 1, 1))
-    for module in (counting, epoch, gpu, step):
+    for module in (build, counting, gpu, step):
         monkeypatch.setattr(module, "build_model", shallow)
     monkeypatch.setattr(step, "WARM_UP", 0)
 
