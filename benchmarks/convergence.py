@@ -24,6 +24,7 @@ from benchmarks.measure import machine, parse_device
 from benchmarks.optimum import parse_objective
 from data.dataset import PairDataset
 from data.phantom.cohort import write_cohort
+from data.settings import Cache, Preprocessing
 from data.subjects import find_subjects
 from inference.optimum import excess, refine
 from losses import Objective
@@ -71,12 +72,12 @@ def read_pairs(args: argparse.Namespace) -> tuple[PairDataset, dict[str, Pair]]:
     heads_folder = args.out / "heads"
     write_cohort(heads_folder, args.heads + 1, args.seed, args.voxel_mm, tqdm)
     heads = find_subjects(heads_folder).subjects
-    options = {"size": args.size, "seed": args.seed, "cache": "memory"}
-    train = PairDataset(heads[: args.heads], augment=True, **options)
+    options = Preprocessing(size=args.size), Cache("memory"), args.seed
+    train = PairDataset(heads[: args.heads], *options, augment=True)
     held_out = list(heads[args.heads :])
     for folder in args.pairs:
         held_out += find_subjects(folder).subjects
-    items = PairDataset(held_out, **options)
+    items = PairDataset(held_out, *options)
     measured = [items[0, index] for index in range(len(items))]
     return train, {item["name"]: as_pair(item, args.device) for item in measured}
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from models import build_model
 from models.released import is_released, load_released
+from models.variants import without_gate
 from training.checkpoint import BEST, LAST, read, read_own, restore_model
 from utils.errors import InputError, notice
 
@@ -112,7 +113,8 @@ def load_model(path: Path, variant: str | None = None, size: int = 128) -> Train
         problem = f"{path} was trained as {config.variant}, not {variant}"
         raise InputError("--variant", problem, "leave the flag out")
     model = restore_model(path, content, config)
-    form = f"{config.variant} variant, E={config.embed_dim}"
+    blocks = "-".join(map(str, config.depths))
+    form = f"{config.variant} variant, E={config.embed_dim}, {blocks} blocks"
     if config.slicewise:
         form = f"on {config.plane} slices"
     description = f"{path}: {config.model}, {form}, epoch {content['epoch']}"
@@ -121,9 +123,12 @@ def load_model(path: Path, variant: str | None = None, size: int = 128) -> Train
 
 def _load_released(path: Path, state: dict, variant: str, size: int) -> TrainedModel:
     weight = state["swin.patch_embed.proj.weight"]
+    switched = without_gate(variant)  # which these weights were trained without
     recipe = "released" if variant == "released" else "paper"
     try:
-        model = build_model("dc2fusion", embed_dim=int(weight.shape[0]), variant=variant)
+        model = build_model(
+            "dc2fusion", embed_dim=int(weight.shape[0]), variant=variant, switched=switched
+        )
         skipped = load_released(model, state)
     except (ValueError, AttributeError) as error:
         raise InputError(path, str(error), "give a checkpoint of the released DC2Fusion") from error

@@ -29,9 +29,11 @@ def build_network(config: TrainConfig) -> nn.Module:
     return build_model(
         config.model,
         embed_dim=config.embed_dim,
+        depths=config.depths,
         variant=config.variant,
         switched=config.switched,
         fusion=config.fusion,
+        init=config.init,
         checkpoint_activations=config.checkpoint_activations,
     )
 

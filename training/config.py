@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data.settings import CACHES, RECIPES, Cache, Preprocessing, Slicing
-from training.hyperparameters import PUBLISHED, Hyperparameters
+from training.hyperparameters import NETWORKS, PUBLISHED, Hyperparameters
 from utils.cli import (
     device_numbers,
     loss_weight,
@@ -23,6 +23,10 @@ from utils.cli import (
     seed,
 )
 from utils.errors import InputError
+
+PATCH = 4  # voxels a side of a token, which each further level doubles
+MOST_LEVELS = 4
+WITHOUT_GATE = "R10"  # in the paper variant, see `models.variants`
 
 # Models that a setting means something to.
 ALL = tuple(PUBLISHED)
@@ -113,19 +117,39 @@ class TrainConfig:
         "model", "dc2fusion", "method to train; all but dc2fusion fuse slice by slice", choices=ALL
     )
 
+    network: str = _network(
+        "paper", "size by name, of `--embed-dim` and `--depths`", choices=tuple(NETWORKS)
+    )
     embed_dim: int = _network(
-        96, "E, width of the first stage, a multiple of 24", type=positive_int
+        96,
+        "E, width of the first stage, a multiple of 24",
+        shown="the network's, 96",
+        type=positive_int,
+    )
+    depths: tuple[int, ...] = _network(
+        (2, 2, 6, 2),
+        "blocks of each stage, one to four stages",
+        shown="the network's, 2 2 6 2",
+        nargs="+",
+        type=positive_int,
+        metavar="N",
     )
     variant: str = _network("paper", "reading of the method", choices=("paper", "released"))
     switched: tuple[str, ...] = _network(
         (),
-        "differences R1 .. R9 of the variants that are switched alone",
+        "differences R1 .. R10 of the variants that are switched alone",
         shown="none",
         flag="--switch",
         nargs="+",
         metavar="R",
     )
     fusion: str | None = _network(None, "fusion strategy", shown="the variant's own")
+    init: str | None = _network(
+        None,
+        "first weights, a copy of the inputs or PyTorch's own",
+        shown="identity, for `released` default",
+        choices=("identity", "default"),
+    )
 
     objective: str = setting(
         "loss",
@@ -166,6 +190,9 @@ class TrainConfig:
     )
     lr: float = _optimisation(
         1e-4, "first learning rate", shown="published, 0.0001", type=positive_float
+    )
+    warmup: int = _optimisation(
+        0, "steps in which the learning rate rises from 0", type=non_negative_int
     )
     seed: int = _optimisation(3407, "of everything that is drawn", type=seed)
     amp: bool = _optimisation(False, "bfloat16 autocast; losses stay in float32")
@@ -235,8 +262,8 @@ class TrainConfig:
         """The configuration of a new run.
 
         Args:
-            given: values that the user gave. The others take the model's published value, else the
-                default; the recipe is that of the variant.
+            given: values that the user gave. The others take the published value of the model or
+                network, else the default; recipe and initialisation are those of the variant.
 
         Raises:
             InputError: a value that means nothing to the model.
@@ -244,11 +271,13 @@ class TrainConfig:
         model = given.get("model", cls.model)
         refuse_foreign(model, given)
         published = PUBLISHED[model]
-        values = {
+        variant = given.get("variant", cls.variant)
+        values = NETWORKS[given.get("network", cls.network)] | {
             "epochs": published.epochs,
             "batch_size": published.batch_size,
             "lr": published.lr,
-            "recipe": given.get("variant", cls.variant),
+            "recipe": variant,
+            "init": "identity" if variant == "paper" else "default",
         }
         return cls(**values | _with_tuples(given))
 
@@ -271,6 +300,9 @@ class TrainConfig:
         if self.embed_dim % 24:
             problem = f"{self.embed_dim} is no multiple of 24"
             raise InputError("--embed-dim", problem, "give 24, 48, 72, 96, ...")
+        if not 1 <= len(self.depths) <= MOST_LEVELS:
+            problem = f"{len(self.depths)} stages"
+            raise InputError("--depths", problem, f"give one to {MOST_LEVELS} numbers of blocks")
         if self.best_by == "released" and self.size <= 64:
             problem = f"the released score reads slice 64, and --size is {self.size}"
             raise InputError("--best-by", problem, "give a size above 64, 128 as published")
@@ -295,12 +327,13 @@ class TrainConfig:
         Raises:
             InputError: BatchNorm needs more than one token a channel.
         """
-        if self.slicewise or self.size > 32:
+        one_token = PATCH * 2 ** (len(self.depths) - 1)  # the largest side that leaves just one
+        if self.slicewise or self.size > one_token:
             return
         share = -(-pairs // len(self.gpus))  # of a process, rounded up
         if self.batch_size == 1 or share % self.batch_size == 1:
             problem = f"{self.size} leaves one token on the deepest grid for a batch of 1"
-            remedy = f"give a size above 32 or another --batch-size for {share} pairs"
+            remedy = f"give a size above {one_token} or another --batch-size for {share} pairs"
             raise InputError("--size", f"{problem}, and BatchNorm needs two", remedy)
 
     def continued(self, given: dict[str, Any], folder: Path) -> "TrainConfig":
@@ -315,7 +348,7 @@ class TrainConfig:
         """
         refuse_foreign(self.model, given)
         changed = {}
-        for name, value in given.items():
+        for name, value in _with_tuples(given).items():
             started_with = getattr(self, name)
             # A loss must not gain the term that the weights are for.
             fixed = name == "vgg" and self.vgg is None
@@ -334,6 +367,8 @@ class TrainConfig:
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
         """The inverse of `to_dict`; a key from after it was written takes its default.
 
+        What was written before there were initialisations is of a network without a gate.
+
         Raises:
             ValueError: for keys that are unknown or hold another type; the message names them.
         """
@@ -346,7 +381,10 @@ class TrainConfig:
                 raise ValueError(f"configuration key {name} holds {value!r}")
         if values.get("model", cls.model) not in PUBLISHED:
             raise ValueError(f"configuration key model holds {values['model']!r}")
-        return cls(**values)
+        config = cls(**values)
+        if "init" not in values and not config.slicewise and config.variant == "paper":
+            return replace(config, switched=(*config.switched, WITHOUT_GATE))
+        return config
 
 
 SETTINGS: dict[str, Setting] = {f.name: f.metadata["setting"] for f in fields(TrainConfig)}

@@ -78,3 +78,9 @@ PUBLISHED = {
     ),
     "matr": Hyperparameters(epochs=10, batch_size=64, lr=1e-3, patch=120),
 }
+
+# Sizes of DC2Fusion by name, as `models.dc2fusion.NETWORKS` has them, which takes torch to import.
+NETWORKS = {
+    "paper": {"embed_dim": 96, "depths": (2, 2, 6, 2)},
+    "compact": {"embed_dim": 96, "depths": (2, 2)},
+}

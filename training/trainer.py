@@ -37,6 +37,11 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
     return round(config.lr * (1 - epoch / config.epochs) ** DECAY_POWER, 8)
 
 
+def warm_up(config: TrainConfig, step: int) -> float:
+    """The share of the learning rate that a step takes, which counts from 0."""
+    return min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+
+
 class Loss(nn.Module):
     """Network and objective as one module, which is what data-parallel training wraps."""
 
@@ -146,14 +151,15 @@ class Trainer:
     def train_epoch(self, epoch: int) -> float:
         """One pass over the training pairs; returns the mean loss."""
         self.sampler.epoch = epoch
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, epoch)
+        rate = learning_rate(self.config, epoch)
         self.runner.train()
         steps = self._bar(self.loader, f"epoch {epoch + 1}", "step")
         history = []
         started = time.perf_counter()
         for batch in steps:
             waited = time.perf_counter() - started
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate * warm_up(self.config, self.step)
             values = self.train_step(batch)
             self.step += 1
             history.append(values)

@@ -1,10 +1,11 @@
 """The configuration: one place for each setting, and old ones that go on loading."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
 from data.settings import Cache, Preprocessing, Slicing
+from training.build import build_network
 from training.config import SETTINGS, TrainConfig, flag
 from utils.errors import InputError
 
@@ -53,9 +54,46 @@ def test_a_configuration_from_before_the_2d_methods_loads():
     assert {key: rewritten[key] for key in WRITTEN_EARLIER} == WRITTEN_EARLIER
 
 
-def test_what_is_written_is_read_back():
-    config = TrainConfig.of({"model": "matr", "plane": "coronal", "gpus": (1, 2)})
+@pytest.mark.parametrize(("variant", "switched"), [("paper", ("R4", "R10")), ("released", ("R4",))])
+def test_a_network_from_before_there_was_a_gate_has_none(variant, switched):
+    config = TrainConfig.from_dict(WRITTEN_EARLIER | {"variant": variant})
+    assert config.switched == switched and config.depths == (2, 2, 6, 2)
     assert TrainConfig.from_dict(config.to_dict()) == config
+    model = build_network(replace(config, embed_dim=24))
+    assert not model.variant.gated and model.variant.linear_attention == (variant == "paper")
+
+
+def test_what_is_written_is_read_back():
+    for given in ({"model": "matr", "plane": "coronal", "gpus": (1, 2)}, {"network": "compact"}):
+        config = TrainConfig.of(given)
+        assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+def test_a_network_by_name_sets_what_is_not_given():
+    config = TrainConfig.of({"network": "compact"})
+    assert (config.network, config.embed_dim, config.depths) == ("compact", 96, (2, 2))
+    config = TrainConfig.of({"network": "compact", "embed_dim": 48, "depths": [1, 2, 1]})
+    assert (config.embed_dim, config.depths) == (48, (1, 2, 1))
+    assert len(build_network(config).encoder) == 3
+
+
+def test_the_initialisation_is_the_variants():
+    assert TrainConfig.of({}).init == "identity"
+    assert TrainConfig.of({"variant": "released"}).init == "default"
+    assert TrainConfig.of({"init": "default"}).init == "default"
+
+
+@pytest.mark.parametrize("depths", [(), (1, 1, 1, 1, 1)])
+def test_one_to_four_stages(tmp_path, depths):
+    with pytest.raises(InputError, match="--depths"):
+        TrainConfig(depths=depths, out=str(tmp_path)).check()
+
+
+def test_the_smallest_size_follows_from_the_stages():
+    TrainConfig(size=16, depths=(2, 2)).check_batches(3)
+    TrainConfig(size=40).check_batches(3)
+    with pytest.raises(InputError, match="--size: 16 leaves one token.* above 16"):
+        TrainConfig(size=16, depths=(1, 1, 1)).check_batches(3)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +154,12 @@ class TestContinuing:
         same = {name: getattr(config, name)}
         if "dc2fusion" in SETTINGS[name].models:
             assert config.continued(same, folder).run_folder == folder
+
+    def test_a_list_from_the_command_line_is_compared_as_what_it_is(self, tmp_path):
+        config = TrainConfig.of({"switched": ["R4"], "depths": [2, 2]})
+        config.continued({"switched": ["R4"], "depths": [2, 2]}, tmp_path / "run")
+        with pytest.raises(InputError, match="--depths"):
+            config.continued({"depths": [2, 2, 2]}, tmp_path / "run")
 
     def test_vgg_may_have_moved_but_not_come_or_gone(self, tmp_path):
         trained_with = TrainConfig.of({"model": "dilran", "vgg": "/old/vgg.pth"})

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from losses import OBJECTIVES
+from models import dc2fusion
 from models.baselines.slicewise import PLANES
-from models.variants import VARIANTS
-from training.config import SETTINGS, TrainConfig, flag
+from models.initialisation import INITIALISATIONS
+from models.ops import stream_maps
+from models.variants import DIFFERENCES, VARIANTS
+from training import hyperparameters
+from training.config import MOST_LEVELS, PATCH, SETTINGS, WITHOUT_GATE, TrainConfig, flag
 from training.flags import GROUPS, build_parser, table
 from training.validation import BEST_BY
 
@@ -29,6 +33,7 @@ def test_the_published_command_and_others_are_read_as_before():
     assert parse("--alpha1", "2", "--gamma2", "0.5") == {"alpha1": 2.0, "gamma2": 0.5}
     assert parse("--gpus", "0,1,2,3") == {"gpus": (0, 1, 2, 3)}
     assert parse("--switch", "R1", "R4", "--no-amp") == {"switched": ["R1", "R4"], "amp": False}
+    assert parse("--depths", "2", "2") == {"depths": [2, 2]}
     assert parse("--rec", "acdyn", "--run", "1") == {"recording": "acdyn", "run": "1"}
     assert parse("--resume", "result/adni") == {"resume": "result/adni"}
 
@@ -36,19 +41,31 @@ def test_the_published_command_and_others_are_read_as_before():
 def test_every_default_is_one_that_its_flag_takes():
     for name, setting in SETTINGS.items():
         value = getattr(TrainConfig, name)
-        if setting.options.get("choices"):
+        if setting.options.get("choices") and value is not None:
             assert value in setting.options["choices"], name
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, int | float) and not isinstance(value, bool):
             assert parse(flag(name), str(value)) == {name: value}
 
 
 def test_choices_are_those_of_the_code_that_takes_them():
     """Written out in the configuration, because importing them takes seconds."""
-    code = {"variant": VARIANTS, "recipe": VARIANTS, "plane": PLANES, "best_by": BEST_BY}
+    code = {
+        "variant": VARIANTS,
+        "recipe": VARIANTS,
+        "plane": PLANES,
+        "best_by": BEST_BY,
+        "init": INITIALISATIONS,
+    }
     for name, known in code.items():
         assert set(SETTINGS[name].options["choices"]) == set(known), name
     named = {TrainConfig.objective, *re.findall(r"`(.+?)`", SETTINGS["objective"].help)}
     assert named == set(OBJECTIVES)
+
+
+def test_networks_by_name_are_those_of_the_models():
+    assert hyperparameters.NETWORKS == dc2fusion.NETWORKS
+    assert len(dc2fusion.HEADS) == MOST_LEVELS and PATCH == stream_maps.PATCH
+    assert DIFFERENCES[WITHOUT_GATE] == "gated" and VARIANTS["paper"].gated
 
 
 def test_settings_stand_in_the_order_of_their_groups():

@@ -9,7 +9,7 @@ from data.subjects import find_subjects
 from training.build import build_datasets, build_loss, build_network
 from training.config import TrainConfig
 from training.distributed import Process
-from training.trainer import Trainer
+from training.trainer import Trainer, learning_rate
 
 CONFIG = TrainConfig(size=36, embed_dim=24, epochs=2, workers=0, cache="memory", batch_size=2)
 
@@ -46,6 +46,22 @@ def test_augmenting_in_the_training_process_gives_the_same_losses(trainer):
 def test_checkpointed_activations_train_the_same_network(trainer):
     kept, again = trainer(name="kept"), trainer(name="again", checkpoint_activations=True)
     assert losses(again) == pytest.approx(losses(kept), rel=1e-4)
+
+
+def test_the_learning_rate_warms_up_and_then_falls(trainer):
+    warming = trainer(name="warming", warmup=4, epochs=3, batch_size=1)
+    seen = []
+    step = warming.train_step
+
+    def watched(batch):
+        seen.append(warming.optimizer.param_groups[0]["lr"])
+        return step(batch)
+
+    warming.train_step = watched
+    for epoch in range(3):
+        warming.train_epoch(epoch)
+    epochs = [learning_rate(warming.config, epoch) for epoch in range(3)]
+    assert seen == [epochs[0] / 4, epochs[0] / 2, epochs[1] * 0.75, *epochs[1:2], *2 * epochs[2:]]
 
 
 @pytest.mark.gpu
