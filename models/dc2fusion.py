@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from models import ops
+from models.balance import NEUTRAL, Balance, shares
 from models.dcfb import DCFBlock, channels_first, channels_last, pad_tokens
 from models.fusion_layer import fusion_strategy, gate
 from models.initialisation import INITIALISATIONS, start_as_identity
@@ -162,6 +163,7 @@ class DC2Fusion(nn.Module):
         switched: single differences ("R1" ..) that take the other variant's form, for ablation.
         init: "identity" or "default", see `models.initialisation`; None for "identity" in the
             paper variant and "default", the released code's own, in the released one.
+        balanced: take the balance of MRI and PET as a third input, see `models.balance`.
         checkpoint_activations: compute each block a second time in the backward pass instead of
             keeping its activations, for small cards: same numbers, a fraction of the memory, a
             third more time.
@@ -179,6 +181,7 @@ class DC2Fusion(nn.Module):
         fusion: str | None = None,
         switched: tuple[str, ...] = (),
         init: str | None = None,
+        balanced: bool = False,
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
@@ -197,6 +200,7 @@ class DC2Fusion(nn.Module):
         self.expanding = nn.ModuleList(PatchExpanding(width) for width in widths[:0:-1])
         self.skip_reduction = nn.ModuleList(SkipReduction(width) for width in widths[-2::-1])
         self.head = Head(embed_dim)
+        self.balance = Balance([*widths, *widths[::-1], embed_dim]) if balanced else None
         if init == "identity":
             start_as_identity(self)
 
@@ -212,7 +216,12 @@ class DC2Fusion(nn.Module):
             stages.append(Stage(blocks, checkpoint_activations))
         return stages
 
-    def forward(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        mri: torch.Tensor,
+        pet: torch.Tensor,
+        balance: float | torch.Tensor = NEUTRAL,
+    ) -> torch.Tensor:
         """Fuse MRI and PET volumes.
 
         Args:
@@ -220,46 +229,74 @@ class DC2Fusion(nn.Module):
                 (with four levels ceil(side / 32) an axis) must hold more than one token in the
                 batch.
             pet: same shape and range, on the MRI's grid.
+            balance: share of the MRI, 0 to 1, one or (B,); without effect unless `balanced`.
 
         Returns:
             (B, 1, D, H, W) on the same grid. Not bounded: clip to [0, 1] before saving or scoring.
             0 where both sources are, if the variant is gated.
 
         Raises:
-            ValueError: if the shapes differ or are not (B, 1, D, H, W), or a training volume is too
-                small.
+            ValueError: if the shapes differ or are not (B, 1, D, H, W), a training volume is too
+                small, or a balance is not within [0, 1].
         """
-        maps = self.stream_maps(mri, pet)
+        maps = self.stream_maps(mri, pet, balance)
         fused = self.fuse_maps(maps[:, :1], maps[:, 1:])
         if self.variant.gated:  # [R10]
             fused = fused * gate(mri, pet).to(fused.dtype)
         return fused
 
-    def stream_maps(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
+    def stream_maps(
+        self,
+        mri: torch.Tensor,
+        pet: torch.Tensor,
+        balance: float | torch.Tensor = NEUTRAL,
+    ) -> torch.Tensor:
         """(B, 2, D, H, W): the stream maps f1 (MRI) and f2 (PET) that the fusion layer combines."""
         self._check(mri, pet)
+        own = shares(balance, mri) if self.balance else None
         d, h, w = mri.shape[2:]
         mri, pet = (self.patch_embedding(pad_volume(volume)) for volume in (mri, pet))
-        mri, pet, skips = self.encode(mri, pet)
-        mri, pet = self.decode(self.bottleneck_norm(mri), self.bottleneck_norm(pet), skips)
+        mri, pet, skips = self.encode(mri, pet, own)
+        normed = self.bottleneck_norm(mri), self.bottleneck_norm(pet)
+        mri, pet = self.decode(*normed, skips, own)
+        mri, pet = self.balanced((mri, pet), own, 2 * len(self.encoder))
         return self.head(mri, pet)[:, :, :d, :h, :w]
 
-    def encode(self, mri: torch.Tensor, pet: torch.Tensor) -> tuple[*Streams, list[Streams]]:
+    def balanced(self, streams: Streams, own: Streams | None, place: int) -> Streams:
+        """The streams, each as its source's share asks; as they are without a balance."""
+        if self.balance is None:
+            return streams
+        mri, pet = (self.balance(x, share, place) for x, share in zip(streams, own, strict=True))
+        return mri, pet
+
+    def encode(
+        self, mri: torch.Tensor, pet: torch.Tensor, own: Streams | None = None
+    ) -> tuple[*Streams, list[Streams]]:
         """Tokens (B, D, H, W, E) -> deepest tokens and the skip features of the stages above."""
         skips = []
-        for stage, merging in zip(self.encoder[:-1], self.merging, strict=True):
-            mri, pet = stage(mri, pet)
-            skips.append((mri, pet))
-            mri, pet = merging(mri), merging(pet)
-        return *self.encoder[-1](mri, pet), skips
+        for place, stage in enumerate(self.encoder):
+            mri, pet = stage(*self.balanced((mri, pet), own, place))
+            if place < len(self.merging):
+                skips.append((mri, pet))
+                mri, pet = self.merging[place](mri), self.merging[place](pet)
+        return mri, pet, skips
 
-    def decode(self, mri: torch.Tensor, pet: torch.Tensor, skips: list[Streams]) -> Streams:
+    def decode(
+        self,
+        mri: torch.Tensor,
+        pet: torch.Tensor,
+        skips: list[Streams],
+        own: Streams | None = None,
+    ) -> Streams:
         """Normalised deepest tokens -> tokens (B, D, H, W, E) of the first grid."""
-        mri, pet = self.decoder[0](mri, pet)
-        levels = zip(self.expanding, self.skip_reduction, self.decoder[1:], strict=True)
-        for (expanding, reduction, stage), skip in zip(levels, reversed(skips), strict=True):
-            mri, pet = (reduction(expanding(x), s) for x, s in zip((mri, pet), skip, strict=True))
-            mri, pet = stage(mri, pet)
+        levels = len(self.decoder)
+        mri, pet = self.decoder[0](*self.balanced((mri, pet), own, levels))
+        joints = zip(self.expanding, self.skip_reduction, self.decoder[1:], strict=True)
+        for place, (expanding, reduction, stage) in enumerate(joints, levels + 1):
+            mri_skip, pet_skip = skips.pop()
+            mri = reduction(expanding(mri), mri_skip)
+            pet = reduction(expanding(pet), pet_skip)
+            mri, pet = stage(*self.balanced((mri, pet), own, place))
         return mri, pet
 
     def _check(self, mri: torch.Tensor, pet: torch.Tensor) -> None:
