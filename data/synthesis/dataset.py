@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch.utils.data import Dataset
@@ -37,10 +38,10 @@ def find_anatomies(
         if labels is None:
             problem = f"is missing beside --synthesis {source}"
             raise InputError("--labels", problem, "give the folder of the label maps")
-        anatomies += read_label_maps(labels, lambda files: tqdm(files, "label maps", disable=None))
+        anatomies += read_label_maps(labels, partial(tqdm, desc="label maps", disable=None))
     if source != "labels":
-        progress = lambda heads: tqdm(heads, "procedural heads", disable=None)  # noqa: E731
-        anatomies += procedural_heads(HEADS, HEADS_SEED, cache, progress)
+        bar = partial(tqdm, desc="procedural heads", disable=None)
+        anatomies += procedural_heads(HEADS, HEADS_SEED, cache, bar)
     return anatomies
 
 
