@@ -51,8 +51,7 @@ def build_parser() -> Parser:
     add = parser.add_argument_group("what to fuse").add_argument
     add("--mri", metavar="FILE", type=Path, help="MRI, .nii or .nii.gz")
     add("--pet", metavar="FILE", type=Path, help="PET of the same head, on any grid")
-    text = "data set in the published layout or in BIDS"
-    add("--data", metavar="ROOT", type=Path, help=text)
+    add("--data", metavar="ROOT", type=Path, help="data set in the published layout or in BIDS")
     add("--list", metavar="CSV", type=Path, help="table of pairs")
     add("--rec", dest="recording", help="BIDS: which rec- label to take of several PETs")
     add("--run", help="BIDS: which run- number to take of several images")
@@ -63,18 +62,18 @@ def build_parser() -> Parser:
     add("--weights", metavar="METHOD=FILE", help=text)
     text = "of the slices, with --weights (axial)"
     add("--plane", choices=("axial", "coronal", "sagittal"), help=text)
-    text = "how to read a released .pth (released)"
-    add("--variant", choices=("paper", "released"), help=text)
+    add("--variant", choices=("paper", "released"), help="how to read a released .pth (released)")
     text = "cube of a released .pth or of --weights (128)"
     add("--size", type=positive_int, default=128, help=text)
-    text = "through the size of the training, or at the MRI's own voxels (published)"
-    add("--resolution", choices=("published", "native"), default="published", help=text)
+    text = (
+        "at the MRI's voxels, or through the training's cube (native; released recipe: published)"
+    )
+    add("--resolution", choices=("native", "published"), help=text)
     add("--gpus", type=device_numbers, default=(0,), metavar="N", help="CUDA device (0)")
     add("--amp", action="store_true", help="bfloat16 autocast")
 
     add = parser.add_argument_group("output").add_argument
-    text = "NIfTI for --mri and --pet, else a folder (result/fused)"
-    add("--output", metavar="PATH", type=Path, help=text)
+    add("--output", type=Path, help="NIfTI for --mri and --pet, else a folder (result/fused)")
     add("--overwrite", action="store_true", help="replace outputs that are there")
     return parser
 
@@ -146,11 +145,12 @@ def fuse_job(
 ) -> None:
     """Read, fuse, write, picture and score one pair."""
     mri, pet = volume.read_pair(job.mri, job.pet)
-    fusion = fuse.fuse_pair(network, mri, pet, device, args.resolution, args.amp)
+    # The released fusion layer's weights grow with the volume: its networks keep to their cube.
+    resolution = args.resolution or ("published" if network.recipe == "released" else "native")
+    fusion = fuse.fuse_pair(network, mri, pet, device, resolution, args.amp)
     volume.write_like(job.output, fusion.fused, mri)
-    shown = fusion.mri, fusion.pet, fusion.fused
-    figure = pictures.fusion_figure(*shown, mri.voxel_mm, title=job.subject)
-    pictures.save_figure(job.picture, figure)
+    shown = fusion.mri, fusion.pet, fusion.fused, mri.voxel_mm
+    pictures.save_figure(job.picture, pictures.fusion_figure(*shown, title=job.subject))
     print(f"\n{job.subject}: wrote {job.output} and {job.picture}")
     print(f"of the network's output, {fusion.clipped:.1%} lay outside [0, 1] and was clipped")
     print(fuse.score_table(fusion))
@@ -174,9 +174,8 @@ def fuse_all(
         except InputError as error:
             report(error)
             failed.append(job.subject)
-    done = len(jobs) - skipped - len(failed)
     there = f"{skipped} skipped because they were there (--overwrite)"
-    print(f"\n{done} fused, {there}, {len(failed)} failed", *failed)
+    print(f"\n{len(jobs) - skipped - len(failed)} fused, {there}, {len(failed)} failed", *failed)
     return 2 if failed else 0
 
 

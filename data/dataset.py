@@ -21,6 +21,7 @@ from monai.utils import convert_to_tensor
 from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
+from data.foreground import without_hot_voxels
 from data.settings import NO_CACHE, Cache, Preprocessing
 from data.subjects import Subject
 from data.transforms import FIELD_OF_VIEW, KEYS, augmentation, deterministic, rescale, to_item
@@ -28,7 +29,7 @@ from data.volume import read_pair
 from utils.errors import InputError, notice
 from utils.files import replacing
 
-CACHE_VERSION = 1  # raise it when the deterministic part of the preprocessing changes
+CACHE_VERSION = 2  # raise it when the deterministic part of the preprocessing changes
 
 
 class PairDataset(Dataset):
@@ -148,7 +149,8 @@ class PairDataset(Dataset):
 
     def _read(self, subject: Subject) -> np.ndarray:
         """(2, size, size, size) float32: MRI and PET after the deterministic transforms."""
-        mri, pet = read_pair(subject.mri, subject.pet)
+        pair = read_pair(subject.mri, subject.pet)
+        mri, pet = without_hot_voxels(pair, self.preprocessing.form.robust)
         prepared = deterministic(self.preprocessing, mri.voxel_mm)(to_item(mri, pet))
         return np.stack([prepared[key][0].numpy() for key in KEYS]).astype(np.float32)
 

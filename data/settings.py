@@ -19,16 +19,19 @@ class Recipe:
         rotation: range in radians of each of the three random rotations. The released code gives
             its bound in a form that MONAI takes for a range from +0.2 to +0.2.
         noise_mean: [R7] mean of the Gaussian noise added to the MRI; 0.5 shifts the whole image.
+        robust: whether the foreground is a head and the brightest voxels no outliers, see
+            `data.foreground`. Otherwise, as released, it is mri > 0 and the largest value is white.
     """
 
     pad_in_mm: bool
     rotation: tuple[float, float]
     noise_mean: float
+    robust: bool
 
 
 RECIPES = {
-    "paper": Recipe(pad_in_mm=True, rotation=(-0.2, 0.2), noise_mean=0.0),
-    "released": Recipe(pad_in_mm=False, rotation=(0.2, 0.2), noise_mean=0.5),
+    "paper": Recipe(pad_in_mm=True, rotation=(-0.2, 0.2), noise_mean=0.0, robust=True),
+    "released": Recipe(pad_in_mm=False, rotation=(0.2, 0.2), noise_mean=0.5, robust=False),
 }
 
 

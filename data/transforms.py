@@ -24,8 +24,8 @@ from monai.transforms import (
 )
 from monai.transforms.utils import convert_applied_interp_mode
 from monai.utils import convert_to_tensor
-from scipy import ndimage
 
+from data.foreground import above_zero, head
 from data.settings import Preprocessing, Recipe
 from data.volume import Volume
 
@@ -47,7 +47,7 @@ def to_item(mri: Volume, pet: Volume) -> Item:
 
 
 def deterministic(preprocessing: Preprocessing, voxel_mm: tuple[float, float, float]) -> Compose:
-    """Crop both to the bounding box of mri > 0, zero-pad symmetrically, resize to size^3 by area.
+    """Crop both to the box of the MRI's foreground, zero-pad symmetrically, resize to size^3 by area.
 
     Args:
         preprocessing: the size, and a recipe that says whether the 224 of the field of view are mm
@@ -57,9 +57,13 @@ def deterministic(preprocessing: Preprocessing, voxel_mm: tuple[float, float, fl
     sides = voxel_mm if preprocessing.form.pad_in_mm else (1.0, 1.0, 1.0)
     # 1e-3: sides of 0.9999999 mm from a rotated affine must not ask for one voxel more.
     box = [int(np.ceil(FIELD_OF_VIEW / side - 1e-3)) for side in sides]
+
+    def inside(mri: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(foreground(mri[0].numpy(), preprocessing.form))[None]
+
     return Compose(
         [
-            CropForegroundd(KEYS, source_key="mri", allow_smaller=True),
+            CropForegroundd(KEYS, source_key="mri", select_fn=inside, allow_smaller=True),
             SpatialPadd(KEYS, spatial_size=box),
             Resized(KEYS, spatial_size=(preprocessing.size,) * 3, mode="area"),
         ]
@@ -110,15 +114,16 @@ def rescale() -> ScaleIntensityd:
     return ScaleIntensityd(KEYS, minv=0.0, maxv=1.0)
 
 
-def scale_like(array: np.ndarray, prepared: torch.Tensor) -> np.ndarray:
-    """Bring an array to the scale on which `rescale` puts `prepared`, clipped to [0, 1].
+def scale_between(array: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Bring low to 0 and high to 1, and clip what is beyond; float32.
 
-    A volume at its own resolution has higher peaks than after the resize; this keeps both on one
-    scale.
+    A volume at its own resolution has higher peaks than after the resize: with the ends of the
+    resized one both are on one scale.
     """
-    low, high = float(prepared.min()), float(prepared.max())
-    width = max(high - low, np.finfo(np.float32).tiny)  # a constant volume has none
-    return ((array - low) / width).clip(0, 1).astype(np.float32)
+    scaled = array.astype(np.float32)
+    scaled -= np.float32(low)
+    scaled /= np.float32(max(high - low, np.finfo(np.float32).tiny))  # a constant volume has none
+    return np.clip(scaled, 0, 1, out=scaled)
 
 
 def to_native(fused: torch.Tensor, prepared: Item, steps: Compose) -> np.ndarray:
@@ -143,6 +148,6 @@ def to_native(fused: torch.Tensor, prepared: Item, steps: Compose) -> np.ndarray
     return np.ascontiguousarray(native[0].numpy(), dtype=np.float32)
 
 
-def foreground(mri: np.ndarray) -> np.ndarray:
-    """Where the MRI is above 0, with the cavities inside filled; (X, Y, Z) bool."""
-    return ndimage.binary_fill_holes(mri > 0)
+def foreground(mri: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """Where the recipe sees the head, cavities filled; (X, Y, Z) bool."""
+    return head(mri) if recipe.robust else above_zero(mri)

@@ -21,7 +21,7 @@ from utils.files import replacing
 
 COLUMNS = ("protocol", "method", "subject", "metric", "source", "value")
 SCORES, STAMPS = "scores.csv", "scores.json"
-VERSION = 1  # raise it when the way from files to scores changes
+VERSION = 2  # raise it when the way from files to scores changes
 ANOTHER = "choose another --out, or --overwrite to score anew"
 
 Scores = dict[str, float]  # by the keys of `metrics.score`

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from data.foreground import without_hot_voxels
 from data.grids import sides
 from data.settings import Preprocessing
 from data.subjects import Subject
@@ -25,7 +26,7 @@ from data.transforms import (
     deterministic,
     foreground,
     rescale,
-    scale_like,
+    scale_between,
     to_item,
     to_native,
 )
@@ -98,8 +99,10 @@ class Case:
 
     def __init__(self, subject: Subject, settings: Settings) -> None:
         self.name = subject.name
-        self.files = read_pair(subject.mri, subject.pet)
         preprocessing = Preprocessing(settings.recipe, settings.size)
+        self.recipe = preprocessing.form
+        pair = read_pair(subject.mri, subject.pet)
+        self.files = without_hot_voxels(pair, self.recipe.robust)
         self.steps = deterministic(preprocessing, self.files[0].voxel_mm)
         self.prepared = self.steps(to_item(*self.files))
         scaled = rescale()({key: self.prepared[key].as_tensor() for key in KEYS})
@@ -111,7 +114,8 @@ class Case:
         """MRI and PET at the MRI's own voxels, (1, 1, X, Y, Z) in [0, 1]."""
         volumes = []
         for key, file in zip(KEYS, self.files, strict=True):
-            array = scale_like(file.array, self.prepared[key])
+            prepared = self.prepared[key]
+            array = scale_between(file.array, float(prepared.min()), float(prepared.max()))
             volumes.append(torch.from_numpy(array)[None, None])
         return tuple(volumes)
 
@@ -146,7 +150,7 @@ class Case:
         volumes = {"network": output[0, 0]}
         if "native" in grids:
             native = to_native(output[0], self.prepared, self.steps)
-            inside = foreground(self.files[0].array)
+            inside = foreground(self.files[0].array, self.recipe)
             volumes["native"] = torch.from_numpy(np.where(inside, native, 0))
         return {grid: volumes[grid] for grid in grids}
 

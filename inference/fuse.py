@@ -1,32 +1,37 @@
 """Fusing one pair of volumes with a trained network, the result on the MRI's own grid."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
-from monai.transforms import Compose, CropForegroundd
+from torch import Tensor
 
 from data.bids import stem
-from data.settings import Preprocessing
+from data.foreground import box_of, without_hot_voxels
+from data.settings import RECIPES, Preprocessing
 from data.transforms import (
     KEYS,
     deterministic,
     foreground,
     rescale,
-    scale_like,
+    scale_between,
     to_item,
     to_native,
 )
 from data.volume import Volume, check_output
 from inference.trained import TrainedModel
-from metrics import Scorer, clip_unit
+from metrics import clip_unit
+from metrics.blocks import score_in_blocks
 from models.baselines.slicewise import Slicewise
 from utils.errors import InputError
 
 SCORES = ("psnr", "ssim", "nmi")  # printed for a fused pair
-OVERLAP = 0.5  # of neighbouring windows
+OVERLAP = 0.25  # of neighbouring windows, at least
+WIDTH = 0.125  # of a window: the standard deviation of its weights
 
 
 @dataclass(frozen=True)
@@ -51,20 +56,18 @@ class Job:
         """
         check_output(self.output, (self.mri, self.pet), overwrite)
         if self.picture.is_dir() or (self.picture.exists() and not overwrite):
-            raise InputError(
-                self.picture, "is already there", "choose another output or pass --overwrite"
-            )
+            remedy = "choose another output or pass --overwrite"
+            raise InputError(self.picture, "is already there", remedy)
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """A fused volume beside its sources; arrays are (X, Y, Z) float32 in RAS+ order on the MRI's
-    grid.
+    """A fused volume beside its sources, (X, Y, Z) float32 in RAS+ order on the MRI's grid.
 
     Attributes:
         fused: in [0, 1], 0 outside the foreground.
         mri, pet: the sources on the scale of the network's inputs, clipped to [0, 1].
-        foreground: where the MRI is above 0, cavities filled.
+        foreground: where the recipe sees the head.
         clipped: fraction of the network's output that lay outside [0, 1].
     """
 
@@ -81,7 +84,7 @@ def fuse_pair(
     mri: Volume,
     pet: Volume,
     device: torch.device,
-    resolution: str = "published",
+    resolution: str = "native",
     amp: bool = False,
 ) -> Fusion:
     """Fuse a pair.
@@ -89,76 +92,122 @@ def fuse_pair(
     Args:
         trained: the network, already on `device`.
         mri, pet: one pair on one grid, see `data.volume.read_pair`.
-        resolution: "published" crops, pads and resizes to the size of the training, fuses once and
-            interpolates back. "native" runs the network at the MRI's own voxels, DC2Fusion in
-            overlapping windows of the training's size where the head is larger than one.
+        resolution: "native" runs the network at the MRI's own voxels, DC2Fusion in overlapping
+            windows of the training's size where the head is larger than one. "published" crops,
+            pads and resizes to the size of the training, fuses once and interpolates back.
         amp: bfloat16 autocast.
 
     Raises:
         InputError: the network's output is NaN or infinite.
     """
-    if resolution == "published":
-        steps = deterministic(Preprocessing(trained.recipe, trained.size), mri.voxel_mm)
-    else:
-        steps = Compose([CropForegroundd(KEYS, source_key="mri", allow_smaller=True)])
-    prepared = steps(to_item(mri, pet))
-    scaled = rescale()({key: prepared[key].as_tensor() for key in KEYS})
-    inputs = torch.stack([torch.as_tensor(scaled[key]) for key in KEYS], dim=1)  # 1, 2, D, H, W
+    recipe = RECIPES[trained.recipe]
+    pair = without_hot_voxels((mri, pet), recipe.robust)
+    inside = foreground(pair[0].array, recipe)
+    run = _native if resolution == "native" else _published
     with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-        output = _run(trained, inputs, device, resolution)
-    output = output[0].float().cpu()
+        fused, scales, clipped = run(trained, pair, inside, device)
+    fused[~inside] = 0
+    scaled = [scale_between(v.array, *scale) for v, scale in zip(pair, scales, strict=True)]
+    return Fusion(fused, *scaled, foreground=inside, clipped=clipped)
+
+
+Scales = list[tuple[float, float]]  # of MRI and PET: the values that become 0 and 1
+
+
+def _published(
+    trained: TrainedModel, pair: tuple[Volume, Volume], inside: np.ndarray, device: torch.device
+) -> tuple[np.ndarray, Scales, float]:
+    """Fuse at the size of the training; the result on the MRI's grid, scales, part clipped."""
+    steps = deterministic(Preprocessing(trained.recipe, trained.size), pair[0].voxel_mm)
+    prepared = steps(to_item(*pair))
+    sources = {key: prepared[key].as_tensor() for key in KEYS}
+    inputs = [torch.as_tensor(volume)[None] for volume in rescale()(sources).values()]
+    output = trained.model(*(volume.to(device) for volume in inputs))[0]
+    output, clipped = _checked(trained, pair, output)
+    scales = [(float(volume.min()), float(volume.max())) for volume in sources.values()]
+    return to_native(output, prepared, steps).clip(0, 1), scales, clipped
+
+
+def _native(
+    trained: TrainedModel, pair: tuple[Volume, Volume], inside: np.ndarray, device: torch.device
+) -> tuple[np.ndarray, Scales, float]:
+    """Fuse the head's box at its own voxels; as `_published`."""
+    box = box_of(inside)
+    cuts = [volume.array[box] for volume in pair]
+    scales = [(float(cut.min()), float(cut.max())) for cut in cuts]
+
+    def inputs(part: tuple[slice, ...]) -> list[Tensor]:
+        """MRI and PET of a part of the head's box, (1, 1, D, H, W) each."""
+        arrays = [scale_between(c[part], *s) for c, s in zip(cuts, scales, strict=True)]
+        return [torch.from_numpy(array)[None, None].to(device) for array in arrays]
+
+    model, shape = trained.model, cuts[0].shape
+    if max(shape) <= trained.size or isinstance(model, Slicewise):
+        output = model(*inputs(()))
+    else:
+        # Blended as stream maps: the fusion layer's weights belong to the whole volume.
+        maps = torch.zeros(1, 2, *shape)
+        for part, weights in _windows(shape, trained.size):
+            maps[(..., *part)] += model.stream_maps(*inputs(part)).float().cpu() * weights
+        output = model.fuse_maps(maps[:, :1], maps[:, 1:])
+        del maps
+        for start in range(0, shape[0], trained.size):
+            planes = slice(start, start + trained.size)
+            part = output[:, :, planes]
+            part.copy_(model.gated(part.to(device), *inputs((planes,))))
+    output, clipped = _checked(trained, pair, output[0])
+    fused = np.zeros(inside.shape, np.float32)
+    fused[box] = output[0].numpy()
+    return fused, scales, clipped
+
+
+def _checked(
+    trained: TrainedModel, pair: tuple[Volume, Volume], output: Tensor
+) -> tuple[Tensor, float]:
+    """The network's output in [0, 1] on the CPU, and which part of it lay outside."""
+    output = output.float().cpu()
     if not output.isfinite().all():
-        problem = f"the network's output for {mri.path} is NaN or infinite"
+        problem = f"the network's output for {pair[0].path} is NaN or infinite"
         raise InputError(trained.source, problem, "give a checkpoint whose training was stable")
-    output, clipped = clip_unit(output)
-    inside = foreground(mri.array)
-    native = to_native(output, prepared, steps)
-    return Fusion(
-        fused=np.where(inside, native.clip(0, 1), 0).astype(np.float32),
-        mri=scale_like(mri.array, prepared["mri"]),
-        pet=scale_like(pet.array, prepared["pet"]),
-        foreground=inside,
-        clipped=clipped,
-    )
+    return clip_unit(output)
 
 
-def _run(
-    trained: TrainedModel, inputs: torch.Tensor, device: torch.device, resolution: str
-) -> torch.Tensor:
-    """(1, 2, D, H, W) MRI and PET -> (1, 1, D, H, W) fused."""
-    model, sides = trained.model, inputs.shape[2:]
-    if resolution == "published" or max(sides) <= trained.size or isinstance(model, Slicewise):
-        return model(*inputs.to(device).split(1, dim=1))
-    # Windows are blended as stream maps: the fusion layer's weights belong to the whole volume.
-    maps = sliding_window_inference(
-        inputs,
-        roi_size=[min(trained.size, side) for side in sides],
-        sw_batch_size=1,
-        predictor=lambda window: model.stream_maps(*window.split(1, dim=1)).float(),
-        overlap=OVERLAP,
-        mode="gaussian",
-        sw_device=device,
-        device="cpu",
-    )
-    return model.fuse_maps(maps[:, :1], maps[:, 1:])
+def _windows(shape: tuple[int, ...], size: int) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
+    """Windows of at most size^3, spread evenly, and the weights that blend them: they sum to 1."""
+    axes = [_spans(side, size) for side in shape]
+    for spans in product(*axes):
+        (first, x), (second, y), (third, z) = spans
+        yield (first, second, third), x[:, None, None] * y[:, None] * z
+
+
+def _spans(side: int, size: int) -> list[tuple[slice, Tensor]]:
+    """The windows along one axis with their weights."""
+    length = min(size, side)
+    count = math.ceil((side - length) / (length * (1 - OVERLAP))) + 1
+    starts = np.linspace(0, side - length, count).round().astype(int).tolist()
+    offsets = (torch.arange(length) - (length - 1) / 2) / (length * WIDTH)
+    weights = torch.exp(-0.5 * offsets**2)
+    total = torch.zeros(side)
+    for start in starts:
+        total[start : start + length] += weights
+    spans = [slice(start, start + length) for start in starts]
+    return [(span, weights / total[span]) for span in spans]
 
 
 def score_table(fusion: Fusion) -> str:
-    """The fused volume's scores against both sources, beside those of the average and of a copy of
-    the MRI.
+    """The fused volume's scores beside those of the average and of a copy of the MRI.
 
     The references lie under the same foreground; the rows are lines of text, MRI / PET in each
     cell.
     """
-    scorer = Scorer(fusion.mri, fusion.pet, names=SCORES)
-    rows = {
-        "fused": fusion.fused,
-        "average": (fusion.mri + fusion.pet) / 2 * fusion.foreground,
-        "copy of the MRI": fusion.mri * fusion.foreground,
-    }
+    average = fusion.mri + fusion.pet
+    average *= 0.5
+    average *= fusion.foreground
+    copy = fusion.mri * fusion.foreground
+    rows = {"fused": fusion.fused, "average": average, "copy of the MRI": copy}
+    scores = score_in_blocks(list(rows.values()), fusion.mri, fusion.pet)
     lines = [f"{'against MRI / PET':18}" + "".join(f"{name.upper():>18}" for name in SCORES)]
-    for name, volume in rows.items():
-        scores = scorer(volume)
-        cells = [f"{scores[f'{s}_mri']:.3f} / {scores[f'{s}_pet']:.3f}" for s in SCORES]
+    for name, values in zip(rows, scores, strict=True):
+        cells = [f"{values[f'{s}_mri']:.3f} / {values[f'{s}_pet']:.3f}" for s in SCORES]
         lines.append(f"{name:18}" + "".join(f"{cell:>18}" for cell in cells))
     return "\n".join(lines)

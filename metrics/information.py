@@ -51,14 +51,22 @@ def _bin(values: Tensor, count: int, precision: type[np.floating]) -> Tensor:
     """The bin of every value, int32; `range_histogram` has the rule."""
     if precision is np.float32:
         values = values.float().double()
-    low, high = (precision(v) for v in values.aminmax()) if len(values) else (0, 0)
+    if not len(values):
+        return values.int()
+    low, high = (precision(v) for v in values.aminmax())
+    return bin_between(values, low, high, count)
+
+
+def bin_between(values: Tensor, low: np.floating, high: np.floating, count: int) -> Tensor:
+    """The bin of each value, 0..count-1, of `count` equal bins by numpy's rule; int32."""
     if low == high:
         return torch.zeros(len(values), dtype=torch.int32, device=values.device)
     edges = torch.from_numpy(np.linspace(low, high, count + 1)).to(values)
+    precision = np.finfo(type(low)).eps
     low, high = float(low), float(high)
     # The product below is off by round-off: next to an edge, compare with the edges themselves.
     relative = max(abs(low), abs(high)) / (high - low)
-    round_off = 8 * count * np.finfo(precision).eps * relative
+    round_off = 8 * count * precision * relative
     bins = torch.empty(len(values), dtype=torch.int32, device=values.device)
     for part, index in zip(values.split(BLOCK), bins.split(BLOCK), strict=True):
         position = (part - low).mul_(count / (high - low))
@@ -121,6 +129,12 @@ def nmi_from(fused: Histogram, source: Histogram) -> Tensor:
     """`nmi` of two images whose histograms are known."""
     ratio = (fused.entropy + source.entropy) / _joint_entropy(fused, source)
     return undefined_where((fused.entropy == 0) | (source.entropy == 0), ratio)
+
+
+def nmi_of(counts: Tensor) -> Tensor:
+    """`nmi` of two images whose joint histogram, (bins, bins) integers, is known."""
+    fused, source = _entropy(counts.sum(1)), _entropy(counts.sum(0))
+    return undefined_where((fused == 0) | (source == 0), (fused + source) / _entropy(counts))
 
 
 def mi(fused: Tensor, source: Tensor, mask: Tensor | None = None, bins: int = MI_BINS) -> Tensor:

@@ -240,10 +240,13 @@ class DC2Fusion(nn.Module):
                 small, or a balance is not within [0, 1].
         """
         maps = self.stream_maps(mri, pet, balance)
-        fused = self.fuse_maps(maps[:, :1], maps[:, 1:])
-        if self.variant.gated:  # [R10]
-            fused = fused * gate(mri, pet).to(fused.dtype)
-        return fused
+        return self.gated(self.fuse_maps(maps[:, :1], maps[:, 1:]), mri, pet)
+
+    def gated(self, fused: torch.Tensor, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
+        """[R10] The fused volume, faded to 0 where both sources are, if the variant is gated."""
+        if not self.variant.gated:
+            return fused
+        return fused * gate(mri, pet).to(fused.dtype)
 
     def stream_maps(
         self,

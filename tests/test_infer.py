@@ -102,6 +102,26 @@ def test_orientation_of_the_files_does_not_change_the_result_in_the_world(
     np.testing.assert_allclose(results["PSR"], results["RAS"], atol=1e-6)
 
 
+def test_native_voxels_are_the_default_but_for_the_released_recipe(
+    pair, run_folder, run_script, tmp_path
+):
+    content = checkpoint.read(run_folder / "last.pt")
+    content["config"] |= {"recipe": "released"}
+    torch.save(content, tmp_path / "released.pt")
+
+    def fused(name, *flags):
+        flags += ("--mri", pair[0], "--pet", pair[1], "--output", tmp_path / name)
+        status, _, err = run_script(infer_sigleImage.main, *flags)
+        assert status == 0, err
+        return nib.load(tmp_path / name).get_fdata()
+
+    paper, released = ("--checkpoint", run_folder), ("--checkpoint", tmp_path / "released.pt")
+    native, published = ("--resolution", "native"), ("--resolution", "published")
+    np.testing.assert_array_equal(fused("a.nii", *paper), fused("b.nii", *paper, *native))
+    np.testing.assert_array_equal(fused("c.nii", *released), fused("d.nii", *released, *published))
+    assert abs(fused("e.nii", *paper) - fused("f.nii", *paper, *published)).max() > 0.01
+
+
 def test_a_pet_on_another_grid_is_brought_to_the_mri_with_a_notice(
     pair, head, head_affine, write_nifti, run_folder, run_script, tmp_path
 ):

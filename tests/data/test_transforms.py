@@ -10,7 +10,6 @@ from data.transforms import (
     KEYS,
     augmentation,
     deterministic,
-    foreground,
     rescale,
     to_item,
     to_native,
@@ -151,12 +150,3 @@ def test_rescale_brings_each_volume_to_the_unit_range():
     item = rescale()({"mri": torch.rand(1, 4, 4, 4) * 900 - 20, "pet": torch.rand(1, 4, 4, 4) + 3})
     for key in KEYS:
         assert float(item[key].min()) == 0 and float(item[key].max()) == pytest.approx(1)
-
-
-def test_foreground_fills_cavities_but_not_the_outside():
-    mri = np.zeros((7, 7, 7))
-    mri[1:6, 1:6, 1:6] = 1
-    mri[3, 3, 3] = 0
-    inside = foreground(mri)
-    assert inside[3, 3, 3] and not inside[0, 0, 0]
-    assert inside.sum() == 125
