@@ -44,7 +44,13 @@ Split = tuple[list[Subject], list[Subject]]  # training and validation
 def main(argv: Sequence[str] | None = None) -> None:
     """Flags -> configuration -> subjects -> data sets -> run folder -> training."""
     given = vars(build_parser(__doc__).parse_args(argv))
-    for name in ("data", "train_list", "val_list", "vgg"):  # a run may go on from another folder
+    for name in (
+        "data",
+        "train_list",
+        "val_list",
+        "vgg",
+        "labels",
+    ):  # a run may go on from another folder
         if name in given:
             given[name] = os.path.abspath(given[name])
     resume = given.pop("resume", None)
@@ -59,10 +65,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.published.without_vgg and not config.vgg:
         notice(f"no --vgg: {config.published.without_vgg}")
     subjects = choose_subjects(config, lists_of(config, resumed))
-    config.check_batches(len(subjects[0]))
+    config.check_batches(len(subjects[0]) + (config.drawn if config.synthesis else 0))
     datasets = build.build_datasets(config, *subjects)
     runlog.start_run_folder(config, subjects)
-    numbers = f"{len(subjects[0])} training and {len(subjects[1])} validation pairs"
+    drawn = f" (and {config.drawn} drawn)" if config.synthesis else ""
+    numbers = f"{len(subjects[0])} training{drawn} and {len(subjects[1])} validation pairs"
     print(f"{numbers}; writing to {folder}")
     distributed.launch(trainer.train, devices, config, datasets, resumed)
     print(f"done: {folder}; watch it with: tensorboard --logdir {folder / 'log'}")
@@ -104,6 +111,8 @@ def lists_of(config: TrainConfig, resumed: dict | None) -> tuple[Path | str, Pat
 def choose_subjects(config: TrainConfig, lists: tuple[Path | str, Path | str] | None) -> Split:
     """The pairs of two lists, else split by seed; makes the synthetic cohort without --data."""
     root = config.data
+    if root is None and config.synthesis:
+        return [], []
     if root is None:
         notice(f"no --data: using {SYNTHETIC_SUBJECTS} synthetic subjects in {SYNTHETIC}/")
         phantom.write_cohort(

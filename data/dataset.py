@@ -67,6 +67,10 @@ class PairDataset(Dataset):
     def __len__(self) -> int:
         return len(self.subjects)
 
+    def defer_to(self, device: torch.device) -> None:
+        """Leave the random part to `finish` if a GPU is there, which is faster than loaders are."""
+        self.deferred = self.augmentation is not None and device.type == "cuda"
+
     def __getitem__(self, key: tuple[int, int]) -> dict:
         epoch, index = key
         pair = torch.tensor(np.asarray(self._kept(index)))  # a copy: the cache stays as it is

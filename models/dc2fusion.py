@@ -201,6 +201,7 @@ class DC2Fusion(nn.Module):
         self.skip_reduction = nn.ModuleList(SkipReduction(width) for width in widths[-2::-1])
         self.head = Head(embed_dim)
         self.balance = Balance([*widths, *widths[::-1], embed_dim]) if balanced else None
+        self.default_balance = NEUTRAL
         if init == "identity":
             start_as_identity(self)
 
@@ -220,7 +221,7 @@ class DC2Fusion(nn.Module):
         self,
         mri: torch.Tensor,
         pet: torch.Tensor,
-        balance: float | torch.Tensor = NEUTRAL,
+        balance: float | torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Fuse MRI and PET volumes.
 
@@ -229,7 +230,8 @@ class DC2Fusion(nn.Module):
                 (with four levels ceil(side / 32) an axis) must hold more than one token in the
                 batch.
             pet: same shape and range, on the MRI's grid.
-            balance: share of the MRI, 0 to 1, one or (B,); without effect unless `balanced`.
+            balance: share of the MRI, 0 to 1, one or (B,), in place of `default_balance`; without
+                effect unless `balanced`.
 
         Returns:
             (B, 1, D, H, W) on the same grid. Not bounded: clip to [0, 1] before saving or scoring.
@@ -252,10 +254,11 @@ class DC2Fusion(nn.Module):
         self,
         mri: torch.Tensor,
         pet: torch.Tensor,
-        balance: float | torch.Tensor = NEUTRAL,
+        balance: float | torch.Tensor | None = None,
     ) -> torch.Tensor:
         """(B, 2, D, H, W): the stream maps f1 (MRI) and f2 (PET) that the fusion layer combines."""
         self._check(mri, pet)
+        balance = self.default_balance if balance is None else balance
         own = shares(balance, mri) if self.balance else None
         d, h, w = mri.shape[2:]
         mri, pet = (self.patch_embedding(pad_volume(volume)) for volume in (mri, pet))

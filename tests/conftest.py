@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 import train_diff
 from data.phantom.cohort import write_cohort
 from tests.helpers import triton_interpreter  # noqa: F401  # before Triton is imported to compile
+from tests.helpers.label_maps import write_label_maps
 from tests.helpers.runs import QUICK, QUICK_2D
 from utils.cli import run
 
@@ -91,6 +92,12 @@ def synthetic_cohort(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("cohort") / "data"
     write_cohort(root, subjects=3, voxel_mm=6)
     return root
+
+
+@pytest.fixture(scope="session")
+def label_maps(tmp_path_factory) -> Path:
+    """Folder of two label maps of one made-up head; read only."""
+    return write_label_maps(tmp_path_factory.mktemp("labels"))
 
 
 @pytest.fixture

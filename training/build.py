@@ -7,8 +7,10 @@ from torch import nn
 from data.dataset import PairDataset
 from data.slices import SliceDataset
 from data.subjects import Subject
+from data.synthesis.dataset import MixedPairs, SyntheticPairs, find_anatomies
 from losses import build_objective, build_slice_objective
 from models import build_model
+from models.balance import weights as balance_weights
 from models.baselines.slicewise import slices_of
 from models.fusion_layer import fusion_strategy
 from models.variants import build_variant
@@ -16,6 +18,10 @@ from training.config import TrainConfig
 from utils.errors import InputError
 
 HELP = "see train_diff.py --help"
+HELD_OUT = 6  # one of so many anatomies is not trained on
+VALIDATED = 12  # pairs that are drawn of those
+
+TrainingPairs = PairDataset | SyntheticPairs | MixedPairs
 
 
 def build_network(config: TrainConfig) -> nn.Module:
@@ -34,12 +40,16 @@ def build_network(config: TrainConfig) -> nn.Module:
         switched=config.switched,
         fusion=config.fusion,
         init=config.init,
+        balanced=config.balance == "any",
         checkpoint_activations=config.checkpoint_activations,
     )
 
 
-def build_loss(config: TrainConfig) -> Callable:
+def build_loss(config: TrainConfig, balance: float | None = None) -> Callable:
     """The objective: `(fused, mri, pet)` or, of a 2-D method, `(method, *images)` -> total, terms.
+
+    Args:
+        balance: share of the MRI, which decides the weights in the place of the configuration.
 
     Raises:
         InputError: an objective that is not there, or VGG-16's weights that cannot be read.
@@ -47,7 +57,8 @@ def build_loss(config: TrainConfig) -> Callable:
     if config.slicewise:
         return _build_slice_loss(config)
     try:
-        return build_objective(config.objective, *config.weights)
+        weights = config.weights if balance is None else (balance_weights(balance),) * 3
+        return build_objective(config.objective, *weights)
     except ValueError as error:
         raise InputError("--objective", str(error), HELP) from error
 
@@ -64,12 +75,14 @@ def _build_slice_loss(config: TrainConfig) -> Callable:
 
 def build_datasets(
     config: TrainConfig, train: Sequence[Subject], validation: Sequence[Subject]
-) -> tuple[PairDataset, PairDataset]:
+) -> tuple[TrainingPairs, TrainingPairs]:
     """What is trained on, pairs or slices, and the pairs to validate on; all of it read and cached.
 
     Raises:
         InputError: for a bad file.
     """
+    if config.synthesis:
+        return _build_synthetic(config, train, validation)
     options = config.preprocessing, config.pair_cache, config.seed
     if config.slicewise:
         training = SliceDataset(train, slices_of, config.slicing, *options)
@@ -79,6 +92,28 @@ def build_datasets(
     training.prepare("training slices" if config.slicewise else "training pairs")
     held_out.prepare("validation pairs")
     return training, held_out
+
+
+def _build_synthetic(
+    config: TrainConfig, train: Sequence[Subject], validation: Sequence[Subject]
+) -> tuple[TrainingPairs, TrainingPairs]:
+    """Pairs drawn anew in every epoch, mixed with real ones; held out are real or drawn ones.
+
+    Anatomies are held out, too, where there are no real pairs: every sixth one.
+    """
+    options = config.preprocessing, config.pair_cache, config.seed
+    anatomies = find_anatomies(config.synthesis, config.labels, config.pair_cache.folder)
+    if not train:
+        held_out = anatomies[::HELD_OUT]
+        anatomies = [anatomy for anatomy in anatomies if anatomy not in held_out]
+        drawn = SyntheticPairs(anatomies, config.size, config.drawn, config.seed)
+        return drawn, SyntheticPairs(held_out, config.size, VALIDATED, config.seed + 1)
+    drawn = SyntheticPairs(anatomies, config.size, config.drawn, config.seed)
+    real = PairDataset(train, *options, augment=True)
+    held_out = PairDataset(validation, *options)
+    real.prepare("training pairs")
+    held_out.prepare("validation pairs")
+    return MixedPairs(real, drawn), held_out
 
 
 def check_names(config: TrainConfig) -> None:

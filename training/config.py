@@ -108,6 +108,25 @@ class TrainConfig:
     recipe: str = _data(
         "paper", "recipe of the preprocessing", shown="as the variant", choices=tuple(RECIPES)
     )
+    synthesis: str | None = _data(
+        None,
+        "train on pairs drawn from label maps, procedural heads or both; with `--data` on both "
+        "kinds of pairs",
+        shown="off",
+        models=DC2FUSION,
+        choices=("labels", "heads", "both"),
+    )
+    labels: str | None = _data(
+        None,
+        "label maps for `--synthesis`, FreeSurfer's labels",
+        shown="none",
+        models=DC2FUSION,
+        changeable=True,
+        metavar="FOLDER",
+    )
+    drawn: int = _data(
+        200, "pairs that `--synthesis` draws an epoch", models=DC2FUSION, type=positive_int
+    )
     cache: str = _data(
         "disk", "where preprocessed volumes are kept", changeable=True, choices=CACHES
     )
@@ -164,6 +183,14 @@ class TrainConfig:
     beta2: float = _weight(1.0, "weight of edges, PET")
     gamma1: float = _weight(2.0, "weight of intensity, MRI")
     gamma2: float = _weight(1.0, "weight of intensity, PET")
+
+    balance: str = setting(
+        "loss",
+        "fixed",
+        "`any` draws the share of the MRI for each step in place of the six weights",
+        models=DC2FUSION,
+        choices=("fixed", "any"),
+    )
 
     plane: str = setting(
         "slices",
@@ -270,6 +297,9 @@ class TrainConfig:
         """
         model = given.get("model", cls.model)
         refuse_foreign(model, given)
+        weights = [name for name in WEIGHTS if name in given]
+        if weights and given.get("balance") == "any":
+            raise InputError(flag(weights[0]), "does not go with --balance any", "leave one out")
         published = PUBLISHED[model]
         variant = given.get("variant", cls.variant)
         values = NETWORKS[given.get("network", cls.network)] | {
@@ -308,6 +338,9 @@ class TrainConfig:
             raise InputError("--best-by", problem, "give a size above 64, 128 as published")
         if bool(self.train_list) != bool(self.val_list):
             raise InputError("--train-list", "goes with --val-list", "give both or neither")
+        if self.synthesis in ("labels", "both") and not self.labels:
+            problem = f"is missing beside --synthesis {self.synthesis}"
+            raise InputError("--labels", problem, "give the folder of the label maps")
         if self.run_folder.is_dir():
             self._check_folder(set(os.listdir(self.run_folder)))
 
@@ -387,6 +420,7 @@ class TrainConfig:
         return config
 
 
+WEIGHTS = ("alpha1", "alpha2", "beta1", "beta2", "gamma1", "gamma2")
 SETTINGS: dict[str, Setting] = {f.name: f.metadata["setting"] for f in fields(TrainConfig)}
 
 

@@ -5,7 +5,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import get_total_norm
@@ -24,6 +26,7 @@ from utils.errors import InputError
 
 REFERENCES = ("average", "copy-mri")  # every score is read beside these
 DECAY_POWER = 0.9
+BALANCES = (0.15, 0.85)  # shares of the MRI that a training for any balance draws
 PREFETCHED = 4  # batches that each loading process keeps ready
 
 
@@ -43,16 +46,34 @@ def warm_up(config: TrainConfig, step: int) -> float:
 
 
 class Loss(nn.Module):
-    """Network and objective as one module, which is what data-parallel training wraps."""
+    """Network and objective as one module, which is what data-parallel training wraps.
 
-    def __init__(self, network: nn.Module, objective: Callable, slicewise: bool) -> None:
+    Args:
+        network: `(mri, pet[, balance]) -> fused`.
+        objective: see `training.build.build_loss`.
+        slicewise: whether the network is a 2-D method.
+        objective_at: the objective of a balance, for a network that takes any.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Callable,
+        slicewise: bool,
+        objective_at: Callable[[float], Callable] | None = None,
+    ) -> None:
         super().__init__()
         self.network, self.objective, self.slicewise = network, objective, slicewise
+        self.objective_at = objective_at
 
-    def forward(self, *images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(
+        self, *images: torch.Tensor, balance: float | None = None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The scalar to minimise and each term of it, of a batch of pairs or of single images."""
         if self.slicewise:
             return self.objective(self.network.method, *images)
+        if balance is not None:
+            return self.objective_at(balance)(self.network(*images, balance), *images)
         return self.objective(self.network(*images), *images)
 
 
@@ -87,15 +108,14 @@ class Trainer:
         self.model = model.to(process.device)
         self.network = torch.compile(self.model) if config.compile else self.model
         # The 2-D methods keep parameters of their published state dicts that have no effect.
-        self.loss = Loss(self.network, objective, config.slicewise)
+        self.loss = Loss(self.network, objective, config.slicewise, partial(build_loss, config))
         self.runner = process.wrap(self.loss, some_unused=config.slicewise)
         optimizer = getattr(torch.optim, self.published.optimizer)
         self.optimizer = optimizer(
             self.model.parameters(), lr=config.lr, **self.published.optimizer_options
         )
         self.train = train
-        # A GPU augments faster than the processes that load data for it.
-        train.deferred = train.augmentation is not None and process.device.type == "cuda"
+        train.defer_to(process.device)
         self.sampler = EpochSampler(
             len(train), config.seed, shuffle=True, rank=process.rank, world_size=process.world_size
         )
@@ -178,7 +198,7 @@ class Trainer:
         """One update of the weights; returns what is logged of it."""
         images = self._images(batch)
         with self._autocast():
-            loss, terms = self.runner(*images)
+            loss, terms = self.runner(*images, **self._drawn_balance())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
@@ -199,7 +219,8 @@ class Trainer:
     def _images(self, batch: dict) -> list[torch.Tensor]:
         """What the objective takes of a batch, on the process's device."""
         inputs, device = self.published.inputs, self.process.device
-        images = {key: batch[key].to(device, non_blocking=True) for key in inputs}
+        there = [key for key in inputs if key in batch]
+        images = {key: batch[key].to(device, non_blocking=True) for key in there}
         if not self.train.deferred:
             return list(images.values())
         finished = []
@@ -207,6 +228,13 @@ class Trainer:
             item = {key: image[place] for key, image in images.items()}
             finished.append(self.train.finish(item, self.sampler.epoch, int(index)))
         return [torch.stack([item[key] for item in finished]) for key in inputs]
+
+    def _drawn_balance(self) -> dict[str, float]:
+        """The share of the MRI that this step asks for, from (seed, step, rank) alone."""
+        if self.config.balance != "any":
+            return {}
+        draw = np.random.default_rng([self.config.seed, self.step, self.process.rank])
+        return {"balance": draw.uniform(*BALANCES)}
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.process.device.type, torch.bfloat16, enabled=self.config.amp)

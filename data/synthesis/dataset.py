@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from data.dataset import PairDataset
 from data.synthesis.anatomy import Anatomy, procedural_heads, read_label_maps
 from data.synthesis.pair import draw_pair
 from utils.errors import InputError
@@ -63,19 +64,50 @@ class SyntheticPairs(Dataset):
         self.anatomies, self.size, self.length, self.seed = list(anatomies), size, length, seed
         # whether items leave here undrawn, because `finish` runs on the training's device
         self.deferred = False
+        self.device = torch.device("cpu")
 
     def __len__(self) -> int:
         return self.length
+
+    def defer_to(self, device: torch.device) -> None:
+        """Leave the drawing to `finish` if a GPU is there, which is faster than loaders are."""
+        self.device, self.deferred = device, device.type == "cuda"
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
         epoch, index = key
         item = {} if self.deferred else self.finish({}, epoch, index)
         return item | {"name": f"synthetic pair {epoch}-{index}", "index": index}
 
-    def finish(
-        self, item: dict, epoch: int, index: int, device: torch.device | str = "cpu"
-    ) -> dict[str, torch.Tensor]:
-        """Draw a pair on a device: "mri" and "pet", float32 (1, size, size, size) in [0, 1]."""
+    def finish(self, item: dict, epoch: int, index: int) -> dict[str, torch.Tensor]:
+        """Draw a pair: "mri" and "pet", float32 (1, size, size, size) in [0, 1]."""
         with torch.no_grad():
-            (mri, pet), _ = draw_pair(self.anatomies, self.size, (self.seed, epoch, index), device)
+            (mri, pet), _ = draw_pair(
+                self.anatomies, self.size, (self.seed, epoch, index), self.device
+            )
         return {"mri": mri[None], "pet": pet[None]}
+
+
+class MixedPairs(Dataset):
+    """Real and synthetic pairs in one epoch.
+
+    Args:
+        real: the real ones, first.
+        drawn: the synthetic ones.
+    """
+
+    def __init__(self, real: PairDataset, drawn: SyntheticPairs) -> None:
+        self.real, self.drawn = real, drawn
+        # both leave their items unfinished, or none, so that they make one batch
+        self.deferred = False
+
+    def __len__(self) -> int:
+        return len(self.real) + len(self.drawn)
+
+    def defer_to(self, device: torch.device) -> None:
+        """Real pairs are finished by the loaders, drawn ones too: a batch holds both."""
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        epoch, index = key
+        if index < len(self.real):
+            return self.real[epoch, index]
+        return self.drawn[epoch, index - len(self.real)] | {"index": index}

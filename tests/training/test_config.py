@@ -133,7 +133,7 @@ def test_what_the_data_sets_get():
 class TestContinuing:
     # Everything else would make it another run.
     MAY_CHANGE = {
-        *("data", "epochs", "workers", "cache", "val_every", "gpus"),
+        *("data", "labels", "epochs", "workers", "cache", "val_every", "gpus"),
         *("compile", "checkpoint_activations"),
     }
     OTHER = {bool: True, int: 7, float: 0.25, str: "other", tuple: (7,), type(None): "other"}

@@ -1,8 +1,9 @@
 """A label map of a head: ellipsoids of FreeSurfer labels, small and without any symmetry."""
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
-import pytest
 
 SIDE = 64
 VOXEL_MM = 3.0
@@ -15,9 +16,8 @@ def ellipsoid(centre, radii):
     return sum(distances) < 1
 
 
-@pytest.fixture(scope="session")
-def label_maps(tmp_path_factory):
-    """Folder with two label maps, the second stored with reversed axes."""
+def write_label_maps(folder: Path) -> Path:
+    """Two label maps in a folder, the second stored with a reversed axis; returns the folder."""
     labels = np.zeros((SIDE,) * 3, np.int16)
     for label, centre, radii in (
         (511, (32, 34, 33), (29, 30, 28)),  # skin
@@ -29,7 +29,6 @@ def label_maps(tmp_path_factory):
         (12, (42, 38, 33), (4, 6, 4)),  # a putamen
     ):
         labels[ellipsoid(centre, radii)] = label
-    folder = tmp_path_factory.mktemp("labels")
     affine = np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1])
     nib.save(nib.Nifti1Image(labels, affine), folder / "head-1.nii.gz")
     flipped = np.diag([-VOXEL_MM, VOXEL_MM, VOXEL_MM, 1])

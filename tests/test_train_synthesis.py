@@ -1,0 +1,72 @@
+"""train_diff.py on pairs that are drawn, for one balance or for any."""
+
+import pytest
+import torch
+
+import train_diff
+from inference.trained import load_model
+from tests.helpers.runs import table, weights
+
+QUICK = ("--synthesis", "labels", "--drawn", 3, "--size", 20, "--embed-dim", 24, "--depths", 1, 1)
+QUICK += ("--workers", 0, "--epochs", 2)
+
+
+@pytest.fixture
+def draw_and_train(run_script, label_maps, tmp_path):
+    """Function (*flags, name) -> run folder, of a quick training that must succeed."""
+
+    def call(*flags, name="run"):
+        place = ("--out", tmp_path, "--name", name, "--labels", label_maps)
+        status, _, err = run_script(train_diff.main, *place, *QUICK, *flags)
+        assert status == 0, err
+        return tmp_path / name
+
+    return call
+
+
+def test_it_trains_without_any_data(draw_and_train):
+    folder = draw_and_train()
+    losses = [float(row["loss/total"]) for row in table(folder / "losses.csv")]
+    assert len(losses) == 2
+    assert (folder / "train.txt").read_text().strip() == ""
+    assert table(folder / "scores.csv")[0]["n"] != "0"
+
+
+def test_a_resumed_run_draws_what_an_uninterrupted_one_does(draw_and_train, run_script):
+    whole = draw_and_train("--balance", "any", name="whole")
+    part = draw_and_train("--balance", "any", "--epochs", 1, name="part")
+    status, _, err = run_script(train_diff.main, "--resume", part, "--epochs", 2)
+    assert status == 0, err
+    # the schedule of the learning rate knows the number of epochs, the first epoch's rate does not
+    assert torch.equal(weights(whole / "last.pt"), weights(part / "last.pt"))
+
+
+def test_a_network_for_any_balance_turns(draw_and_train):
+    model = load_model(draw_and_train("--balance", "any")).model
+    generator = torch.Generator().manual_seed(0)
+    mri, pet = torch.rand(2, 1, 1, 16, 16, 16, generator=generator)
+    with torch.no_grad():
+        towards_pet, towards_mri = model(mri, pet, 0.1), model(mri, pet, 0.9)
+        assert not torch.equal(towards_pet, towards_mri)
+        model.default_balance = 0.9
+        assert torch.equal(model(mri, pet), towards_mri)
+
+
+def test_real_and_drawn_pairs_are_mixed(draw_and_train, synthetic_cohort):
+    folder = draw_and_train("--data", synthetic_cohort, "--cache", "memory", "--size", 36)
+    assert len((folder / "train.txt").read_text().split()) == 2
+    assert table(folder / "scores.csv")[0]["n"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (("--synthesis", "labels"), ("--labels", "is missing")),
+        (("--synthesis", "both"), ("--labels", "is missing")),
+        (("--balance", "any", "--beta2", 3), ("--beta2", "--balance any")),
+        (("--model", "matr", "--synthesis", "heads"), ("--synthesis", "matr")),
+        (("--synthesis", "labels", "--labels", "none"), ("none", "no such folder")),
+    ],
+)
+def test_what_does_not_go_together_is_refused(refuses, tmp_path, flags, names):
+    refuses(train_diff.main, "--out", tmp_path, *flags, names=names)
