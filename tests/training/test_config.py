@@ -58,6 +58,7 @@ def test_a_configuration_from_before_the_2d_methods_loads():
 def test_a_network_from_before_there_was_a_gate_has_none(variant, switched):
     config = TrainConfig.from_dict(WRITTEN_EARLIER | {"variant": variant})
     assert config.switched == switched and config.depths == (2, 2, 6, 2)
+    assert config.warmup == 0
     assert TrainConfig.from_dict(config.to_dict()) == config
     model = build_network(replace(config, embed_dim=24))
     assert not model.variant.gated and model.variant.linear_attention == (variant == "paper")
@@ -81,6 +82,21 @@ def test_the_initialisation_is_the_variants():
     assert TrainConfig.of({}).init == "identity"
     assert TrainConfig.of({"variant": "released"}).init == "default"
     assert TrainConfig.of({"init": "default"}).init == "default"
+
+
+@pytest.mark.parametrize(
+    ("given", "steps"),
+    [
+        ({}, 10),
+        ({"warmup": 0}, 0),
+        ({"init": "default"}, 0),
+        ({"variant": "released"}, 0),
+        ({"variant": "released", "init": "identity"}, 10),
+        ({"model": "matr"}, 0),
+    ],
+)
+def test_a_copy_of_the_inputs_is_warmed_up(given, steps):
+    assert TrainConfig.of(given).warmup == steps
 
 
 @pytest.mark.parametrize("depths", [(), (1, 1, 1, 1, 1)])
