@@ -65,9 +65,7 @@ def build_parser() -> Parser:
     add("--variant", choices=("paper", "released"), help="how to read a released .pth (released)")
     text = "cube of a released .pth or of --weights (128)"
     add("--size", type=positive_int, default=128, help=text)
-    text = (
-        "at the MRI's voxels, or through the training's cube (native; released recipe: published)"
-    )
+    text = "the MRI's voxels, or the training's cube (native; for the released recipe published)"
     add("--resolution", choices=("native", "published"), help=text)
     add("--gpus", type=device_numbers, default=(0,), metavar="N", help="CUDA device (0)")
     add("--amp", action="store_true", help="bfloat16 autocast")
