@@ -31,6 +31,7 @@ from utils.optional import lazy
 # They import torch or matplotlib, for which --help need not wait.
 comparisons = lazy("evaluation.comparisons")
 distributed = lazy("training.distributed")
+lesions = lazy("evaluation.lesions")
 methods = lazy("evaluation.methods")
 metrics = lazy("metrics")
 plots = lazy("evaluation.plots")
@@ -50,8 +51,8 @@ def build_parser() -> Parser:
     add("--run", help="BIDS: which run- number to take of several images")
 
     add = parser.add_argument_group("methods").add_argument
-    text = "LABEL=CHECKPOINT (run folder, .pt or released .pth), or the name of a fusion without "
-    text += "one, as laplacian"
+    text = "LABEL=CHECKPOINT (run folder, .pt or released .pth), the name of a fusion without one, "
+    text += "as laplacian, or optimum[:OBJECTIVE[:MRI:PET]], the objective's over the voxels"
     add("--methods", nargs="+", default=[], metavar="METHOD", help=text)
     text = "published weights: swinfuse, u2fusion, dilran or matr, with options "
     text += "METHOD:OPTION=VALUE,...=FILE"
@@ -80,7 +81,13 @@ def build_parser() -> Parser:
     text = "volume protocol: score on the network's grid or on the MRI's own (network)"
     add("--grid", choices=("network", "native"), default="network", help=text)
 
+    text = "volume protocol: how much of a lesion in one source arrives; full: more kinds of them"
+    kinds = ("standard", "full")
+    add("--lesions", nargs="?", const="standard", choices=kinds, help=text)
+
     add = parser.add_argument_group("output").add_argument
+    text = "only write pairs with lesions, for another program to fuse"
+    add("--export-lesions", metavar="FOLDER", type=Path, help=text)
     out = Path("result/evaluation")
     add("--out", metavar="FOLDER", type=Path, default=out, help="(%(default)s)")
     add("--overwrite", action="store_true", help="score anew what is scored already")
@@ -162,12 +169,27 @@ def choose_methods(
     return chosen
 
 
+def export(args: argparse.Namespace, settings: scoring.Settings) -> int:
+    """--export-lesions: write the lesioned pairs; returns the exit status."""
+    subjects, _ = choose_subjects(args)
+    cases = (scoring.Case(subject, settings) for subject in subjects)
+    number = lesions.export_lesions(cases, args.export_lesions)
+    print(f"{number} pairs with lesions in {args.export_lesions}; see docs/measures.md")
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Flags -> subjects and methods -> scores -> tables and pictures; returns the exit status."""
     args = build_parser().parse_args(argv)
     protocols = choose_protocols(args.protocol, args.size)
     names = choose_metrics(args.metrics)
-    settings = scoring.Settings(args.size, args.recipe, args.grid, args.mask, args.planes, names)
+    if args.lesions and "volume" not in protocols:
+        raise InputError("--lesions", "is of the volume protocol", "take --protocol volume or both")
+    settings = scoring.Settings(
+        args.size, args.recipe, args.grid, args.mask, args.planes, names, args.lesions
+    )
+    if args.export_lesions:
+        return export(args, settings)
     book = scorebook.ScoreBook(args.out, asdict(settings), args.overwrite)
     device = distributed.choose_devices(args.gpus)[0]
     if device.type == "cpu":
@@ -183,6 +205,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     comparisons.write_statistics(args.out, shown)
     plots.save_box_plots(args.out, shown)
     plots.save_pages(args.out, complete, rows)
+    if args.lesions:
+        lesions.write_lesions(lesions.LesionRecord(args.out), complete, rows)
     print(f"{len(complete)} subjects of {shown[0].n} participants in {args.out / 'table.md'}")
     if failed:
         notice(f"{len(failed)} of {len(subjects)} subjects were left out: {', '.join(failed)}")

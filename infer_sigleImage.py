@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from data.bids import stem
 from data.subjects import PUBLISHED_MRI, find_subjects, read_pairs
-from utils.cli import Parser, device_numbers, positive_int, run
+from utils.cli import Parser, device_numbers, non_negative_int, positive_int, run
 from utils.errors import InputError, notice, report
 from utils.optional import lazy
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 cohort = lazy("data.phantom.cohort")
 distributed = lazy("training.distributed")
 fuse = lazy("inference.fuse")
+optimum = lazy("inference.optimum")
 pictures = lazy("utils.pictures")
 published = lazy("inference.published")
 trained = lazy("inference.trained")
@@ -67,6 +68,10 @@ def build_parser() -> Parser:
     add("--size", type=positive_int, default=128, help=text)
     text = "the MRI's voxels, or the training's cube (native; for the released recipe published)"
     add("--resolution", choices=("native", "published"), help=text)
+    text = "then improve the result over its voxels by N steps (0)"
+    add("--refine", type=non_negative_int, default=0, metavar="N", help=text)
+    text = "for --refine: NAME, NAME:MRI:PET or with all six weights (the run's)"
+    add("--objective", metavar="NAME", help=text)
     add("--gpus", type=device_numbers, default=(0,), metavar="N", help="CUDA device (0)")
     add("--amp", action="store_true", help="bfloat16 autocast")
 
@@ -138,14 +143,38 @@ def load_network(args: argparse.Namespace) -> trained.TrainedModel:
     return published.load_published(weights, "--weights", plane, "paper", args.size)
 
 
+def choose_refinement(
+    args: argparse.Namespace, network: trained.TrainedModel
+) -> optimum.Refinement | None:
+    """What --refine and --objective ask for; None without.
+
+    Raises:
+        InputError: an objective that there is not, or none to take.
+    """
+    if not args.refine:
+        if args.objective:
+            raise InputError("--objective", "is that of --refine", "give --refine N beside it")
+        return None
+    text = args.objective or network.objective
+    if text is None:
+        problem = f"{network.name} has no objective of volumes"
+        raise InputError("--refine", problem, "name one by --objective, as salient-additive:1:1")
+    print(f"refined by {args.refine} steps of {text}")
+    return optimum.Refinement(optimum.parse_objective(text, "--objective"), args.refine)
+
+
 def fuse_job(
-    job: fuse.Job, network: trained.TrainedModel, device: torch.device, args: argparse.Namespace
+    job: fuse.Job,
+    network: trained.TrainedModel,
+    device: torch.device,
+    refinement: optimum.Refinement | None,
+    args: argparse.Namespace,
 ) -> None:
     """Read, fuse, write, picture and score one pair."""
     mri, pet = volume.read_pair(job.mri, job.pet)
     # The released fusion layer's weights grow with the volume: its networks keep to their cube.
     resolution = args.resolution or ("published" if network.recipe == "released" else "native")
-    fusion = fuse.fuse_pair(network, mri, pet, device, resolution, args.amp)
+    fusion = fuse.fuse_pair(network, mri, pet, device, resolution, args.amp, refinement)
     volume.write_like(job.output, fusion.fused, mri)
     shown = fusion.mri, fusion.pet, fusion.fused, mri.voxel_mm
     pictures.save_figure(job.picture, pictures.fusion_figure(*shown, title=job.subject))
@@ -158,6 +187,7 @@ def fuse_all(
     jobs: Sequence[fuse.Job],
     network: trained.TrainedModel,
     device: torch.device,
+    refinement: optimum.Refinement | None,
     args: argparse.Namespace,
 ) -> int:
     """Fuse many pairs; what is there is skipped, a bad pair is reported and the others go on."""
@@ -168,7 +198,7 @@ def fuse_all(
             continue
         try:
             job.check(args.overwrite)
-            fuse_job(job, network, device, args)
+            fuse_job(job, network, device, refinement, args)
         except InputError as error:
             report(error)
             failed.append(job.subject)
@@ -186,12 +216,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         notice("no GPU: fusing on the CPU")
     print(network.description)
     network.model.to(device)
+    refinement = choose_refinement(args, network)
     jobs = find_jobs(args)
     if args.data or args.list:
-        return fuse_all(jobs, network, device, args)
+        return fuse_all(jobs, network, device, refinement, args)
     # The synthetic subject's place is this program's own, everything else is the user's.
     jobs[0].check(args.overwrite or not args.mri)
-    fuse_job(jobs[0], network, device, args)
+    fuse_job(jobs[0], network, device, refinement, args)
     return 0
 
 

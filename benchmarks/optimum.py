@@ -24,9 +24,9 @@ from tqdm import tqdm
 from benchmarks.measure import machine, parse_device
 from data.subjects import find_subjects
 from evaluation.scoring import Case, Settings
-from inference.optimum import excess, refine
+from inference.optimum import OBJECTIVE_FORM, STEPS, Optimum, excess, parse_objective
 from inference.trained import load_model
-from losses import Objective, build_objective
+from losses import Objective
 from metrics import Scorer
 from metrics.transfer import lesion_transfer
 from models import build_model
@@ -35,9 +35,7 @@ from utils.errors import InputError, report
 from utils.files import replacing
 
 SCORES = {"SSIM": "ssim", "NMI": "nmi", "Qabf": "qabf", "VIF": "vif"}
-TERMS = ("alpha", "beta", "gamma")
 DEFAULTS = ("ssim-gradient-intensity:2:1", "ssim-gradient-intensity:1:1")
-OBJECTIVE_FORM = "NAME, NAME:MRI:PET or NAME:ALPHA1:ALPHA2:BETA1:BETA2:GAMMA1:GAMMA2"
 AVERAGE = "average"
 
 Fuse = Callable[[Tensor, Tensor], Tensor]
@@ -52,34 +50,9 @@ class Row:
     batch: int = 1  # volumes that it takes at once without their changing each other
 
 
-def parse_objective(text: str) -> tuple[str, Objective]:
-    """The objective that `NAME[:MRI:PET]` stands for, beside its label.
-
-    Raises:
-        InputError: another form, an unknown name or wrong weights.
-    """
-    name, *numbers = text.split(":")
-    try:
-        weights = [float(number) for number in numbers]
-        if len(weights) not in (0, 2, 6):
-            raise ValueError(f"{len(weights)} weights")
-        pairs = [weights[i : i + 2] for i in range(0, len(weights), 2)]
-        if len(pairs) == 1:
-            pairs *= len(TERMS)
-        return text, build_objective(name, **dict(zip(TERMS, pairs, strict=False)))
-    except ValueError as error:
-        remedy = f"give {OBJECTIVE_FORM}"
-        raise InputError("--objectives", f"{text!r}: {error}", remedy) from error
-
-
 def average(mri: Tensor, pet: Tensor) -> Tensor:
     """(MRI + PET) / 2."""
     return (mri + pet) / 2
-
-
-def optimum(mri: Tensor, pet: Tensor, objective: Objective, steps: int) -> Tensor:
-    """The objective's voxelwise optimum, from the average."""
-    return refine(average(mri, pet), mri, pet, objective, steps)
 
 
 def network(mri: Tensor, pet: Tensor, model: torch.nn.Module, device: torch.device) -> Tensor:
@@ -92,8 +65,7 @@ def build_rows(args: argparse.Namespace, objectives: dict[str, Objective]) -> li
     """The methods of the table, in its order."""
     rows = [Row(AVERAGE, average), Row("laplacian", build_model("laplacian").eval())]
     for label, objective in objectives.items():
-        fuse = partial(optimum, objective=objective, steps=args.steps)
-        rows.append(Row(f"optimum of {label}", fuse, batch=4))
+        rows.append(Row(f"optimum of {label}", Optimum(objective, args.steps), batch=4))
     for text in args.runs:
         label, given, path = text.partition("=")
         if not given:
@@ -183,7 +155,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--runs", nargs="+", default=[], metavar="LABEL=RUN")
     parser.add_argument("--size", type=positive_int, default=64, help="voxels a side (64)")
-    parser.add_argument("--steps", type=positive_int, default=250, help="to the optimum (250)")
+    parser.add_argument(
+        "--steps", type=positive_int, default=STEPS, help=f"to the optimum ({STEPS})"
+    )
     parser.add_argument("--draws", type=int, default=3, help="of lesions (3); 0 for no transfer")
     parser.add_argument("--device", type=parse_device, default=torch.device("cpu"))
     parser.add_argument("--out", type=Path, default=Path("result/optimum"))
@@ -196,7 +170,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         InputError: bad data, objectives or runs.
     """
-    objectives = dict(map(parse_objective, args.objectives))
+    objectives = {text: parse_objective(text, "--objectives") for text in args.objectives}
     rows = build_rows(args, objectives)
     found = [subject for root in args.data for subject in find_subjects(root).subjects]
     subjects = [s for s in found if args.subjects is None or s.name in args.subjects]

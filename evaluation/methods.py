@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from data.subjects import Subject, name_problem
+from inference.optimum import Optimum, parse_objective
 from inference.published import load_published, parse_published
 from inference.trained import TrainedModel, is_own, load_model
 from models import build_model, model_names, slicewise_names
@@ -24,6 +25,9 @@ TRIVIAL = {
     "maximum": ("maximum", {}),
 }
 SOURCES = ("MRI", "PET")
+OPTIMUM = "optimum"
+PUBLISHED_OBJECTIVE = "ssim-gradient-intensity"
+LESIONED = "lesions"  # below a folder of fused volumes: those of lesioned pairs
 TITLES = {
     "copy-mri": "copy of the MRI",
     "mix": "mix 2:1",
@@ -81,14 +85,15 @@ class Method:
         Raises:
             InputError: none or several.
         """
-        found = _candidates(self.folder, subject, self.subjects)
-        if not found:
-            raise InputError(self.folder, f"no volume of {subject}", f"add {subject}*.nii.gz")
-        if len(found) > 1:
-            some = ", ".join(path.name for path in found[:3])
-            problem = f"{len(found)} volumes of {subject} ({some})"
-            raise InputError(self.folder, problem, "keep one for each subject")
-        return found[0]
+        return _only_volume(self.folder, subject, self.subjects)
+
+    def lesioned_file(self, name: str) -> Path:
+        """What the program made of an exported lesioned pair, in `<folder>/lesions/`.
+
+        Raises:
+            InputError: none or several.
+        """
+        return _only_volume(self.folder / LESIONED, name, ())
 
 
 def _file_stamp(path: Path) -> list:
@@ -126,8 +131,8 @@ def trivial_method(label: str) -> Method:
 def model_method(text: str, loading: Loading) -> Method:
     """The method that a value of --methods stands for.
 
-    It is LABEL=CHECKPOINT; the name of a model that needs no file; or, like a value of --weights, a
-    2-D method with a file that is no checkpoint of this project.
+    It is LABEL=CHECKPOINT; the name of a model that needs no file; optimum[:OBJECTIVE[:MRI:PET]];
+    or, like a value of --weights, a 2-D method with a file that is no checkpoint of this project.
 
     Raises:
         InputError: an unknown name, a label that has its own meaning, or a bad file.
@@ -152,11 +157,20 @@ def model_method(text: str, loading: Loading) -> Method:
 
 def _names_without_file() -> list[str]:
     need_file = ("dc2fusion", *slicewise_names())
-    names = dict.fromkeys([*TRIVIAL, *model_names()])
+    names = dict.fromkeys([*TRIVIAL, *model_names(), OPTIMUM])
     return [name for name in names if name not in need_file]
 
 
+def _optimum_method(text: str) -> Method:
+    """The voxelwise optimum of an objective, from `optimum[:OBJECTIVE[:MRI:PET]]`."""
+    wanted = text.partition(":")[2] or PUBLISHED_OBJECTIVE
+    model = Optimum(parse_objective(wanted, "--methods"))
+    return Method(text.replace(":", "-"), model, reading=f"{wanted}, {model.steps} steps")
+
+
 def _method_without_file(label: str, loading: Loading) -> Method:
+    if label.partition(":")[0] == OPTIMUM:
+        return _optimum_method(label)
     if label in ("dc2fusion", *slicewise_names()):
         remedy = f"give {label}=RUN, such as result/{label}"
         raise InputError("--methods", f"{label} needs a checkpoint", remedy)
@@ -234,6 +248,17 @@ def _check_label(label: str, flag: str) -> None:
     if problem:
         remedy = "give LABEL=PATH with a plain name"
         raise InputError(flag, f"the label {label!r} {problem}", remedy)
+
+
+def _only_volume(folder: Path, subject: str, names: Sequence[str]) -> Path:
+    found = _candidates(folder, subject, names)
+    if not found:
+        raise InputError(folder, f"no volume of {subject}", f"add {subject}*.nii.gz")
+    if len(found) > 1:
+        some = ", ".join(path.name for path in found[:3])
+        problem = f"{len(found)} volumes of {subject} ({some})"
+        raise InputError(folder, problem, "keep one for each subject")
+    return found[0]
 
 
 def _candidates(folder: Path, subject: str, names: Sequence[str]) -> list[Path]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from evaluation.results import Results, Row
 from evaluation.scorebook import source_of
-from metrics import METRICS, keys_of
+from metrics import ALL_METRICS, keys_of
 from utils.files import replacing
 from utils.pictures import Planes, comparison_figure, save_figure
 
@@ -87,7 +87,7 @@ def save_pages(folder: Path, subjects: Sequence[str], rows: Sequence[Row]) -> No
 
 def save_box_plots(folder: Path, all_results: Sequence[Results]) -> None:
     """One picture for each metric, `boxplots/<protocol>_<metric>.png`, a panel for each part."""
-    for results, name in product(all_results, METRICS):
+    for results, name in product(all_results, ALL_METRICS):
         keys = [key for key in keys_of(name) if key in results.keys]
         if keys:
             path = folder / "boxplots" / f"{results.protocol}_{name}.png"
@@ -103,7 +103,7 @@ def box_plot(results: Results, name: str, keys: Sequence[str]) -> Figure:
     height = 0.9 + 0.33 * len(results.rows)
     figure = Figure(figsize=(0.9 + 3.0 * len(keys) + 1.0, height), layout="constrained")
     FigureCanvasAgg(figure)
-    metric = METRICS[name]
+    metric = ALL_METRICS[name]
     title = f"{metric.title}, {results.protocol} protocol: {ARROWS[metric.direction]}"
     figure.suptitle(title, fontsize=10)
     panels = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]

@@ -14,9 +14,10 @@ import numpy as np
 
 from data.subjects import Subject
 from evaluation.scorebook import ScoreBook
-from metrics import METRICS, keys_of
+from metrics import ALL_METRICS, keys_of
 from utils.errors import InputError
 
+LESIONS = "Lesion transfer"
 WITHOUT_REFERENCE = "Without a reference (not ranked)"
 # The metrics that are printed together, and corrected together by Holm.
 GROUPS = {
@@ -25,10 +26,13 @@ GROUPS = {
     "Information": ("mi", "mi_bits", "q_mi", "ncie"),
     "Features": ("fsim_standard", "fmi_pixel", "fmi_gradient", "fmi_edge"),
     "Edges and visual information": ("qabf", "vif", "viff", "piella_qw"),
+    LESIONS: ("transfer",),
     WITHOUT_REFERENCE: ("en", "sd", "sf", "ag", "clipped"),
 }
 COPY_DB = 60.0  # PSNR to one source from which a fused volume counts as its copy
-METRIC_OF = {key: name for name in METRICS for key in keys_of(name)}  # in the order of METRICS
+METRIC_OF = {
+    key: name for name in ALL_METRICS for key in keys_of(name)
+}  # in the order of ALL_METRICS
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Results:
         about: one line that says what was scored and how.
 
     Attributes:
-        keys: the keys that every row has, in the order of METRICS.
+        keys: the keys that every row has, in the order of ALL_METRICS.
         n: number of participants.
         copies: labels of the rows that copy a source.
     """
@@ -89,7 +93,9 @@ class Results:
         found = {}
         for title, names in GROUPS.items():
             keys = [name for name in names if name in self.keys]
-            keys += [f"{name}_min" for name in keys if f"{name}_min" in self.keys]
+            if title == LESIONS:  # what one source's mean hides is the point of it
+                keys = [f"{name}_{side}" for name in keys for side in ("mri", "pet")]
+            keys += [f"{name}_min" for name in names if f"{name}_min" in self.keys]
             if keys:
                 found[title] = keys
         return found
@@ -149,10 +155,11 @@ def digits(key: str) -> int:
 
 def heading(key: str) -> str:
     """A column's title with its direction."""
-    metric = METRICS[METRIC_OF[key]]
+    metric = ALL_METRICS[METRIC_OF[key]]
     arrow = "↑" if metric.direction == "higher" else "↓"
-    if key.endswith("_min"):
-        return f"{metric.title} min {arrow}"
+    for part, title in (("_min", "min"), ("_mri", "MRI"), ("_pet", "PET")):
+        if key.endswith(part):
+            return f"{metric.title} {title} {arrow}"
     if metric.combine == "sum":
         return f"{metric.title} sum {arrow}"
     return f"{metric.title} {arrow}"
@@ -181,7 +188,7 @@ def _ranks(results: Results, key: str) -> dict[str, int]:
         values = results.values[row.label][key]
         if row.label not in results.copies and np.isfinite(values).all():
             printed[row.label] = round(float(values.mean()), digits(key))
-    order = sorted(set(printed.values()), reverse=METRICS[name].direction == "higher")
+    order = sorted(set(printed.values()), reverse=ALL_METRICS[name].direction == "higher")
     return {label: order.index(mean) + 1 for label, mean in printed.items() if mean in order[:2]}
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
-from metrics import METRICS, keys_of
+from metrics import ALL_METRICS, keys_of
 from utils.errors import InputError, notice
 from utils.files import replacing
 
@@ -31,11 +31,11 @@ def source_of(name: str, key: str) -> str:
     """The column `source` of a metric's key: "min" of "psnr_min", "mean" of "psnr"."""
     if key != name:
         return key.removeprefix(f"{name}_")
-    return METRICS[name].combine or "joint"
+    return ALL_METRICS[name].combine or "joint"
 
 
-# key of `metrics.score` -> the columns (metric, source) of its row, in the order of METRICS
-PLACES = {key: (name, source_of(name, key)) for name in METRICS for key in keys_of(name)}
+# key of `metrics.score` -> the columns (metric, source) of its row, in the order of ALL_METRICS
+PLACES = {key: (name, source_of(name, key)) for name in ALL_METRICS for key in keys_of(name)}
 
 
 def write_text(path: Path, text: str) -> None:

@@ -31,6 +31,7 @@ from data.transforms import (
     to_native,
 )
 from data.volume import GRID_TOLERANCE, Volume, corner_distance, read_pair, read_volume
+from evaluation.lesions import KINDS, LesionRecord, measure
 from evaluation.methods import SOURCES, Method
 from evaluation.plots import save_slices
 from evaluation.scorebook import ScoreBook
@@ -52,6 +53,8 @@ class Settings:
         grid: of the volume protocol, "network" or "native".
         mask, planes: of the volume protocol, see `metrics.Scorer`.
         metrics: names to compute; None for all that a protocol has.
+        lesions: "standard" or "full", the kinds whose transfer the volume protocol measures; None
+            for none.
     """
 
     size: int = 128
@@ -60,6 +63,7 @@ class Settings:
     mask: str = "none"
     planes: int = 1
     metrics: tuple[str, ...] | None = None
+    lesions: str | None = None
 
     def grid_of(self, protocol: str) -> str:
         """The grid that a protocol scores on."""
@@ -128,6 +132,10 @@ class Case:
         mri, pet = self.pair(grid)
         return mri[0, 0], pet[0, 0]
 
+    def scale(self, key: str) -> float:
+        """What 1 on the scale of the sources is in the units of a source's file."""
+        return float(self.prepared[key].max() - self.prepared[key].min())
+
     def voxel_mm(self, grid: str) -> tuple[float, ...]:
         """Voxel sides of a grid in mm."""
         if grid == "native":
@@ -142,7 +150,7 @@ class Case:
             InputError: a file of `method.folder` that is missing, unreadable or on another grid.
         """
         if method.folder:
-            fused = self._read_fused(method.fused_file(self.name))
+            fused = self.read_fused(method.fused_file(self.name))
             return {grid: self._onto(fused, grid) for grid in grids}
         if method.is_trivial:
             return {grid: method.model(*self.pair(grid))[0, 0] for grid in grids}
@@ -154,7 +162,12 @@ class Case:
             volumes["native"] = torch.from_numpy(np.where(inside, native, 0))
         return {grid: volumes[grid] for grid in grids}
 
-    def _read_fused(self, path: Path) -> Volume:
+    def read_fused(self, path: Path) -> Volume:
+        """A fused volume on the MRI's own grid.
+
+        Raises:
+            InputError: it lies on another grid or is on another scale than [0, 1].
+        """
         fused, mri = read_volume(path), self.files[0]
         if fused.array.shape != mri.array.shape:
             there, wanted = ("x".join(map(str, v.array.shape)) for v in (fused, mri))
@@ -207,6 +220,7 @@ def evaluate(
     tasks = {}
     for subject in subjects:
         tasks[subject.name] = _missing(book, subject.name, methods, protocols, stamps)
+    record = LesionRecord(book.folder) if settings.lesions else None
     total, possible = sum(map(len, tasks.values())), sum(map(len, stamps.values()))
     if total < possible:
         there = f"{possible - total} of {possible} volumes"
@@ -217,7 +231,9 @@ def evaluate(
             if not todo:
                 continue
             try:
-                errors = _score_case(Case(subject, settings), todo, settings, book, device, bar)
+                errors = _score_case(
+                    Case(subject, settings), todo, settings, book, record, device, bar
+                )
             except InputError as error:
                 errors = [error]
             for error in errors:
@@ -267,6 +283,7 @@ def _score_case(
     tasks: Sequence[Task],
     settings: Settings,
     book: ScoreBook,
+    record: LesionRecord | None,
     device: torch.device,
     bar: tqdm,
 ) -> list[InputError]:
@@ -283,6 +300,9 @@ def _score_case(
             for protocol in task.protocols:
                 volume = fused[settings.grid_of(protocol)]
                 mine[protocol, label] = _scores(scorers[protocol], volume)
+            if record and "volume" in task.protocols:
+                kinds = KINDS[settings.lesions]
+                mine["volume", label] |= measure(case, task.method, kinds, device, record)
             scores |= mine
             pictured[label], stamps[label] = fused[settings.grid], task.stamp
         except InputError as error:

@@ -23,6 +23,7 @@ from data.transforms import (
     to_native,
 )
 from data.volume import Volume, check_output
+from inference.optimum import Refinement
 from inference.trained import TrainedModel
 from metrics import clip_unit
 from metrics.blocks import score_in_blocks
@@ -86,6 +87,7 @@ def fuse_pair(
     device: torch.device,
     resolution: str = "native",
     amp: bool = False,
+    refinement: Refinement | None = None,
 ) -> Fusion:
     """Fuse a pair.
 
@@ -96,6 +98,7 @@ def fuse_pair(
             windows of the training's size where the head is larger than one. "published" crops,
             pads and resizes to the size of the training, fuses once and interpolates back.
         amp: bfloat16 autocast.
+        refinement: of the network's output over its voxels, in float32.
 
     Raises:
         InputError: the network's output is NaN or infinite.
@@ -105,7 +108,7 @@ def fuse_pair(
     inside = foreground(pair[0].array, recipe)
     run = _native if resolution == "native" else _published
     with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-        fused, scales, clipped = run(trained, pair, inside, device)
+        fused, scales, clipped = run(trained, pair, inside, device, refinement)
     fused[~inside] = 0
     scaled = [scale_between(v.array, *scale) for v, scale in zip(pair, scales, strict=True)]
     return Fusion(fused, *scaled, foreground=inside, clipped=clipped)
@@ -115,21 +118,32 @@ Scales = list[tuple[float, float]]  # of MRI and PET: the values that become 0 a
 
 
 def _published(
-    trained: TrainedModel, pair: tuple[Volume, Volume], inside: np.ndarray, device: torch.device
+    trained: TrainedModel,
+    pair: tuple[Volume, Volume],
+    inside: np.ndarray,
+    device: torch.device,
+    refinement: Refinement | None,
 ) -> tuple[np.ndarray, Scales, float]:
     """Fuse at the size of the training; the result on the MRI's grid, scales, part clipped."""
     steps = deterministic(Preprocessing(trained.recipe, trained.size), pair[0].voxel_mm)
     prepared = steps(to_item(*pair))
     sources = {key: prepared[key].as_tensor() for key in KEYS}
-    inputs = [torch.as_tensor(volume)[None] for volume in rescale()(sources).values()]
-    output = trained.model(*(volume.to(device) for volume in inputs))[0]
-    output, clipped = _checked(trained, pair, output)
+    scaled = rescale()(sources).values()
+    inputs = [torch.as_tensor(volume)[None].to(device) for volume in scaled]
+    output = _checked(trained, pair, trained.model(*inputs))
+    if refinement:
+        output = refinement(output, *inputs)
+    output, clipped = clip_unit(output[0].cpu())
     scales = [(float(volume.min()), float(volume.max())) for volume in sources.values()]
     return to_native(output, prepared, steps).clip(0, 1), scales, clipped
 
 
 def _native(
-    trained: TrainedModel, pair: tuple[Volume, Volume], inside: np.ndarray, device: torch.device
+    trained: TrainedModel,
+    pair: tuple[Volume, Volume],
+    inside: np.ndarray,
+    device: torch.device,
+    refinement: Refinement | None,
 ) -> tuple[np.ndarray, Scales, float]:
     """Fuse the head's box at its own voxels; as `_published`."""
     box = box_of(inside)
@@ -155,21 +169,22 @@ def _native(
             planes = slice(start, start + trained.size)
             part = output[:, :, planes]
             part.copy_(model.gated(part.to(device), *inputs((planes,))))
-    output, clipped = _checked(trained, pair, output[0])
+    output = _checked(trained, pair, output)
+    if refinement:
+        output = refinement(output.to(device), *inputs(()))
+    output, clipped = clip_unit(output[0].cpu())
     fused = np.zeros(inside.shape, np.float32)
     fused[box] = output[0].numpy()
     return fused, scales, clipped
 
 
-def _checked(
-    trained: TrainedModel, pair: tuple[Volume, Volume], output: Tensor
-) -> tuple[Tensor, float]:
-    """The network's output in [0, 1] on the CPU, and which part of it lay outside."""
-    output = output.float().cpu()
+def _checked(trained: TrainedModel, pair: tuple[Volume, Volume], output: Tensor) -> Tensor:
+    """The network's output in float32, where all of it is finite."""
+    output = output.float()
     if not output.isfinite().all():
         problem = f"the network's output for {pair[0].path} is NaN or infinite"
         raise InputError(trained.source, problem, "give a checkpoint whose training was stable")
-    return clip_unit(output)
+    return output
 
 
 def _windows(shape: tuple[int, ...], size: int) -> Iterator[tuple[tuple[slice, ...], Tensor]]:

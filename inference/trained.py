@@ -10,7 +10,10 @@ from models import build_model
 from models.released import is_released, load_released
 from models.variants import without_gate
 from training.checkpoint import BEST, LAST, read, read_own, restore_model
+from training.config import TrainConfig
 from utils.errors import InputError, notice
+
+RELEASED_OBJECTIVE = "lncc-ssim-l1:2:1"
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class TrainedModel:
         source: the file that it came from.
         description: one line for the user.
         name: of its model, see `models.build_model`.
+        objective: of its training with all weights, see `inference.optimum.parse_objective`; None
+            for 2-D methods, whose own losses have no volume to minimise over.
     """
 
     model: nn.Module
@@ -32,6 +37,7 @@ class TrainedModel:
     source: Path
     description: str
     name: str = "dc2fusion"
+    objective: str | None = None
 
 
 def newest_run(root: Path) -> Path:
@@ -118,7 +124,21 @@ def load_model(path: Path, variant: str | None = None, size: int = 128) -> Train
     if config.slicewise:
         form = f"on {config.plane} slices"
     description = f"{path}: {config.model}, {form}, epoch {content['epoch']}"
-    return TrainedModel(model.eval(), config.recipe, config.size, path, description, config.model)
+    return TrainedModel(
+        model.eval(),
+        config.recipe,
+        config.size,
+        path,
+        description,
+        config.model,
+        None if config.slicewise else _objective_of(config),
+    )
+
+
+def _objective_of(config: TrainConfig) -> str:
+    """Name and six weights, alpha1 first."""
+    weights = [weight for pair in config.weights for weight in pair]
+    return ":".join([config.objective, *(f"{weight:g}" for weight in weights)])
 
 
 def _load_released(path: Path, state: dict, variant: str, size: int) -> TrainedModel:
@@ -136,4 +156,4 @@ def _load_released(path: Path, state: dict, variant: str, size: int) -> TrainedM
         f"{path}: weights of the released code as {variant} variant, E={weight.shape[0]}; "
         f"{len(skipped)} tensors skipped that it never uses (cross_attn.proj, concat_back_dim.0)"
     )
-    return TrainedModel(model.eval(), recipe, size, path, description)
+    return TrainedModel(model.eval(), recipe, size, path, description, objective=RELEASED_OBJECTIVE)

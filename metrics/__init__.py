@@ -7,13 +7,17 @@ source. A metric with sources returns four keys: `name` (the mean over the sourc
 its definition says so), `name_mri`, `name_pet` and `name_min` (the worse of the two sources, which
 a copy of the other source cannot raise). The rest return `name` only. `clipped` is the fraction of
 fused voxels outside [0, 1].
+
+`ALL_METRICS` has lesion transfer beside them, which is measured by running a method, see
+`metrics.transfer`.
 """
 
 from .images import TooSmall, clip_unit
-from .registry import METRICS, Metric, keys_of
+from .registry import ALL_METRICS, METRICS, Metric, keys_of
 from .score import PROTOCOLS, Scorer, UndefinedScore, score
 
 __all__ = [
+    "ALL_METRICS",
     "METRICS",
     "PROTOCOLS",
     "Metric",

@@ -97,6 +97,10 @@ METRICS: dict[str, Metric] = {
     ),
 }
 
+# What `score` cannot tell from one fused volume: the method has to be run on changed sources.
+TRANSFER = Metric("Transfer", "how much of a lesion that one source shows arrives", "0..1")
+ALL_METRICS = METRICS | {"transfer": TRANSFER}
+
 
 class View(NamedTuple):
     """The two sources as the metrics of one kind see them: one volume, or a stack of slices."""
@@ -128,7 +132,7 @@ class Family(NamedTuple):
 
 def keys_of(name: str) -> tuple[str, ...]:
     """The keys under which `score` returns a metric: its name, and its parts where it has them."""
-    if not METRICS[name].per_source:
+    if not ALL_METRICS[name].per_source:
         return (name,)
     return (name, f"{name}_mri", f"{name}_pet", f"{name}_min")
 

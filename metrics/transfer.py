@@ -46,12 +46,13 @@ class Lesion:
 
 
 STANDARD = (Lesion("mri", 5, -0.35), Lesion("pet", 10, -0.35))
-FULL = tuple(
+_OTHERS = (
     Lesion(source, radius, amplitude)
     for source in ("mri", "pet")
     for radius in (4, 5, 10)
     for amplitude in (-0.35, 0.35)
 )
+FULL = tuple(dict.fromkeys([*STANDARD, *_OTHERS]))
 
 
 @dataclass(frozen=True)

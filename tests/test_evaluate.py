@@ -651,3 +651,120 @@ def test_pictures_show_every_subject_and_method_in_one_window(score, synthetic_c
         assert {key.split("/")[1] for key in planes if "/" in key} == {"MRI", "PET", *TRIVIAL}
         assert planes["axial/average"] == pytest.approx((mri + pet) / 2, abs=1)
         assert planes["axial/maximum"] == pytest.approx(np.maximum(mri, pet), abs=1)
+
+
+# Lesions and optima ------------------------------------------------------------------------------
+
+
+def transfers_of(out):
+    """{(method, part): transfer} of one subject."""
+    table = read_scores(out)
+    assert len({key[2] for key in table}) == 1
+    return {(key[1], key[4]): value for key, value in table.items() if key[3] == "transfer"}
+
+
+def test_lesion_transfer_of_every_method_that_can_be_run(
+    score, one_subject, run_folder, tmp_path, refuses, synthetic_cohort
+):
+    flags = (*QUICK, *one_subject, "--lesions", "--methods", "laplacian", f"net={run_folder}")
+    status, out, err = score(*flags)
+    assert status == 0, err
+    found = transfers_of(tmp_path / "out")
+    shares = {"copy-mri": (1, 0), "average": (0.5, 0.5), "mix": (2 / 3, 1 / 3)}
+    for method, (mri, pet) in shares.items():
+        assert found[method, "mri"] == pytest.approx(mri, abs=1e-5)
+        assert found[method, "pet"] == pytest.approx(pet, abs=1e-5)
+        assert found[method, "min"] == pytest.approx(min(mri, pet), abs=1e-5)
+        assert found[method, "mean"] == pytest.approx(0.5, abs=1e-5)
+    assert 0.5 < found["laplacian", "min"] < 1
+    assert ("net", "min") in found
+    text = (tmp_path / "out" / "table.md").read_text()
+    section = text[text.index("### Lesion transfer") :].splitlines()[2]
+    assert section == "| Method | Transfer MRI ↑ | Transfer PET ↑ | Transfer min ↑ |"
+    with open(tmp_path / "out" / "lesions.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] == "average"]
+    assert {(row["source"], row["draw"]) for row in rows} == {
+        (source, str(draw)) for source in ("mri", "pet") for draw in range(3)
+    }
+    assert "| average | 0.50±0.00 | 0.50±0.00 |" in (tmp_path / "out" / "lesions.md").read_text()
+    assert png.imread(tmp_path / "out" / "lesions.png").shape[0] > 500
+    other = ("--data", synthetic_cohort, "--out", tmp_path / "out", *QUICK)
+    refuses(evaluate.main, *other, names=("lesions", "--out"))
+
+
+def test_more_kinds_of_lesions(score, one_subject, tmp_path):
+    flags = ("--no-trivial", "--methods", "maximum", "--lesions", "full")
+    status, _, err = score(*QUICK, *one_subject, *flags)
+    assert status == 0, err
+    header = (tmp_path / "out" / "lesions.md").read_text().splitlines()[4]
+    assert "| mri r5 -0.35 | pet r10 -0.35 | mri r4 -0.35 | mri r4 +0.35 |" in header
+    with open(tmp_path / "out" / "lesions.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 12 * 3
+
+
+def fuse_elsewhere(mri_file, pet_file, case, path):
+    """Another program's volume: 0.7 MRI + 0.3 PET, on the scale of the untouched sources."""
+    fused = 0
+    for key, share, file in (("mri", 0.7, mri_file), ("pet", 0.3, pet_file)):
+        image = nib.load(file)
+        low = float(case.prepared[key].min())
+        fused = fused + share * (image.get_fdata() - low) / case.scale(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(fused.astype(np.float32), image.affine), path)
+
+
+def test_lesions_for_another_program(score, synthetic_cohort, one_subject, tmp_path):
+    exported, fused = tmp_path / "exported", tmp_path / "fused"
+    status, out, err = score(*QUICK, *one_subject, "--export-lesions", exported)
+    assert status == 0, err
+    assert "6 pairs" in out and not (tmp_path / "out").exists()
+    listed = json.loads((exported / "lesions.json").read_text())["pairs"]
+    pairs = find_subjects(exported).subjects
+    assert sorted(pair.name for pair in pairs) == sorted(entry["name"] for entry in listed)
+
+    subject = next(s for s in find_subjects(synthetic_cohort).subjects if "002" in s.name)
+    case = scoring.Case(subject, scoring.Settings(size=SIZE))
+    fuse_elsewhere(subject.mri, subject.pet, case, fused / f"{subject.name}_fused.nii.gz")
+    flags = (*QUICK, *one_subject, "--lesions", "--fused", f"mine={fused}")
+    status, _, err = score(*flags)
+    assert status == 0, err
+    found = transfers_of(tmp_path / "out")
+    assert np.isnan(found["mine", "pet"]) and found["average", "pet"] == pytest.approx(0.5)
+    assert "– (n=0)" in (tmp_path / "out" / "table.md").read_text()
+
+    for pair in pairs:
+        fuse_elsewhere(pair.mri, pair.pet, case, fused / "lesions" / f"{pair.name}.nii.gz")
+    status, _, err = score(*flags, "--overwrite")
+    assert status == 0, err
+    found = transfers_of(tmp_path / "out")
+    assert found["mine", "mri"] == pytest.approx(0.7, abs=1e-4)
+    assert found["mine", "pet"] == pytest.approx(0.3, abs=1e-4)
+
+    (fused / "lesions" / f"{pairs[0].name}.nii.gz").unlink()
+    status, _, err = score(*flags, "--overwrite")
+    assert status == 2 and f"no volume of {pairs[0].name}" in err
+
+
+def test_the_optimum_of_an_objective_is_a_method(score, one_subject, tmp_path, monkeypatch):
+    monkeypatch.setattr("inference.optimum.Optimum.__init__.__defaults__", (30,))
+    methods = ("optimum", "optimum:salient-additive:1:1")
+    flags = ("--size", SIZE, "--metrics", "ssim", *one_subject, "--methods", *methods)
+    status, _, err = score(*flags)
+    assert status == 0, err
+    table = read_scores(tmp_path / "out")
+    ssim = {key[1]: value for key, value in table.items() if key[3:] == ("ssim", "mri")}
+    assert ssim["optimum"] > 0.9 > ssim["optimum-salient-additive-1-1"] > ssim["average"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (("--methods", "optimum:dice"), ("--methods", "dice", "salient-additive")),
+        (("--methods", "optimum:salient-additive:1"), ("--methods", "NAME:MRI:PET")),
+        (("--methods", "optimum=run"), ("--methods", "takes no file")),
+        (("--lesions", "big"), ("--lesions", "standard")),
+    ],
+)
+def test_wrong_optima_and_lesions_are_refused(refuses, synthetic_cohort, tmp_path, flags, names):
+    where = ("--data", synthetic_cohort, "--out", tmp_path / "out", *QUICK)
+    refuses(evaluate.main, *where, *flags, names=names)

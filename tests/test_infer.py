@@ -13,6 +13,7 @@ from scipy import ndimage
 
 import infer_sigleImage
 from data.volume import read_pair
+from losses import build_objective
 from models import build_model
 from tests.helpers.golden import golden, rule_filled_released_state, shared_file
 from training import checkpoint
@@ -501,3 +502,73 @@ def test_the_real_template_pair_keeps_its_grid(run_folder, run_script, tmp_path)
     assert status == 0, err
     fused, source = nib.load(output), nib.load(mri)
     assert fused.shape == source.shape and np.array_equal(fused.affine, source.affine)
+
+
+# Refinement --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def larger_pair(write_nifti):
+    """A pair of 24^3 smooth volumes of 8 mm with a dark border."""
+    noise = np.random.default_rng(3).standard_normal((2, 24, 24, 24))
+    smooth = ndimage.gaussian_filter(noise, (0, 1.5, 1.5, 1.5))
+    smooth = (smooth - smooth.min() + 0.1).astype(np.float32)
+    smooth[:, [0, -1]] = 0
+    return [
+        write_nifti(f"{name}.nii.gz", array, np.diag([8.0, 8, 8, 1]))
+        for name, array in zip(("mri", "pet"), smooth, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("resolution", ["published", "native"])
+def test_refined_results_have_less_loss_and_repeat(
+    larger_pair, run_folder, run_script, tmp_path, resolution
+):
+    mri, pet = larger_pair
+    volumes = {}
+    for name, extra in {
+        "plain": (),
+        "refined": ("--refine", 20),
+        "again": ("--refine", 20),
+        "other": ("--refine", 20, "--objective", "salient-additive:1:1"),
+    }.items():
+        output = tmp_path / f"{name}.nii.gz"
+        flags = ("--mri", mri, "--pet", pet, "--output", output, "--checkpoint", run_folder)
+        flags = (*flags, "--resolution", resolution, *extra)
+        status, out, err = run_script(infer_sigleImage.main, *flags)
+        assert status == 0, err
+        volumes[name] = torch.from_numpy(nib.load(output).get_fdata(dtype=np.float32))
+        if name == "refined":
+            assert "20 steps of ssim-gradient-intensity:2:1:2:1:2:1" in out
+    assert torch.equal(volumes["refined"], volumes["again"])
+    assert not torch.equal(volumes["refined"], volumes["other"])
+    sources = [torch.from_numpy(scaled(nib.load(file).get_fdata())).float() for file in (mri, pet)]
+    objective = build_objective("ssim-gradient-intensity")
+
+    def loss(volume):
+        return objective(volume[None, None], *(s[None, None] for s in sources))[0]
+
+    assert loss(volumes["refined"]) < loss(volumes["plain"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (("--objective", "salient-additive"), ("--objective", "--refine")),
+        (("--refine", 3, "--objective", "dice"), ("--objective", "dice")),
+        (("--refine", -1), ("--refine", "negative")),
+    ],
+)
+def test_wrong_refinements_are_refused(refuses, pair, run_folder, tmp_path, flags, names):
+    mri, pet = pair
+    where = ("--mri", mri, "--pet", pet, "--output", tmp_path / "f.nii.gz")
+    refuses(infer_sigleImage.main, *where, "--checkpoint", run_folder, *flags, names=names)
+
+
+def test_a_2d_method_is_refined_by_a_named_objective_only(refuses, pair, tmp_path):
+    mri, pet = pair
+    torch.manual_seed(0)
+    torch.save(build_model("matr").method.state_dict(), tmp_path / "matr.pth")
+    where = ("--mri", mri, "--pet", pet, "--output", tmp_path / "f.nii.gz")
+    flags = ("--weights", f"matr={tmp_path / 'matr.pth'}", "--refine", 2)
+    refuses(infer_sigleImage.main, *where, *flags, names=("--refine", "matr", "--objective"))

@@ -7,7 +7,6 @@ import pytest
 
 from benchmarks import optimum
 from models import build_model
-from utils.errors import InputError
 
 
 @pytest.fixture
@@ -40,18 +39,3 @@ def test_cells(measured):
     assert float(measured["net"]["SSIM MRI"]) == pytest.approx(1)
     both = [float(measured["average"][f"SSIM {source}"]) for source in ("MRI", "PET")]
     assert float(measured["average"]["SSIM"]) == pytest.approx(sum(both) / 2)
-
-
-def test_objectives_by_name_and_weights():
-    _, ratio = optimum.parse_objective("ssim-gradient-intensity:3:1")
-    assert list(ratio.weights.values()) == [(3, 1)] * 3
-    _, six = optimum.parse_objective("lncc-ssim-l1:1:2:3:4:5:6")
-    assert list(six.weights.values()) == [(1, 2), (3, 4), (5, 6)]
-    _, published = optimum.parse_objective("lncc-ssim-l1")
-    assert list(published.weights.values()) == [(2, 1)] * 3
-
-
-@pytest.mark.parametrize("text", ["dice", "lncc-ssim-l1:1", "lncc-ssim-l1:a:b", "lncc-ssim-l1:0:0"])
-def test_wrong_objectives_are_refused(text):
-    with pytest.raises(InputError, match="--objectives"):
-        optimum.parse_objective(text)

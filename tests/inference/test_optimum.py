@@ -8,9 +8,10 @@ from scipy import ndimage
 from data.subjects import find_subjects
 from data.volume import read_volume
 from inference import optimum
-from inference.optimum import excess, refine
+from inference.optimum import Optimum, excess, parse_objective, refine
 from losses import build_objective
 from metrics.transfer import Lesion, lesion_transfer
+from utils.errors import InputError
 
 
 @pytest.fixture
@@ -103,3 +104,23 @@ def test_the_salient_additive_optimum_passes_lesions_of_both_sources(synthetic_c
     assert found["salient-additive"]["t_mri"] >= 0.75
     assert found["salient-additive"]["t_pet"] >= 0.65
     assert found["salient-additive"]["t_min"] > found["ssim-gradient-intensity"]["t_min"]
+
+
+def test_the_method_is_the_optimum_from_the_average(pair):
+    objective = build_objective("ssim-gradient-intensity")
+    fused = Optimum(objective, steps=4)(*pair)
+    assert torch.equal(fused, refine(sum(pair) / 2, *pair, objective, steps=4))
+
+
+def test_objectives_by_name_and_weights():
+    ratio = parse_objective("ssim-gradient-intensity:3:1", "--flag")
+    assert [tuple(w) for w in ratio.weights.values()] == [(3, 1)] * 3
+    six = parse_objective("lncc-ssim-l1:1:2:3:4:5:6", "--flag")
+    assert list(six.weights.values()) == [(1, 2), (3, 4), (5, 6)]
+    assert list(parse_objective("lncc-ssim-l1", "--flag").weights.values()) == [(2, 1)] * 3
+
+
+@pytest.mark.parametrize("text", ["dice", "lncc-ssim-l1:1", "lncc-ssim-l1:a:b", "lncc-ssim-l1:0:0"])
+def test_wrong_objectives_are_refused(text):
+    with pytest.raises(InputError, match="--flag"):
+        parse_objective(text, "--flag")
