@@ -18,6 +18,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -240,6 +241,8 @@ def _cell(record: LesionRecord, subjects: Sequence[str], label: str, lesion: Les
 
 PANEL_INCHES, LEFT_INCHES, TOP_INCHES = 1.35, 1.5, 0.5
 DIFFERENCE = 0.2  # end of the scale of differences
+DARKER_BRIGHTER = LinearSegmentedColormap.from_list("difference", ("#4cc3ff", "black", "#ffa040"))
+HEAD = 0.05  # panels are cut to where any volume is above it
 PANELS = ("without", "with", "difference")
 
 
@@ -257,6 +260,7 @@ def lesion_figure(planes: dict[str, np.ndarray], rows: Sequence[Row], subject: s
     FigureCanvasAgg(figure)
     text = {"color": "white", "fontsize": 9, "va": "center"}
     for half, source in enumerate(("mri", "pet")):
+        box = _head_box([planes[f"{source} {label} without"] for label in titles])
         for column, panel in enumerate(PANELS):
             centre = (LEFT_INCHES + (3 * half + column + 0.5) * PANEL_INCHES) / width
             heading = f"{panel}\n{source.upper()} lesion" if panel == "with" else panel
@@ -264,23 +268,37 @@ def lesion_figure(planes: dict[str, np.ndarray], rows: Sequence[Row], subject: s
         for line, (label, title) in enumerate(titles.items()):
             bottom = height - TOP_INCHES - (line + 1) * PANEL_INCHES
             left = LEFT_INCHES + 3 * half * PANEL_INCHES
-            _draw_row(figure, planes, f"{source} {label}", left, bottom)
+            _draw_row(figure, planes, f"{source} {label}", box, left, bottom)
             middle = (bottom + PANEL_INCHES / 2) / height
             figure.text(0.1 / width, middle, title, **text)
     note = (
-        f"{subject}, axial · grey window [0, 1], difference ±{DIFFERENCE:g}, blue is darker · "
-        "radiological convention"
+        f"{subject}, axial · grey window [0, 1], differences from -{DIFFERENCE:g} (blue) to "
+        f"{DIFFERENCE:g} (orange) · radiological convention"
     )
     figure.text(0.1 / width, 0.15 / height, note, color="0.8", fontsize=7, va="center")
     return figure
 
 
+def _head_box(images: Sequence[np.ndarray]) -> tuple[slice, slice]:
+    """Rows and columns with anything to see in any of the images."""
+    head = np.max(images, axis=0) > HEAD
+    if not head.any():
+        return slice(None), slice(None)
+    rows, columns = np.flatnonzero(head.any(1)), np.flatnonzero(head.any(0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
 def _draw_row(
-    figure: Figure, planes: dict[str, np.ndarray], name: str, left: float, bottom: float
+    figure: Figure,
+    planes: dict[str, np.ndarray],
+    name: str,
+    box: tuple[slice, slice],
+    left: float,
+    bottom: float,
 ) -> None:
-    """Three panels from `left` on; places in inches."""
+    """Three panels from `left` on, cut to `box`; places in inches."""
     page = figure.get_size_inches()
-    without, with_lesion = planes[f"{name} without"], planes[f"{name} with"]
+    without, with_lesion = planes[f"{name} without"][box], planes[f"{name} with"][box]
     size = (PANEL_INCHES - 0.04) / page[0], (PANEL_INCHES - 0.04) / page[1]
     for column, image in enumerate((without, with_lesion, with_lesion - without)):
         place = (left + column * PANEL_INCHES) / page[0], bottom / page[1]
@@ -288,7 +306,7 @@ def _draw_row(
         axes.set_axis_off()
         look = {"cmap": "gray", "vmin": 0, "vmax": 1}
         if column == 2:
-            look = {"cmap": "seismic", "vmin": -DIFFERENCE, "vmax": DIFFERENCE}
+            look = {"cmap": DARKER_BRIGHTER, "vmin": -DIFFERENCE, "vmax": DIFFERENCE}
         axes.imshow(image, aspect="equal", interpolation="bilinear", **look)
 
 
