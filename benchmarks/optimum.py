@@ -116,16 +116,25 @@ def mean_table(tables: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict
 
 
 def markdown(title: str, table: dict[str, dict[str, float]]) -> str:
-    """One pair's table."""
-    names = [name for name in next(iter(table.values())) if not name.endswith("std")]
-    lines = [f"### {title}", "", f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    """One pair's tables: scores and transfer, then loss and excess under each objective."""
+    names = list(next(iter(table.values())))
+    scores = [n for n in names if not n.endswith("std") and not n.startswith(("loss", "excess"))]
+    losses = [name for name in names if name.startswith("loss")]
+    lines = [f"### {title}", "", *_header(scores)]
     for row, columns in table.items():
-        lines.append(f"| {row} | {' | '.join(_cell(name, columns[name]) for name in names)} |")
+        lines.append(f"| {row} | {' | '.join(f'{columns[name]:.3f}' for name in scores)} |")
+    lines += ["", *_header([f"{name} (excess)" for name in losses])]
+    for row, columns in table.items():
+        cells = []
+        for name in losses:
+            excess_here = columns[name.replace("loss", "excess", 1)]
+            cells.append(f"{columns[name]:.3f} ({excess_here:.1%})")
+        lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(name: str, value: float) -> str:
-    return f"{value:.1%}" if name.startswith("excess") else f"{value:.3f}"
+def _header(names: Sequence[str]) -> list[str]:
+    return [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
 
 
 def write(folder: Path, head: str, tables: dict[str, dict[str, dict[str, float]]]) -> None:
