@@ -16,7 +16,8 @@ Without arguments: the newest run under result/ and a synthetic subject that no 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from utils.errors import InputError, notice, report
 from utils.optional import lazy
 
 if TYPE_CHECKING:
-    import torch
+    from data.volume import Volume
 
 # They import torch, scipy or matplotlib, for which --help need not wait.
 cohort = lazy("data.phantom.cohort")
@@ -143,38 +144,10 @@ def load_network(args: argparse.Namespace) -> trained.TrainedModel:
     return published.load_published(weights, "--weights", plane, "paper", args.size)
 
 
-def choose_refinement(
-    args: argparse.Namespace, network: trained.TrainedModel
-) -> optimum.Refinement | None:
-    """What --refine and --objective ask for; None without.
-
-    Raises:
-        InputError: an objective that there is not, or none to take.
-    """
-    if not args.refine:
-        if args.objective:
-            raise InputError("--objective", "is that of --refine", "give --refine N beside it")
-        return None
-    text = args.objective or network.objective
-    if text is None:
-        problem = f"{network.name} has no objective of volumes"
-        raise InputError("--refine", problem, "name one by --objective, as salient-additive:1:1")
-    print(f"refined by {args.refine} steps of {text}")
-    return optimum.Refinement(optimum.parse_objective(text, "--objective"), args.refine)
-
-
-def fuse_job(
-    job: fuse.Job,
-    network: trained.TrainedModel,
-    device: torch.device,
-    refinement: optimum.Refinement | None,
-    args: argparse.Namespace,
-) -> None:
+def fuse_job(job: fuse.Job, fuse_pair: Callable[[Volume, Volume], fuse.Fusion]) -> None:
     """Read, fuse, write, picture and score one pair."""
     mri, pet = volume.read_pair(job.mri, job.pet)
-    # The released fusion layer's weights grow with the volume: its networks keep to their cube.
-    resolution = args.resolution or ("published" if network.recipe == "released" else "native")
-    fusion = fuse.fuse_pair(network, mri, pet, device, resolution, args.amp, refinement)
+    fusion = fuse_pair(mri, pet)
     volume.write_like(job.output, fusion.fused, mri)
     shown = fusion.mri, fusion.pet, fusion.fused, mri.voxel_mm
     pictures.save_figure(job.picture, pictures.fusion_figure(*shown, title=job.subject))
@@ -185,20 +158,18 @@ def fuse_job(
 
 def fuse_all(
     jobs: Sequence[fuse.Job],
-    network: trained.TrainedModel,
-    device: torch.device,
-    refinement: optimum.Refinement | None,
-    args: argparse.Namespace,
+    fuse_pair: Callable[[Volume, Volume], fuse.Fusion],
+    overwrite: bool,
 ) -> int:
     """Fuse many pairs; what is there is skipped, a bad pair is reported and the others go on."""
     skipped, failed = 0, []
     for job in tqdm(jobs, "fusing", unit="pair", disable=None):
-        if job.output.exists() and not args.overwrite:
+        if job.output.exists() and not overwrite:
             skipped += 1
             continue
         try:
-            job.check(args.overwrite)
-            fuse_job(job, network, device, refinement, args)
+            job.check(overwrite)
+            fuse_job(job, fuse_pair)
         except InputError as error:
             report(error)
             failed.append(job.subject)
@@ -216,13 +187,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         notice("no GPU: fusing on the CPU")
     print(network.description)
     network.model.to(device)
-    refinement = choose_refinement(args, network)
+    # The released fusion layer's weights grow with the volume: its networks keep to their cube.
+    resolution = args.resolution or ("published" if network.recipe == "released" else "native")
+    refinement = optimum.choose_refinement(args.refine, args.objective, network)
+    options = {"device": device, "resolution": resolution, "amp": args.amp}
+    fuse_pair = partial(fuse.fuse_pair, network, refinement=refinement, **options)
     jobs = find_jobs(args)
     if args.data or args.list:
-        return fuse_all(jobs, network, device, refinement, args)
+        return fuse_all(jobs, fuse_pair, args.overwrite)
     # The synthetic subject's place is this program's own, everything else is the user's.
     jobs[0].check(args.overwrite or not args.mri)
-    fuse_job(jobs[0], network, device, refinement, args)
+    fuse_job(jobs[0], fuse_pair)
     return 0
 
 

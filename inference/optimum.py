@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from inference.trained import TrainedModel
 from losses import Objective, build_objective
 from utils.errors import InputError
 
@@ -130,6 +131,26 @@ class Refinement:
                 return refine(fused, mri, pet, self.objective, self.steps, NETWORK_RATE, bar.update)
         except ValueError as error:
             raise InputError("--refine", str(error), "leave the flag out for this pair") from error
+
+
+def choose_refinement(
+    steps: int, objective: str | None, network: TrainedModel
+) -> Refinement | None:
+    """What --refine and --objective ask for, with the objective of the training by default.
+
+    Raises:
+        InputError: an objective that there is not, none to take, or one without --refine.
+    """
+    if not steps:
+        if objective:
+            raise InputError("--objective", "is that of --refine", "give --refine N beside it")
+        return None
+    text = objective or network.objective
+    if text is None:
+        problem = f"{network.name} has no objective of volumes"
+        raise InputError("--refine", problem, "name one by --objective, as salient-additive:1:1")
+    print(f"refined by {steps} steps of {text}")
+    return Refinement(parse_objective(text, "--objective"), steps)
 
 
 def excess(loss: float, optimum: float, average: float) -> float:
