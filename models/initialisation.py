@@ -23,9 +23,13 @@ if TYPE_CHECKING:
     from models.dc2fusion import DC2Fusion, Head
 
 INITIALISATIONS = ("identity", "default")
-GAIN = 0.5  # of the basis channels: small beside the constant ones, see `constant`
-ENERGY = 128.0  # sum of the squares of a token's constant channels
-EMBEDDING_NOISE = 0.1  # what is left of the default weights in the constant channels
+# Adam moves every weight by the learning rate a step, whatever its size, and these add up over the
+# inputs of a layer. Large tokens and a large first convolution of the head make that small beside
+# what is there: with a gain of 1/2 the first step alone costs 60 % on some pairs.
+GAIN = 8.0  # of the basis channels
+CONSTANT = 128.0  # in the last two channels, with both signs: large beside the basis
+BETWEEN = 4.0  # of the channels between the head's convolutions that carry MRI and PET
+EMBEDDING_NOISE = 0.1  # what is left of the default weights in the channels without basis
 HEAD_NOISE = 0.02  # and in the head
 
 
@@ -34,7 +38,7 @@ def start_as_identity(network: "DC2Fusion") -> None:
     """Change the parameters of a network with PyTorch's initialisation so that it starts as a copy.
 
     1. Patch embedding: n = min(64, E - 2) channels are the lowest frequencies of the patch, the
-       other E - n carry a constant.
+       last two carry a constant.
     2. Blocks: the last linear layer of both residual branches is 0, a block changes nothing.
     3. Skip reduction: [0 | I], so that each level of the decoder starts from its own skip feature.
     4. Head: reads the basis of the MRI's tokens into f1 and that of the PET's into f2.
@@ -56,21 +60,20 @@ def start_as_identity(network: "DC2Fusion") -> None:
 
 
 def basis_channels(embed_dim: int) -> int:
-    """n: the channels of E that hold basis functions; at least two are left for the constant."""
+    """n: the channels of E that hold basis functions; two are left for the constant."""
     return min(PATCH**3, embed_dim - 2)
 
 
-def constant(embed_dim: int) -> float:
-    """c: the constant channels hold +c, -c, +c ..; 2 at E = 96.
+def deviation(embed_dim: int) -> float:
+    """s: about the standard deviation that the head's LayerNorm divides by, for every token.
 
-    They carry the amplitude through the head's LayerNorm, which would divide it away: its standard
-    deviation is then nearly the same for every token, s = c sqrt((E - n) / E).
+    The constant channels carry the amplitude through it, which it would else divide away.
     """
-    return math.sqrt(ENERGY / (embed_dim - basis_channels(embed_dim)))
+    return CONSTANT * math.sqrt(2 / embed_dim)
 
 
 def embed_as_basis(embedding: nn.Conv3d) -> None:
-    """Patch embedding, weight (E, 1, 4, 4, 4): GAIN times the basis, then the constant channels."""
+    """Patch embedding, weight (E, 1, 4, 4, 4): GAIN times the basis, the rest, the constants."""
     embed_dim = embedding.out_channels
     n = basis_channels(embed_dim)
     weight, bias = embedding.weight, embedding.bias
@@ -78,9 +81,8 @@ def embed_as_basis(embedding: nn.Conv3d) -> None:
     weight[n:] *= EMBEDDING_NOISE
     # The channels sum to 0, so that LayerNorm has no mean to take away from the basis.
     weight[n:] -= weight.sum(dim=0, keepdim=True) / (embed_dim - n)
-    bias[:n] = 0
-    bias[n::2] = constant(embed_dim)
-    bias[n + 1 :: 2] = -constant(embed_dim)
+    nn.init.zeros_(bias)
+    bias[-2], bias[-1] = CONSTANT, -CONSTANT
 
 
 def read_basis(head: "Head", embed_dim: int) -> None:
@@ -90,9 +92,9 @@ def read_basis(head: "Head", embed_dim: int) -> None:
     keep a trace of their default weights, so that all of them learn.
     """
     n = basis_channels(embed_dim)
-    deviation = constant(embed_dim) * math.sqrt((embed_dim - n) / embed_dim)  # s
     to_voxels, to_maps = head.to_voxels, head.to_maps
-    patch = patch_basis()[:n].to(to_voxels.weight) * (deviation / GAIN)  # n, 4, 4, 4
+    scale = BETWEEN * deviation(embed_dim) / GAIN
+    patch = patch_basis()[:n].to(to_voxels.weight) * scale  # n, 4, 4, 4
 
     to_voxels.weight *= HEAD_NOISE  # 2E, E/2, 4, 4, 4
     to_voxels.weight[:n, 0] = patch
@@ -102,7 +104,7 @@ def read_basis(head: "Head", embed_dim: int) -> None:
     to_maps.weight *= HEAD_NOISE  # 2, E/2, 3, 3, 3
     to_maps.weight[:, :2] *= torch.eye(2).to(to_maps.weight)[:, :, None, None, None]
     for stream in range(2):
-        to_maps.weight[stream, stream, 1, 1, 1] = 1
+        to_maps.weight[stream, stream, 1, 1, 1] = 1 / BETWEEN
     nn.init.zeros_(to_maps.bias)
 
 

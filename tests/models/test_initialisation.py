@@ -11,15 +11,17 @@ from models.initialisation import basis_channels, patch_basis
 from tests.helpers.golden import relative_error
 
 
+def synthetic_pair(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A synthetic head of 8 mm voxels, (1, 1, D, H, W) in [0, 1], odd sides."""
+    head = make_subject(seed, 8)
+    volumes = (torch.from_numpy(array.astype("float32")) for array in (head.mri, head.pet))
+    mri, pet = (volume[None, None, ..., :-1, :] / volume.max() for volume in volumes)
+    return mri, pet
+
+
 @pytest.fixture(scope="module")
 def pair() -> tuple[torch.Tensor, torch.Tensor]:
-    """A synthetic head of 8 mm voxels, (1, 1, D, H, W) in [0, 1], odd sides."""
-    head = make_subject(3407, 8)
-    volumes = [
-        torch.from_numpy(array.astype("float32"))[None, None] for array in (head.mri, head.pet)
-    ]
-    mri, pet = (volume / volume.max() for volume in volumes)
-    return mri[..., :-1, :], pet[..., :-1, :]
+    return synthetic_pair(3407)
 
 
 def network(**options) -> torch.nn.Module:
@@ -88,6 +90,33 @@ def test_starts_better_than_the_average(pair):
     assert losses["identity"] < 0.95 * losses["average"]
     assert losses["average"] < losses["default"]
     assert losses["narrow"] < losses["default"]
+
+
+@torch.no_grad()
+def test_start_in_bfloat16(pair):
+    """Its large tokens lose no more than others would: relative to what they hold."""
+    model = network()
+    exact = model.stream_maps(*pair)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = model.stream_maps(*pair)
+    assert relative_error(rounded.float(), exact) < 0.01
+
+
+@pytest.mark.parametrize("embed_dim", [24, 96])
+def test_first_steps_do_not_unlearn_it(pair, embed_dim):
+    """At the published rate without a warm-up, where Adam's first step moves all weights by it."""
+    model, objective = network(embed_dim=embed_dim), build_objective("ssim-gradient-intensity")
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    unseen = synthetic_pair(1)
+    losses = []
+    for _ in range(4):
+        with torch.no_grad():
+            losses.append(objective(model.eval()(*unseen), *unseen)[0].item())
+        optimizer.zero_grad()
+        objective(model.train()(*pair), *pair)[0].backward()
+        optimizer.step()
+    assert max(losses[1:]) < 1.02 * losses[0]
+    assert losses[-1] < losses[0]
 
 
 @torch.no_grad()
