@@ -21,12 +21,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.measure import machine, parse_device
-from benchmarks.optimum import parse_objective
 from data.dataset import PairDataset
 from data.phantom.cohort import write_cohort
 from data.settings import Cache, Preprocessing
 from data.subjects import find_subjects
-from inference.optimum import excess, refine
+from inference.optimum import excess, parse_objective, refine
 from losses import Objective
 from models import build_model
 from models.dc2fusion import NETWORKS
@@ -203,7 +202,7 @@ def table(curves: dict[str, Curve], lines: dict[str, dict[str, float]]) -> Itera
 
 def run(args: argparse.Namespace) -> None:
     """Train, measure, write and print."""
-    _, objective = parse_objective(args.objective)
+    objective = parse_objective(args.objective, "--objective")
     args.out.mkdir(parents=True, exist_ok=True)
     train, held_out = read_pairs(args)
     lines = references(objective, held_out, args.optimum)

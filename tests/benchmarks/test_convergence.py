@@ -53,4 +53,4 @@ def test_rate_warms_up_and_falls():
 def test_wrong_objective_is_told(run, capsys):
     with pytest.raises(SystemExit, match="2"):
         run("--objective", "ssim:1")
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: --objectives: 'ssim:1'")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: --objective: 'ssim:1'")
