@@ -47,7 +47,7 @@ def to_item(mri: Volume, pet: Volume) -> Item:
 
 
 def deterministic(preprocessing: Preprocessing, voxel_mm: tuple[float, float, float]) -> Compose:
-    """Crop both to the box of the MRI's foreground, zero-pad symmetrically, resize to size^3 by area.
+    """Crop both to the MRI's foreground, zero-pad symmetrically, resize to size^3 by area.
 
     Args:
         preprocessing: the size, and a recipe that says whether the 224 of the field of view are mm

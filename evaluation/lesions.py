@@ -1,4 +1,4 @@
-"""Lesion transfer of an evaluation's methods: measured, kept, tabled, drawn; pairs for other programs.
+"""Lesion transfer of methods: measured, kept, tabled, drawn; pairs for other programs.
 
 What transfer is: `metrics.transfer`. Methods that can be run are measured on the network's grid. A
 program that cannot be called from here gets the lesioned pairs as a data set (`export_lesions`),

@@ -90,7 +90,7 @@ def _minimise(
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """Blocks that tile a volume, each with its box one halo wider, cut off at the volume's border."""
+    """Blocks that tile a volume, each with its box one halo wider, cut off at the border."""
     axes = [list(_pieces(side)) for side in shape]
     for d in axes[0]:
         for h in axes[1]:
@@ -154,7 +154,7 @@ def choose_refinement(
 
 
 def excess(loss: float, optimum: float, average: float) -> float:
-    """How far a loss is from the optimum, 1 for that of the plain average and 0 for the optimum's."""
+    """How far a loss is from the optimum: 1 for the plain average's, 0 for the optimum's."""
     return (loss - optimum) / (average - optimum)
 
 

@@ -143,7 +143,7 @@ def lesion_transfer(
 
 
 def transfer(with_lesion: Tensor, without: Tensor, delta: Tensor) -> float:
-    """<F(with) - F(without), delta> / <delta, delta> of volumes of one shape; NaN where delta is 0."""
+    """<F(with) - F(without), delta> / <delta, delta> of one shape; NaN where delta is 0."""
     change, delta = with_lesion.double() - without.double(), delta.double()
     return float((change * delta).sum() / delta.square().sum())
 

@@ -90,7 +90,10 @@ def _size_mm(plane: str, extent_mm: Sequence[float]) -> tuple[float, float]:
 def _layout(extent_mm: Sequence[float], title: str | None) -> tuple[Figure, list[list[tuple]]]:
     """An empty black figure, and each panel's box [row][column] in figure fractions, to scale."""
     inches_per_mm = PANEL_INCHES / max(extent_mm)
-    sizes = [[side * inches_per_mm for side in _size_mm(plane, extent_mm)] for plane in PLANES]
+    sizes = []
+    for plane in PLANES:
+        height_mm, width_mm = _size_mm(plane, extent_mm)
+        sizes.append((height_mm * inches_per_mm, width_mm * inches_per_mm))
     cell = max(max(width for _, width in sizes), 1.6)  # room for the captions of a narrow volume
     header = HEADER_INCHES * (2 if title else 1)
     width = len(COLUMNS) * cell + (len(COLUMNS) + 1) * GAP_INCHES

@@ -173,8 +173,7 @@ class SwinFuse(nn.Module):
     """The network on pictures; symmetric in its two inputs.
 
     Input: [0, 1], mapped to [-1, 1] inside. Output: tanh mapped to [0, 1]. Colour: the authors read
-        every
-    file as grey (Pillow mode "L", full-range luma) and never restore colour.
+    every file as grey (Pillow mode "L", full-range luma) and never restore colour.
 
     Args:
         blocks_per_stage: 1 as released, 6 as evidently meant; see the module's docstring.
