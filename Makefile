@@ -14,9 +14,9 @@ PREP := $(PREP_VENV)/bin/python
 SUBJECT := synthetic-008
 TRAINING := --data demo/data --train-list demo/train.txt --val-list demo/validation.txt \
   --size 64 --cache memory --workers 0
-# Without MS-SSIM, whose scales need a larger grid, and SCD (which comes with CC), which has no value for a copy.
 # Both sources weigh the same: a reader looks for what either shows.
 OBJECTIVE := --objective salient-additive --alpha1 1 --alpha2 1 --beta1 1 --beta2 1 --gamma1 1 --gamma2 1
+# Without MS-SSIM, whose scales need a larger grid, and SCD (which comes with CC), which has no value for a copy.
 SCORES := psnr ssim nmi fsim psnr_pooled mi fmi_edge qabf vif piella_qw
 
 .PHONY: demo demo-run table prepare-demo test lint clean
@@ -71,13 +71,14 @@ table: demo-run
 	$(call train,result/table,u2fusion,--model u2fusion --lr 3e-4 --epochs 5 --batch-size 6)
 	$(call train,result/table,dilran,--model dilran --lr 3e-4 --epochs 4)
 	$(call train,result/table,matr,--model matr --epochs 12 --batch-size 8)
-	@$(RUN) evaluate.py --data demo/held-out --size 64 --protocol volume --metrics $(SCORES) --out result/table \
+	@$(RUN) evaluate.py --data demo/held-out --size 64 --protocol volume --metrics $(SCORES) --lesions --out result/table \
 	  --methods dc2fusion=result/demo swinfuse=result/table/swinfuse u2fusion=result/table/u2fusion \
 	  dilran=result/table/dilran matr=result/table/matr laplacian
 	@echo
 	@cat result/table/table.md
 	@echo
 	@echo "statistics:    result/table/statistics.md"
+	@echo "lesions:       result/table/lesions.png"
 	@echo "pictures:      result/table/pictures-01.png"
 
 prepare-demo: $(PREP_VENV)/.installed
