@@ -20,11 +20,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from data import splits
 from data.subjects import Subject, find_subjects
-from utils.cli import Parser, device_numbers, positive_int, run
+from evaluation.flags import build_parser
+from utils.cli import run
 from utils.errors import InputError, notice
 from utils.optional import lazy
 
@@ -39,59 +39,6 @@ results = lazy("evaluation.results")
 scorebook = lazy("evaluation.scorebook")
 scoring = lazy("evaluation.scoring")
 tables = lazy("evaluation.tables")
-
-
-def build_parser() -> Parser:
-    """The flags."""
-    parser = Parser(prog="evaluate.py", description=__doc__)
-    add = parser.add_argument_group("data").add_argument
-    add("--data", metavar="ROOT", type=Path, required=True, help="published layout or BIDS")
-    add("--list", metavar="FILE", type=Path, help="subjects to score, one a line (all)")
-    add("--rec", dest="recording", help="BIDS: which rec- label to take of several PETs")
-    add("--run", help="BIDS: which run- number to take of several images")
-
-    add = parser.add_argument_group("methods").add_argument
-    text = "LABEL=CHECKPOINT (run folder, .pt or released .pth), the name of a fusion without one, "
-    text += "as laplacian, or optimum[:OBJECTIVE[:MRI:PET]], the objective's over the voxels"
-    add("--methods", nargs="+", default=[], metavar="METHOD", help=text)
-    text = "published weights: swinfuse, u2fusion, dilran or matr, with options "
-    text += "METHOD:OPTION=VALUE,...=FILE"
-    add("--weights", nargs="+", default=[], metavar="METHOD=FILE", help=text)
-    text = "of the slices for published weights (axial); a run knows its own"
-    add("--plane", choices=("axial", "coronal", "sagittal"), help=text)
-    text = "NIfTI files fused elsewhere"
-    add("--fused", nargs="+", default=[], metavar="LABEL=FOLDER", help=text)
-    add("--no-trivial", action="store_true", help="leave out copy, average, mixes and maximum")
-    text = "how to read a released .pth (released)"
-    add("--variant", choices=("paper", "released"), help=text)
-    add("--gpus", type=device_numbers, default=(0,), metavar="N", help="CUDA device (0)")
-
-    add = parser.add_argument_group("scores").add_argument
-    text = "volume (3-D), published (slice 64 as the released code) or both (both)"
-    add("--protocol", choices=("volume", "published", "both"), help=text)
-    text = "only these, as named in docs/reproduce.md (all)"
-    add("--metrics", nargs="+", metavar="NAME", help=text)
-    text = "volume protocol: where (none)"
-    add("--mask", choices=("none", "head"), default="none", help=text)
-    text = "1 axial, 3 all, for slice metrics (1)"
-    add("--planes", type=int, choices=(1, 3), default=1, help=text)
-    text = "voxels a side of the network's grid (128)"
-    add("--size", type=positive_int, default=128, help=text)
-    add("--recipe", choices=("paper", "released"), default="paper", help="preprocessing (paper)")
-    text = "volume protocol: score on the network's grid or on the MRI's own (network)"
-    add("--grid", choices=("network", "native"), default="network", help=text)
-
-    text = "volume protocol: how much of a lesion in one source arrives; full: more kinds of them"
-    kinds = ("standard", "full")
-    add("--lesions", nargs="?", const="standard", choices=kinds, help=text)
-
-    add = parser.add_argument_group("output").add_argument
-    text = "only write pairs with lesions, for another program to fuse"
-    add("--export-lesions", metavar="FOLDER", type=Path, help=text)
-    out = Path("result/evaluation")
-    add("--out", metavar="FOLDER", type=Path, default=out, help="(%(default)s)")
-    add("--overwrite", action="store_true", help="score anew what is scored already")
-    return parser
 
 
 def choose_protocols(protocol: str | None, size: int) -> list[str]:
@@ -180,7 +127,7 @@ def export(args: argparse.Namespace, settings: scoring.Settings) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Flags -> subjects and methods -> scores -> tables and pictures; returns the exit status."""
-    args = build_parser().parse_args(argv)
+    args = build_parser(__doc__).parse_args(argv)
     protocols = choose_protocols(args.protocol, args.size)
     names = choose_metrics(args.metrics)
     if args.lesions and "volume" not in protocols:

@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 from data.bids import stem
 from data.subjects import PUBLISHED_MRI, find_subjects, read_pairs
-from utils.cli import Parser, device_numbers, non_negative_int, positive_int, run
+from inference.flags import build_parser
+from utils.cli import run
 from utils.errors import InputError, notice, report
 from utils.optional import lazy
 
@@ -45,41 +46,6 @@ volume = lazy("data.volume")
 RESULT = Path("result")
 HELD_OUT = Path("synthetic-held-out")
 HELD_OUT_SEED = 20231015  # another than the training cohort's
-
-
-def build_parser() -> Parser:
-    """The flags."""
-    parser = Parser(prog="infer_sigleImage.py", description=__doc__)
-    add = parser.add_argument_group("what to fuse").add_argument
-    add("--mri", metavar="FILE", type=Path, help="MRI, .nii or .nii.gz")
-    add("--pet", metavar="FILE", type=Path, help="PET of the same head, on any grid")
-    add("--data", metavar="ROOT", type=Path, help="data set in the published layout or in BIDS")
-    add("--list", metavar="CSV", type=Path, help="table of pairs")
-    add("--rec", dest="recording", help="BIDS: which rec- label to take of several PETs")
-    add("--run", help="BIDS: which run- number to take of several images")
-
-    add = parser.add_argument_group("network").add_argument
-    add("--checkpoint", type=Path, help="run folder, .pt, or .pth of the released code")
-    text = "published weights instead, with options METHOD:OPTION=VALUE,...=FILE"
-    add("--weights", metavar="METHOD=FILE", help=text)
-    text = "of the slices, with --weights (axial)"
-    add("--plane", choices=("axial", "coronal", "sagittal"), help=text)
-    add("--variant", choices=("paper", "released"), help="how to read a released .pth (released)")
-    text = "cube of a released .pth or of --weights (128)"
-    add("--size", type=positive_int, default=128, help=text)
-    text = "the MRI's voxels, or the training's cube (native; for the released recipe published)"
-    add("--resolution", choices=("native", "published"), help=text)
-    text = "then improve the result over its voxels by N steps (0)"
-    add("--refine", type=non_negative_int, default=0, metavar="N", help=text)
-    text = "for --refine: NAME, NAME:MRI:PET or with all six weights (the run's)"
-    add("--objective", metavar="NAME", help=text)
-    add("--gpus", type=device_numbers, default=(0,), metavar="N", help="CUDA device (0)")
-    add("--amp", action="store_true", help="bfloat16 autocast")
-
-    add = parser.add_argument_group("output").add_argument
-    add("--output", type=Path, help="NIfTI for --mri and --pet, else a folder (result/fused)")
-    add("--overwrite", action="store_true", help="replace outputs that are there")
-    return parser
 
 
 def find_jobs(args: argparse.Namespace) -> list[fuse.Job]:
@@ -180,12 +146,14 @@ def fuse_all(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Flags -> pairs -> network -> fused volumes; returns the exit status."""
-    args = build_parser().parse_args(argv)
+    args = build_parser(__doc__).parse_args(argv)
     network = load_network(args)
     device = distributed.choose_devices(args.gpus)[0]
     if device.type == "cpu":
         notice("no GPU: fusing on the CPU")
     print(network.description)
+    if args.balance is not None:
+        network = network.turned_to(args.balance)
     network.model.to(device)
     # The released fusion layer's weights grow with the volume: its networks keep to their cube.
     resolution = args.resolution or ("published" if network.recipe == "released" else "native")

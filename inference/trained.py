@@ -1,12 +1,14 @@
 """A trained network, ready to fuse with: from a run folder, or a checkpoint, own or released."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from models import build_model
+from models.balance import NEUTRAL
+from models.balance import weights as balance_weights
 from models.released import is_released, load_released
 from models.variants import without_gate
 from training.checkpoint import BEST, LAST, read, read_own, restore_model
@@ -38,6 +40,22 @@ class TrainedModel:
     description: str
     name: str = "dc2fusion"
     objective: str | None = None
+
+    def turned_to(self, balance: float) -> "TrainedModel":
+        """The same network, which fuses with this share of the MRI from now on.
+
+        Args:
+            balance: 0 to 1.
+
+        Raises:
+            InputError: it was trained for one balance.
+        """
+        if getattr(self.model, "balance", None) is None:
+            problem = f"{self.source} was trained for one balance"
+            raise InputError("--balance", problem, "leave the flag out")
+        self.model.default_balance = balance
+        weights = ":".join(f"{weight:g}" for weight in balance_weights(balance))
+        return replace(self, objective=f"{self.objective.split(':')[0]}:{weights}")
 
 
 def newest_run(root: Path) -> Path:
@@ -124,7 +142,7 @@ def load_model(path: Path, variant: str | None = None, size: int = 128) -> Train
     if config.slicewise:
         form = f"on {config.plane} slices"
     description = f"{path}: {config.model}, {form}, epoch {content['epoch']}"
-    return TrainedModel(
+    trained = TrainedModel(
         model.eval(),
         config.recipe,
         config.size,
@@ -133,6 +151,7 @@ def load_model(path: Path, variant: str | None = None, size: int = 128) -> Train
         config.model,
         None if config.slicewise else _objective_of(config),
     )
+    return trained.turned_to(NEUTRAL) if config.balance == "any" else trained
 
 
 def _objective_of(config: TrainConfig) -> str:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import infer_sigleImage
 import train_diff
 from inference.trained import load_model
 from tests.helpers.runs import table, weights
@@ -50,6 +51,33 @@ def test_a_network_for_any_balance_turns(draw_and_train):
         assert not torch.equal(towards_pet, towards_mri)
         model.default_balance = 0.9
         assert torch.equal(model(mri, pet), towards_mri)
+
+
+def test_the_knob_is_a_flag(draw_and_train, run_script, refuses, synthetic_cohort, tmp_path):
+    run = draw_and_train("--balance", "any")
+    files = [
+        synthetic_cohort / "synthetic-001" / f"synthetic-001_{kind}_MNI152.nii.gz"
+        for kind in ("mri", "FDG")
+    ]
+    pair = ("--mri", files[0], "--pet", files[1], "--checkpoint", run, "--resolution", "published")
+    fused = []
+    for balance in (0.2, 0.8):
+        output = tmp_path / f"{balance}.nii.gz"
+        flags = (*pair, "--balance", balance, "--output", output)
+        status, _, err = run_script(infer_sigleImage.main, *flags)
+        assert status == 0, err
+        fused.append(output.read_bytes())
+    assert fused[0] != fused[1]
+    fixed = draw_and_train(name="fixed")
+    flags = (*pair[:4], "--checkpoint", fixed, "--balance", 0.5)
+    refuses(infer_sigleImage.main, *flags, names=("--balance", "one balance"))
+    refuses(infer_sigleImage.main, *pair, "--balance", 1.5, names=("--balance", "0 to 1"))
+
+
+def test_refining_follows_the_balance(draw_and_train):
+    trained = load_model(draw_and_train("--balance", "any"))
+    assert trained.objective == "ssim-gradient-intensity:1.5:1.5"
+    assert trained.turned_to(2 / 3).objective == "ssim-gradient-intensity:2:1"
 
 
 def test_real_and_drawn_pairs_are_mixed(draw_and_train, synthetic_cohort):

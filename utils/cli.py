@@ -85,6 +85,14 @@ def loss_weight(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """argparse type: a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0 to 1")
+    return value
+
+
 def device_numbers(text: str) -> tuple[int, ...]:
     """argparse type: CUDA devices such as "0" or "0,1,2,3"."""
     parts = text.split(",")

@@ -1,0 +1,42 @@
+"""The flags of infer_sigleImage.py."""
+
+from pathlib import Path
+
+from utils.cli import Parser, device_numbers, non_negative_int, positive_int, share
+
+
+def build_parser(description: str) -> Parser:
+    """A parser of what to fuse, with which network and where to."""
+    parser = Parser(prog="infer_sigleImage.py", description=description)
+    add = parser.add_argument_group("what to fuse").add_argument
+    add("--mri", metavar="FILE", type=Path, help="MRI, .nii or .nii.gz")
+    add("--pet", metavar="FILE", type=Path, help="PET of the same head, on any grid")
+    add("--data", metavar="ROOT", type=Path, help="data set in the published layout or in BIDS")
+    add("--list", metavar="CSV", type=Path, help="table of pairs")
+    add("--rec", dest="recording", help="BIDS: which rec- label to take of several PETs")
+    add("--run", help="BIDS: which run- number to take of several images")
+
+    add = parser.add_argument_group("network").add_argument
+    add("--checkpoint", type=Path, help="run folder, .pt, or .pth of the released code")
+    text = "published weights instead, with options METHOD:OPTION=VALUE,...=FILE"
+    add("--weights", metavar="METHOD=FILE", help=text)
+    text = "of the slices, with --weights (axial)"
+    add("--plane", choices=("axial", "coronal", "sagittal"), help=text)
+    add("--variant", choices=("paper", "released"), help="how to read a released .pth (released)")
+    text = "cube of a released .pth or of --weights (128)"
+    add("--size", type=positive_int, default=128, help=text)
+    text = "the MRI's voxels, or the training's cube (native; for the released recipe published)"
+    add("--resolution", choices=("native", "published"), help=text)
+    text = "then improve the result over its voxels by N steps (0)"
+    add("--refine", type=non_negative_int, default=0, metavar="N", help=text)
+    text = "for --refine: NAME, NAME:MRI:PET or with all six weights (the run's)"
+    add("--objective", metavar="NAME", help=text)
+    text = "share of the MRI, 0 to 1, for a network trained with --balance any (0.5)"
+    add("--balance", type=share, metavar="T", help=text)
+    add("--gpus", type=device_numbers, default=(0,), metavar="N", help="CUDA device (0)")
+    add("--amp", action="store_true", help="bfloat16 autocast")
+
+    add = parser.add_argument_group("output").add_argument
+    add("--output", type=Path, help="NIfTI for --mri and --pet, else a folder (result/fused)")
+    add("--overwrite", action="store_true", help="replace outputs that are there")
+    return parser
