@@ -7,7 +7,7 @@ import argparse
 
 import torch
 
-from benchmarks.measure import machine, parse_device, seconds
+from benchmarks.common.measure import machine, parse_device, seconds
 from models import ops
 from models.dcfb import BlendConv
 

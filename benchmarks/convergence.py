@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.measure import machine, parse_device
+from benchmarks.common.measure import machine, parse_device
 from data.dataset import PairDataset
 from data.phantom.cohort import write_cohort
 from data.settings import Cache, Preprocessing

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measure import machine, parse_device
+from benchmarks.common.measure import machine, parse_device
 from data.phantom.cohort import write_cohort
 from data.subjects import find_subjects
 from training.build import build_datasets

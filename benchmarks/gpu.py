@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import step
-from benchmarks.measure import machine, parse_device, run_module
-from benchmarks.operations import operations_table
+from benchmarks.common.measure import machine, parse_device, run_module
+from benchmarks.common.operations import operations_table
 from models import build_model, ops
 from models.ops import KERNELS
 

@@ -18,8 +18,8 @@ from torch import nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.counting import copy_bandwidth
-from benchmarks.measure import machine, parse_device, seconds
+from benchmarks.common.counting import copy_bandwidth
+from benchmarks.common.measure import machine, parse_device, seconds
 from models import ops
 from models.dc2fusion import HEADS, PATCH
 from models.ops import kernels

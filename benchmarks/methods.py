@@ -13,7 +13,7 @@ import time
 
 import torch
 
-from benchmarks.measure import machine, parse_device, seconds, synthetic_head
+from benchmarks.common.measure import machine, parse_device, seconds, synthetic_head
 from inference.published import FORM, load_published, parse_published
 from models import build_model, model_names
 from utils.cli import positive_int

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.measure import machine, parse_device
+from benchmarks.common.measure import machine, parse_device
 from data.subjects import find_subjects
 from evaluation.scoring import Case, Settings
 from inference.optimum import OBJECTIVE_FORM, STEPS, Optimum, excess, parse_objective

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.measure import machine, parse_device
+from benchmarks.common.measure import machine, parse_device
 from benchmarks.step import DTYPES, measure_apart
 
 COLUMNS = (("forward", "seconds"), ("step", "seconds"), ("forward", "GiB"), ("step", "GiB"))

@@ -19,15 +19,21 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.counting import STEP_BY_FORWARD, copy_bandwidth, matrix_rate, network_flops, traffic
-from benchmarks.measure import (
+from benchmarks.common.counting import (
+    STEP_BY_FORWARD,
+    copy_bandwidth,
+    matrix_rate,
+    network_flops,
+    traffic,
+)
+from benchmarks.common.measure import (
     machine,
     parse_device,
     run_module,
     seconds,
     synthetic_head,
 )
-from benchmarks.operations import operations_table, time_by_kind
+from benchmarks.common.operations import operations_table, time_by_kind
 from losses import build_objective
 from models import build_model, ops
 from training.runlog import peak_memory_gib

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import seconds
+from benchmarks.common.measure import seconds
 from models import build_model, ops
 
 STEP_BY_FORWARD = 3  # a matrix product has two gradients, each as large as itself
