@@ -10,15 +10,13 @@ import torch
 from benchmarks import (
     ablation,
     blend_conv,
-    counting,
     epoch,
     gpu,
-    measure,
     methods,
-    operations,
     scaling,
     step,
 )
+from benchmarks.common import counting, measure, operations
 from models import build_model
 from training import build
 
