@@ -18,7 +18,7 @@ import monai
 import numpy as np
 import torch
 from monai.utils import convert_to_tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, default_collate
 from tqdm import tqdm
 
 from data.foreground import without_hot_voxels
@@ -173,6 +173,36 @@ class PairDataset(Dataset):
             "versions": [CACHE_VERSION, monai.__version__],
         }
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+
+
+class ErrorsAsItems(Dataset):
+    """A data set whose `InputError`s are items like others.
+
+    A loading process that raises one would hand on nothing but the text of its traceback.
+
+    Args:
+        items: the data set.
+    """
+
+    def __init__(self, items: Dataset) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict | InputError:
+        try:
+            return self.items[key]
+        except InputError as error:
+            return error
+
+
+def collate(items: Sequence[dict | InputError]) -> dict | InputError:
+    """One batch of items, or the first error among them, which is to be raised."""
+    for item in items:
+        if isinstance(item, InputError):
+            return item
+    return default_collate(items)
 
 
 class EpochSampler(Sampler):

@@ -14,7 +14,7 @@ from torch.nn.utils import get_total_norm
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from data.dataset import EpochSampler, PairDataset
+from data.dataset import EpochSampler, ErrorsAsItems, PairDataset, collate
 from models import build_model
 from training import checkpoint
 from training.build import build_loss, build_network
@@ -130,8 +130,9 @@ class Trainer:
     def _build_loader(self) -> DataLoader:
         config = self.config
         return DataLoader(
-            self.train,
+            ErrorsAsItems(self.train),
             batch_size=config.batch_size,
+            collate_fn=collate,
             sampler=self.sampler,
             drop_last=self.published.drops_last and len(self.sampler) >= config.batch_size,
             num_workers=config.workers,
@@ -177,6 +178,8 @@ class Trainer:
         history = []
         started = time.perf_counter()
         for batch in steps:
+            if isinstance(batch, InputError):
+                raise batch
             waited = time.perf_counter() - started
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * warm_up(self.config, self.step)

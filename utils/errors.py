@@ -22,17 +22,8 @@ class InputError(Exception):
             refused again, whenever and wherever it is tried.
     """
 
-    def __init__(
-        self, source: object, problem: str = "", remedy: str = "", kind: Kind = "input"
-    ) -> None:
-        if problem:
-            line = f"{source}: {problem}; {remedy}"
-        else:
-            # A DataLoader hands on the error of its worker as one text: a traceback, which ends in
-            # "utils.errors.InputError: " and the line.
-            source = str(source).strip().splitlines()[-1].split("InputError: ", 1)[-1]
-            line = source
-        super().__init__(" ".join(line.split()))
+    def __init__(self, source: object, problem: str, remedy: str, kind: Kind = "input") -> None:
+        super().__init__(" ".join(f"{source}: {problem}; {remedy}".split()))
         self.source, self.problem, self.remedy, self.kind = str(source), problem, remedy, kind
 
     def __reduce__(self) -> tuple:

@@ -7,9 +7,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from data.dataset import EpochSampler, PairDataset
+from data.dataset import EpochSampler, ErrorsAsItems, PairDataset, collate
 from data.settings import Cache, Preprocessing
 from data.subjects import find_subjects
 from utils.errors import InputError
@@ -184,3 +184,24 @@ class TestEpochSampler:
         shares = [list(EpochSampler(7, 1, shuffle=True, rank=r, world_size=3)) for r in range(3)]
         assert {len(share) for share in shares} == {3}
         assert {i for share in shares for _, i in share} == set(range(7))
+
+
+class OneUnreadable(Dataset):
+    """Its second item cannot be read."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> dict:
+        if index == 1:
+            raise InputError("a.nii", "no such file", "check the path", kind="output")
+        return {"index": index}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_comes_whole_out_of_a_loading_process(workers):
+    loader = DataLoader(ErrorsAsItems(OneUnreadable()), num_workers=workers, collate_fn=collate)
+    first, error, last = loader
+    assert (first["index"].item(), last["index"].item()) == (0, 2)
+    assert type(error) is InputError and error.kind == "output"
+    assert str(error) == "a.nii: no such file; check the path"

@@ -10,6 +10,7 @@ from training.build import build_datasets, build_loss, build_network
 from training.config import TrainConfig
 from training.distributed import Process
 from training.trainer import Trainer, learning_rate
+from utils.errors import InputError
 
 CONFIG = TrainConfig(size=36, embed_dim=24, epochs=2, workers=0, cache="memory", batch_size=2)
 
@@ -73,3 +74,17 @@ def test_a_gpu_augments_what_it_trains_on(trainer):
     batches = [next(iter(trainer.loader)) for trainer in (on_gpu, on_cpu)]
     for image, expected in zip(on_gpu._images(batches[0]), on_cpu._images(batches[1]), strict=True):
         torch.testing.assert_close(image.cpu(), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_scan_that_goes_bad_during_training_is_told(trainer, workers):
+    """As it was raised, whichever process read it."""
+    training = trainer(name="bad", workers=workers)
+
+    def broken(index: int) -> None:
+        raise InputError("scan.nii", "is gone", "bring it back", kind="output")
+
+    training.train._kept = broken
+    with pytest.raises(InputError, match="scan.nii: is gone; bring it back") as caught:
+        training.train_epoch(0)
+    assert caught.value.kind == "output"

@@ -3,22 +3,10 @@
 import pickle
 
 import pytest
-from torch._utils import ExceptionWrapper
-from torch.utils.data import DataLoader, Dataset
 
 from utils.errors import InputError, hearing, notice, report
 
 LINE = "a.nii: no such file; check the path"
-
-
-class Unreadable(Dataset):
-    """Its only item cannot be read."""
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> None:
-        raise InputError("a.nii", "no such file", "check the path", kind="output")
 
 
 def test_an_error_is_one_line(capsys):
@@ -38,23 +26,6 @@ def test_an_error_comes_whole_out_of_a_pickle(kind):
         "check the path",
     )
     assert error.kind == kind
-
-
-def test_an_error_of_a_worker_is_the_same_line():
-    with pytest.raises(InputError) as caught:
-        next(iter(DataLoader(Unreadable(), num_workers=1)))
-    assert str(caught.value) == LINE
-    assert str(pickle.loads(pickle.dumps(caught.value))) == LINE
-
-
-def test_what_a_loader_makes_of_an_error_is_the_same_line():
-    try:
-        Unreadable()[0]
-    except InputError:
-        wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
-    with pytest.raises(InputError) as caught:
-        pickle.loads(pickle.dumps(wrapped)).reraise()
-    assert str(caught.value) == LINE
 
 
 def test_notices_are_heard_and_printed(capsys):
