@@ -139,6 +139,11 @@ def find_subjects(
     return Cohort(tuple(subjects), tuple(left_out), layout, tuple(passed_over))
 
 
+def published_file(root: Path, subject: str, ending: str) -> Path:
+    """Where the published layout has a subject's MRI or PET, by `PUBLISHED_MRI` or `_PET`."""
+    return root / subject / f"{subject}{ending}.nii.gz"
+
+
 def read_pairs(path: str | os.PathLike) -> list[ListedPair]:
     """Read a table of pairs for inference.
 

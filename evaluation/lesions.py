@@ -22,7 +22,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from data.subjects import PUBLISHED_MRI, PUBLISHED_PET
+from data.subjects import PUBLISHED_MRI, PUBLISHED_PET, published_file
 from evaluation.methods import LESIONED, Method
 from evaluation.results import Row
 from evaluation.scorebook import csv_text, write_text
@@ -334,7 +334,7 @@ def export_lesions(cases: Iterable[scoring.Case], folder: Path) -> int:
                 if source == lesioned.lesion.source:
                     array = array + lesioned.delta[0, 0].numpy() * case.scale(source)
                 image = nib.Nifti1Image(array.astype(np.float32), volume.affine)
-                with replacing(folder / name / f"{name}{SUFFIXES[source]}.nii.gz") as part:
+                with replacing(published_file(folder, name, SUFFIXES[source])) as part:
                     nib.save(image, part)
             about = {"name": name, "subject": case.name, "draw": lesioned.draw}
             listed.append(about | asdict(lesioned.lesion))

@@ -51,12 +51,12 @@ def shares(balance: float | torch.Tensor, like: torch.Tensor) -> tuple[torch.Ten
     Raises:
         ValueError: for a balance outside [0, 1] or of another batch.
     """
-    mri = torch.as_tensor(balance, dtype=like.dtype, device=like.device)
+    mri = torch.as_tensor(balance, dtype=like.dtype)  # checked where it is: no wait for a GPU
     if mri.ndim > 1 or (mri.ndim == 1 and len(mri) != len(like)):
         raise ValueError(f"one balance for {len(like)} samples, received {tuple(mri.shape)}")
     if not bool(((mri >= 0) & (mri <= 1)).all()):
         raise ValueError(f"the balance is the MRI's share, 0 to 1, received {mri.tolist()}")
-    mri = mri.expand(len(like))
+    mri = mri.to(like.device).expand(len(like))
     return mri, 1 - mri
 
 

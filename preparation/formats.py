@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from data.bids import stem
+from data.subjects import PUBLISHED_MRI, PUBLISHED_PET
 from data.volume import first_bytes, kind_of
 from preparation.descriptions import FILE_NAME
 from utils.errors import InputError
@@ -73,6 +74,6 @@ def modality_by_name(file: Path) -> str | None:
     """MRI or PET where an ADNI or BIDS name or the published one says so."""
     if match := FILE_NAME.fullmatch(file.name):
         return "MRI" if match["modality"].upper() == "MR" else "PET"
-    if stem(file).endswith(("_T1w", "_mri_MNI152")):
+    if stem(file).endswith(("_T1w", PUBLISHED_MRI)):
         return "MRI"
-    return "PET" if stem(file).endswith(("_pet", "_FDG_MNI152")) else None
+    return "PET" if stem(file).endswith(("_pet", PUBLISHED_PET)) else None

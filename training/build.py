@@ -101,14 +101,14 @@ def _build_synthetic(
 
     Anatomies are held out, too, where there are no real pairs: every sixth one.
     """
-    options = config.preprocessing, config.pair_cache, config.seed
     anatomies = find_anatomies(config.synthesis, config.labels, config.pair_cache.folder)
+    apart = anatomies[::HELD_OUT]
     if not train:
-        held_out = anatomies[::HELD_OUT]
-        anatomies = [anatomy for anatomy in anatomies if anatomy not in held_out]
-        drawn = SyntheticPairs(anatomies, config.size, config.drawn, config.seed)
-        return drawn, SyntheticPairs(held_out, config.size, VALIDATED, config.seed + 1)
+        del anatomies[::HELD_OUT]
     drawn = SyntheticPairs(anatomies, config.size, config.drawn, config.seed)
+    if not train:
+        return drawn, SyntheticPairs(apart, config.size, VALIDATED, config.seed + 1)
+    options = config.preprocessing, config.pair_cache, config.seed
     real = PairDataset(train, *options, augment=True)
     held_out = PairDataset(validation, *options)
     real.prepare("training pairs")

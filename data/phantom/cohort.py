@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from data.phantom.head import VERSION, make_subject
+from data.subjects import PUBLISHED_MRI, PUBLISHED_PET, published_file
 from utils.errors import InputError
 from utils.files import replacing
 
@@ -56,20 +57,12 @@ def write_cohort(
     found = {}
     for index, name in enumerate(progress(names)):
         subject = make_subject(subject_seed(seed, index), voxel_mm)
-        _write_image(_mri_path(root, name), subject.mri, subject.affine)
-        _write_image(_pet_path(root, name), subject.pet, subject.affine)
+        for ending, volume in ((PUBLISHED_MRI, subject.mri), (PUBLISHED_PET, subject.pet)):
+            write_image(published_file(root, name, ending), volume, subject.affine)
         found[name] = {"hypometabolic": subject.hypometabolic}
     with replacing(root / "cohort.json", _REMEDY) as part:
         part.write_text(json.dumps(about | {"subjects": found}, indent=2) + "\n")
     return names
-
-
-def _mri_path(root: Path, name: str) -> Path:
-    return root / name / f"{name}_mri_MNI152.nii.gz"
-
-
-def _pet_path(root: Path, name: str) -> Path:
-    return root / name / f"{name}_FDG_MNI152.nii.gz"
 
 
 def _is_complete(root: Path, names: list[str], about: dict) -> bool:
@@ -93,15 +86,25 @@ def _is_complete(root: Path, names: list[str], about: dict) -> bool:
         raise InputError(root, f"holds a cohort made with other settings than {asked}", remedy)
     if written != names:
         return False
-    return all(_mri_path(root, n).is_file() and _pet_path(root, n).is_file() for n in names)
+    endings = PUBLISHED_MRI, PUBLISHED_PET
+    return all(published_file(root, n, e).is_file() for n in names for e in endings)
 
 
-def _write_image(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
-    """Write gzipped NIfTI-1; equal arrays give equal bytes."""
+def write_image(path: Path, array: np.ndarray, affine: np.ndarray, code: str = "mni") -> None:
+    """Write gzipped NIfTI-1; equal arrays give equal bytes.
+
+    Args:
+        array: (X, Y, Z), written as int16.
+        affine: (4, 4) voxel -> RAS+ mm, as sform and qform.
+        code: of both forms, by nibabel's name.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     image = nib.Nifti1Image(array.astype(np.int16), affine)
     image.header.set_xyzt_units("mm")
-    image.set_sform(affine, code="mni")
-    image.set_qform(affine, code="mni")
+    image.set_sform(affine, code)
+    image.set_qform(affine, code)
     # Without the time stamp and the file name that gzip puts into its header.
     packed = gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
     with replacing(path, _REMEDY) as part:

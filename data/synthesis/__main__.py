@@ -6,15 +6,15 @@ python -m data.synthesis --out DIR --subjects N [--labels FOLDER] [--size 128] [
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from data.phantom.cohort import write_image
+from data.subjects import PUBLISHED_MRI, PUBLISHED_PET, published_file
 from data.synthesis.dataset import SOURCES, find_anatomies
 from data.synthesis.pair import draw_pair
 from utils.cli import Parser, non_negative_int, positive_int, run
 from utils.errors import InputError
-from utils.files import replacing
 
 
 def build_parser() -> Parser:
@@ -41,22 +41,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     for index in tqdm(range(args.subjects), "pairs", disable=None):
         pair, voxel_mm = draw_pair(anatomies, args.size, (args.seed, 0, index))
         name = f"synthesis-{index + 1:04d}"
-        for kind, image in zip(("mri", "FDG"), pair, strict=True):
-            path = args.out / name / f"{name}_{kind}_MNI152.nii.gz"
-            _write(path, image.numpy(), voxel_mm)
+        for ending, image in zip((PUBLISHED_MRI, PUBLISHED_PET), pair, strict=True):
+            thousandths = np.rint(1000 * image.numpy())
+            path = published_file(args.out, name, ending)
+            write_image(path, thousandths, _centred(thousandths.shape, voxel_mm), "scanner")
     print(f"{args.subjects} pairs in {args.out}")
 
 
-def _write(path: Path, image: np.ndarray, voxel_mm: np.ndarray) -> None:
-    """Write (X, Y, Z) in [0, 1] as int16 thousandths, RAS+, its middle at the origin."""
+def _centred(shape: tuple[int, ...], voxel_mm: np.ndarray) -> np.ndarray:
+    """(4, 4) affine of a volume whose middle lies at the origin, RAS+."""
     affine = np.diag([*voxel_mm, 1.0])
-    affine[:3, 3] = -voxel_mm * (np.array(image.shape) - 1) / 2
-    stored = nib.Nifti1Image(np.rint(1000 * image).astype(np.int16), affine)
-    stored.header.set_xyzt_units("mm")
-    stored.set_sform(affine, code="scanner")
-    stored.set_qform(affine, code="scanner")
-    with replacing(path, "give a folder that can be written to") as part:
-        nib.save(stored, part)
+    affine[:3, 3] = -voxel_mm * (np.array(shape) - 1) / 2
+    return affine
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import torch
 
+from data.foreground import box_of
 from data.phantom.cohort import subject_seed
 from data.phantom.head import VERSION, make_subject
 from data.synthesis.tissues import TISSUES, brain, from_freesurfer, from_phantom
@@ -39,6 +40,10 @@ class Anatomy:
     tissues: torch.Tensor
     voxel_mm: tuple[float, float, float]
     centre: tuple[float, float, float]
+
+    def to(self, device: torch.device) -> "Anatomy":
+        """The same anatomy with its tissues on a device."""
+        return replace(self, tissues=self.tissues.to(device))
 
 
 def read_label_maps(folder: str | os.PathLike, progress: Progress = iter) -> list[Anatomy]:
@@ -123,14 +128,11 @@ def _anatomy(
     if inside.sum() * np.prod(voxel_mm) < 1e5:  # mm^3: a newborn's brain has four times as much
         raise InputError(source, "holds no brain by FreeSurfer's labels", "give another label map")
     box, centre = [], []
-    for axis, side in enumerate(voxel_mm):
-        others = tuple(other for other in range(3) if other != axis)
-        filled = np.flatnonzero((tissues > 0).any(axis=others))
+    for head, within, side in zip(box_of(tissues > 0), box_of(inside), voxel_mm, strict=True):
         margin = round(MARGIN_MM / side)
-        start, stop = max(filled[0] - margin, 0), min(filled[-1] + 1 + margin, tissues.shape[axis])
-        box.append(slice(start, stop))
-        brains = np.flatnonzero(inside.any(axis=others))
-        centre.append((brains[0] + brains[-1]) / 2 - start)
+        start = max(head.start - margin, 0)
+        box.append(slice(start, head.stop + margin))
+        centre.append((within.start + within.stop - 1) / 2 - start)
     cropped = np.ascontiguousarray(tissues[tuple(box)])
     assert cropped.max() < len(TISSUES)
     return Anatomy(name, torch.from_numpy(cropped), voxel_mm, tuple(centre))

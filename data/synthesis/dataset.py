@@ -71,7 +71,10 @@ class SyntheticPairs(Dataset):
 
     def defer_to(self, device: torch.device) -> None:
         """Leave the drawing to `finish` if a GPU is there, which is faster than loaders are."""
-        self.device, self.deferred = device, device.type == "cuda"
+        self.deferred = device.type == "cuda"
+        if self.deferred:
+            self.device = device
+            self.anatomies = [anatomy.to(device) for anatomy in self.anatomies]
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
         epoch, index = key
