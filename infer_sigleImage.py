@@ -38,7 +38,7 @@ cohort = lazy("data.phantom.cohort")
 distributed = lazy("training.distributed")
 fuse = lazy("inference.fuse")
 optimum = lazy("inference.optimum")
-pictures = lazy("utils.pictures")
+outputs = lazy("inference.outputs")
 published = lazy("inference.published")
 trained = lazy("inference.trained")
 volume = lazy("data.volume")
@@ -110,14 +110,14 @@ def load_network(args: argparse.Namespace) -> trained.TrainedModel:
     return published.load_published(weights, "--weights", plane, "paper", args.size)
 
 
-def fuse_job(job: fuse.Job, fuse_pair: Callable[[Volume, Volume], fuse.Fusion]) -> None:
-    """Read, fuse, write, picture and score one pair."""
+def fuse_job(
+    job: fuse.Job, fuse_pair: Callable[[Volume, Volume], fuse.Fusion], wanted: outputs.Outputs
+) -> None:
+    """Read, fuse, write and score one pair."""
     mri, pet = volume.read_pair(job.mri, job.pet)
     fusion = fuse_pair(mri, pet)
-    volume.write_like(job.output, fusion.fused, mri)
-    shown = fusion.mri, fusion.pet, fusion.fused, mri.voxel_mm
-    pictures.save_figure(job.picture, pictures.fusion_figure(*shown, title=job.subject))
-    print(f"\n{job.subject}: wrote {job.output} and {job.picture}")
+    *files, last = wanted.write(job, fusion, mri)
+    print(f"\n{job.subject}: wrote {', '.join(map(str, files))} and {last}")
     print(f"of the network's output, {fusion.clipped:.1%} lay outside [0, 1] and was clipped")
     print(fuse.score_table(fusion))
 
@@ -125,6 +125,7 @@ def fuse_job(job: fuse.Job, fuse_pair: Callable[[Volume, Volume], fuse.Fusion]) 
 def fuse_all(
     jobs: Sequence[fuse.Job],
     fuse_pair: Callable[[Volume, Volume], fuse.Fusion],
+    wanted: outputs.Outputs,
     overwrite: bool,
 ) -> int:
     """Fuse many pairs; what is there is skipped, a bad pair is reported and the others go on."""
@@ -134,8 +135,8 @@ def fuse_all(
             skipped += 1
             continue
         try:
-            job.check(overwrite)
-            fuse_job(job, fuse_pair)
+            wanted.check(job, overwrite)
+            fuse_job(job, fuse_pair, wanted)
         except InputError as error:
             report(error)
             failed.append(job.subject)
@@ -147,6 +148,7 @@ def fuse_all(
 def main(argv: Sequence[str] | None = None) -> int:
     """Flags -> pairs -> network -> fused volumes; returns the exit status."""
     args = build_parser(__doc__).parse_args(argv)
+    wanted = outputs.choose_outputs(args)
     network = load_network(args)
     device = distributed.choose_devices(args.gpus)[0]
     if device.type == "cpu":
@@ -162,10 +164,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     fuse_pair = partial(fuse.fuse_pair, network, refinement=refinement, **options)
     jobs = find_jobs(args)
     if args.data or args.list:
-        return fuse_all(jobs, fuse_pair, args.overwrite)
+        return fuse_all(jobs, fuse_pair, wanted, args.overwrite)
     # The synthetic subject's place is this program's own, everything else is the user's.
-    jobs[0].check(args.overwrite or not args.mri)
-    fuse_job(jobs[0], fuse_pair)
+    wanted.check(jobs[0], args.overwrite or not args.mri)
+    fuse_job(jobs[0], fuse_pair, wanted)
     return 0
 
 

@@ -45,6 +45,8 @@ MOST_VOXELS = 1024**3  # of any scan
 COPY_AGAIN = "copy or download it again"
 
 _FUSED_DESCRIPTION = b"DC2Fusion: fused MRI and PET, unitless, [0, 1]"
+_COLOUR_DESCRIPTION = b"DC2Fusion: fused MRI and PET as luminance, PET as hue, sRGB"
+_RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])  # NIfTI's DT_RGB24
 _LONGEST_HEADER = 540  # bytes; NIfTI-2
 _LAST_CODE = 5  # of the coordinate systems that a form can be in
 _DEFLATE_LIMIT = 1032  # the most bytes that one byte of a gzip stream can stand for
@@ -780,17 +782,45 @@ def write_like(path: str | os.PathLike, array: np.ndarray, reference: Volume) ->
         nib.save(image, part)
 
 
-def _stored_image(array: np.ndarray, reference: Volume) -> nib.Nifti1Image:
-    """An image in the reference's stored orientation, its header cleared of what is not shared."""
+def write_colour_like(path: str | os.PathLike, rgb: np.ndarray, reference: Volume) -> None:
+    """Write RAS+ colours in the stored form of `reference`, as `write_like`; NIfTI's DT_RGB24.
+
+    Args:
+        rgb: (X, Y, Z, 3) uint8 sRGB on the grid of the reference.
+
+    Raises:
+        InputError: another suffix, or a place that cannot be written to.
+    """
+    path = Path(path)
+    _suffix(path, "name the output .nii or .nii.gz")
+    array = np.ascontiguousarray(rgb, dtype=np.uint8).view(_RGB)[..., 0]
+    with replacing(path) as part:
+        nib.save(_stored_image(array, reference), part)
+
+
+def to_stored(array: np.ndarray, reference: Volume) -> np.ndarray:
+    """An RAS+ array, (X, Y, Z) or with axes behind, in the stored orientation of `reference`."""
     ras = axcodes2ornt("RAS")
-    stored = apply_orientation(array, ornt_transform(ras, reference.orientation))
+    return apply_orientation(array, ornt_transform(ras, reference.orientation))
+
+
+def _stored_image(array: np.ndarray, reference: Volume) -> nib.Nifti1Image:
+    """An image in the reference's stored orientation, its header cleared of what is not shared.
+
+    Args:
+        array: values to be stored as float32 for a display of [0, 1], or colours of type `_RGB`.
+    """
+    is_colour = array.dtype == _RGB
+    kind_of_values = _RGB if is_colour else np.dtype(np.float32)
+    stored = to_stored(array, reference)
     header = reference.header.copy()
-    header.set_data_dtype(np.float32)
+    header.set_data_dtype(kind_of_values)
     header.set_intent("none")
-    header["cal_min"], header["cal_max"] = 0.0, 1.0
-    header["aux_file"], header["descrip"] = b"", _FUSED_DESCRIPTION
+    header["cal_min"], header["cal_max"] = 0.0, 0.0 if is_colour else 1.0
+    description = _COLOUR_DESCRIPTION if is_colour else _FUSED_DESCRIPTION
+    header["aux_file"], header["descrip"] = b"", description
     two = isinstance(header, nib.Nifti2Header)
     kind = nib.Nifti2Image if two else nib.Nifti1Image
     # With an affine beside the header nibabel may rewrite the forms and their codes. It resets data
     # offset and slope, which belong to the stored values, by itself.
-    return kind(np.ascontiguousarray(stored, dtype=np.float32), None, header)
+    return kind(np.ascontiguousarray(stored, dtype=kind_of_values), None, header)

@@ -38,5 +38,14 @@ def build_parser(description: str) -> Parser:
 
     add = parser.add_argument_group("output").add_argument
     add("--output", type=Path, help="NIfTI for --mri and --pet, else a folder (result/fused)")
+    text = (
+        "colours of the picture, by name or a table's file; also writes the fused volume in them, "
+    )
+    text += "_colour.nii.gz (the picture alone, hot)"
+    add("--colour", nargs="?", const="hot", metavar="MAP", help=text)
+    text = "the colours as DICOM secondary captures; SERIES: folder of the MRI's own DICOM files"
+    add("--dicom", nargs="?", const="", metavar="SERIES", help=text)
+    text = "take patient and study over from SERIES (left out)"
+    add("--keep-patient", action="store_true", help=text)
     add("--overwrite", action="store_true", help="replace outputs that are there")
     return parser

@@ -1,6 +1,7 @@
 """Writing files so that nobody ever finds half of one, and tables in them."""
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,26 @@ def replacing(path: str | os.PathLike, remedy: str = "choose another place") -> 
     except OSError as error:
         problem = f"cannot be written ({error.strerror or error})"
         raise InputError(path, problem, remedy, kind="output") from error
+
+
+@contextmanager
+def replacing_folder(path: Path, remedy: str = "choose another place") -> Iterator[Path]:
+    """As `replacing`, an empty folder beside `path` to fill; a folder that is there goes.
+
+    Raises:
+        InputError: of kind "output", the system refuses.
+    """
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(part, path)
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror or error})"
+        raise InputError(path, problem, remedy, kind="output") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_tsv(

@@ -1,4 +1,4 @@
-"""Pictures of a fusion: MRI, PET, fused and PET on MRI in three planes, radiological convention.
+"""Pictures of a fusion: MRI, PET, fused and colour in three planes, radiological convention.
 
 Figures are plain `Figure` objects on the Agg canvas: nothing is registered with pyplot, so they can
 be made in any thread, need no display, and are freed like any other object.
@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
+from utils.colour import ColourMap, colour_map
 from utils.files import replacing
 from utils.planes import PLANES, plane_of
 
-COLUMNS = ("MRI", "PET", "fused", "PET on MRI")
+COLUMNS = ("MRI", "PET", "fused", "colour")
 PANEL_INCHES = 2.6  # the longest side of the volume on paper
 HEADER_INCHES, FOOTER_INCHES, GAP_INCHES = 0.30, 0.48, 0.05
-OVERLAY_OPACITY = 0.7  # of the hottest uptake; the least uptake is clear
+HOT = colour_map("hot")
 
 
 def fusion_figure(
@@ -30,8 +30,11 @@ def fusion_figure(
     voxel_mm: Sequence[float] = (1.0, 1.0, 1.0),
     title: str | None = None,
     position: Sequence[int] | None = None,
+    colours: ColourMap = HOT,
 ) -> Figure:
-    """Three planes (rows) of MRI, PET, fused and PET on MRI (columns), in radiological convention.
+    """Three planes (rows) of MRI, PET, fused and colour (columns), in radiological convention.
+
+    Colour is the fused volume's luminance with the hue of the PET's uptake, see `utils.colour`.
 
     Axial and coronal have the patient's right at the image's left; sagittal has anterior at the
     left; anterior (axial) and superior are up. All planes share one scale in mm. Grey values and
@@ -44,6 +47,7 @@ def fusion_figure(
         title: a line above the picture.
         position: voxel indices (i, j, k) where the planes cross; by default the centre of mass of
             `mri > 0`.
+        colours: of the PET, and of the fused volume in the last column.
 
     Raises:
         ValueError: arrays that are not three volumes of one shape, a voxel size that is not three
@@ -65,10 +69,12 @@ def fusion_figure(
         slices = [plane_of(volume, PLANES[plane][0], position) for volume in volumes]
         for column, name in enumerate(COLUMNS):
             axes = figure.add_axes(boxes[row][column], label=f"{plane} {name}")
-            _draw_panel(axes, name, slices, np.divide(*_size_mm(plane, extent_mm)))
+            aspect = np.divide(*_size_mm(plane, extent_mm))
+            _draw_panel(axes, name, slices, aspect, colours)
             _label_sides(axes, plane)
     where = ", ".join(f"{axis}={i}" for axis, i in zip("ijk", position, strict=True))
-    _captions(figure, f"planes at voxel {where} (RAS) · radiological convention", title)
+    where = f"planes at voxel {where} (RAS) · radiological convention"
+    _captions(figure, where, title, colours)
     return figure
 
 
@@ -111,28 +117,22 @@ def _layout(extent_mm: Sequence[float], title: str | None) -> tuple[Figure, list
     return figure, boxes
 
 
-def _draw_panel(axes, name: str, slices: Sequence[np.ndarray], aspect: float) -> None:
+def _draw_panel(
+    axes, name: str, slices: Sequence[np.ndarray], aspect: float, colours: ColourMap
+) -> None:
     """Show one column's image; `aspect` is the panel's height over its width in mm."""
     mri, pet, fused = slices
     rows, columns = mri.shape
     look = {"aspect": aspect * columns / rows, "interpolation": "bilinear"}
     axes.set_axis_off()
-    grey = fused if name == "fused" else mri
     if name == "PET":
         # The map begins at a dark red; where there is nothing, show nothing.
-        axes.imshow(np.ma.masked_less_equal(pet, 0), cmap="hot", vmin=0, vmax=1, **look)
-        return
-    axes.imshow(grey, cmap="gray", vmin=0, vmax=1, **look)
-    if name == "PET on MRI":
-        axes.imshow(_overlay(pet), **look)
-
-
-def _overlay(pet: np.ndarray) -> np.ndarray:
-    """(rows, columns, RGBA) of uptake, the more opaque the hotter; no uptake is clear."""
-    uptake = np.clip(pet, 0, 1)
-    rgba = colormaps["hot"](uptake)
-    rgba[..., 3] = OVERLAY_OPACITY * uptake
-    return rgba
+        uptake = np.ma.masked_less_equal(pet, 0)
+        axes.imshow(uptake, cmap=ListedColormap(colours.table), vmin=0, vmax=1, **look)
+    elif name == "colour":
+        axes.imshow(colours.paint(fused, pet), **look)
+    else:
+        axes.imshow(mri if name == "MRI" else fused, cmap="gray", vmin=0, vmax=1, **look)
 
 
 def _label_sides(axes, plane: str) -> None:
@@ -143,7 +143,7 @@ def _label_sides(axes, plane: str) -> None:
     axes.text(0.98, 0.98, right, ha="right", **look)
 
 
-def _captions(figure: Figure, where: str, title: str | None) -> None:
+def _captions(figure: Figure, where: str, title: str | None, colours: ColourMap) -> None:
     """Column names and title above, windows, plane positions and the PET colour bar below."""
     width, height = figure.get_size_inches()
     cell = (width - GAP_INCHES) / len(COLUMNS)
@@ -157,12 +157,13 @@ def _captions(figure: Figure, where: str, title: str | None) -> None:
     small = {"color": "0.8", "fontsize": 8, "va": "center"}
     left = 2 * GAP_INCHES / width
     figure.text(left, 0.32 / height, where, **small)
-    figure.text(left, 0.14 / height, "window: MRI and fused [0, 1] grey · PET [0, 1] hot", **small)
+    window = f"window: all [0, 1] · PET {colours.name} · colour: light is fused, hue is PET"
+    figure.text(left, 0.14 / height, window, **small)
 
     left = 3 * cell
     box = (left + 0.3) / width, 0.27 / height, (cell - 0.6) / width, 0.09 / height
     bar = figure.add_axes(box)
-    scale = ScalarMappable(Normalize(0, 1), "hot")
+    scale = ScalarMappable(Normalize(0, 1), ListedColormap(colours.table))
     figure.colorbar(scale, cax=bar, orientation="horizontal", ticks=[0, 0.5, 1])
     bar.tick_params(colors="0.8", labelsize=7, length=2, pad=1)
     figure.text((left + 0.2) / width, 0.315 / height, "PET", ha="right", **small)

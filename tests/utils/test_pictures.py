@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib import image as png
 
+from utils.colour import colour_map
 from utils.errors import InputError
 from utils.pictures import COLUMNS, fusion_figure, save_figure
 from utils.planes import PLANES
@@ -77,15 +78,24 @@ def test_a_ball_is_round_whatever_the_voxel_size():
     assert max(sizes) - min(sizes) <= 0.1 * max(sizes), sizes
 
 
-def test_overlay_leaves_the_mri_where_there_is_no_uptake_and_colours_the_rest():
-    mri = np.full((32, 32, 32), 0.5, np.float32)
-    pet = np.zeros_like(mri)
+def test_colour_is_the_fused_grey_where_there_is_no_uptake_and_warm_elsewhere():
+    fused = np.full((32, 32, 32), 0.5, np.float32)
+    pet = np.zeros_like(fused)
     pet[16:] = 0.6  # the patient's right: the left half of the axial picture
-    overlay = panels(fusion_figure(mri, pet, mri))["axial PET on MRI"]
-    rows, columns = overlay.shape[:2]
-    hot, clear = overlay[rows // 2, columns // 4], overlay[rows // 2, -columns // 4]
+    colour = panels(fusion_figure(fused, pet, fused))["axial colour"]
+    rows, columns = colour.shape[:2]
+    hot, clear = colour[rows // 2, columns // 4], colour[rows // 2, -columns // 4]
     assert hot[0] > hot[2] + 0.2
     np.testing.assert_allclose(clear, 0.5, atol=0.02)
+
+
+def test_the_colours_of_the_pet_are_those_asked_for():
+    mri = np.full((32, 32, 32), 0.5, np.float32)
+    figure = fusion_figure(mri, mri, mri, colours=colour_map("viridis"))
+    panel = panels(figure)["axial PET"]
+    middle = panel[panel.shape[0] // 2, panel.shape[1] // 2]
+    np.testing.assert_allclose(middle, (0.128, 0.567, 0.551), atol=0.02)  # viridis at 0.5
+    assert "viridis" in " ".join(text.get_text() for text in figure.texts)
 
 
 def test_window_is_fixed():

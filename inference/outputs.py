@@ -1,0 +1,94 @@
+"""What is written of a fused pair: the volume, its picture, and what the flags ask for besides."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.bids import stem
+from data.volume import Volume, write_colour_like, write_like
+from inference.fuse import Fusion, Job
+from inference.secondary_capture import read_series, write_series
+from utils.colour import ColourMap, colour_map
+from utils.errors import InputError
+from utils.optional import need
+from utils.pictures import fusion_figure, save_figure
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What to write beside volume and picture.
+
+    Attributes:
+        colours: of the picture and of all that is coloured.
+        with_colour: a NIfTI of the colours.
+        with_dicom: the colours as a series of secondary captures.
+        series: folder of the MRI's own DICOM series, whose frame of reference they lie in.
+        keep_patient: take patient and study over from it.
+    """
+
+    colours: ColourMap
+    with_colour: bool = False
+    with_dicom: bool = False
+    series: Path | None = None
+    keep_patient: bool = False
+
+    def files(self, job: Job) -> dict[str, Path]:
+        """{kind: file or folder} of a job, in the order of writing."""
+        name = stem(job.output)
+        found = {"volume": job.output, "picture": job.picture}
+        if self.with_colour:
+            found["colour"] = job.output.with_name(f"{name}_colour.nii.gz")
+        if self.with_dicom:
+            found["dicom"] = job.output.with_name(f"{name}_dicom")
+        return found
+
+    def check(self, job: Job, overwrite: bool) -> None:
+        """Refuse, before any work is done, what cannot or should not be written.
+
+        Raises:
+            InputError: naming the file.
+        """
+        job.check(overwrite)
+        for kind, path in self.files(job).items():
+            wrong_kind = path.exists() and path.is_dir() != (kind == "dicom")
+            if wrong_kind or (path.exists() and not overwrite):
+                remedy = "choose another output or pass --overwrite"
+                raise InputError(path, "is already there", remedy)
+
+    def write(self, job: Job, fusion: Fusion, mri: Volume) -> list[Path]:
+        """Write all of it; returns the files."""
+        files = self.files(job)
+        write_like(job.output, fusion.fused, mri)
+        shown = fusion.mri, fusion.pet, fusion.fused, mri.voxel_mm
+        figure = fusion_figure(*shown, title=job.subject, colours=self.colours)
+        save_figure(job.picture, figure)
+        if self.with_colour or self.with_dicom:
+            rgb = self.colours.paint(fusion.fused, fusion.pet)
+        if self.with_colour:
+            write_colour_like(files["colour"], rgb, mri)
+        if self.with_dicom:
+            title = f"fused MRI and PET, {self.colours.name}"
+            write_series(files["dicom"], rgb, mri, title, self.series, self.keep_patient)
+        return list(files.values())
+
+
+def choose_outputs(args: argparse.Namespace) -> Outputs:
+    """What the flags ask for.
+
+    Raises:
+        InputError: flags that do not go together, a bad map, a package or series that is missing.
+    """
+    series = Path(args.dicom) if args.dicom else None
+    if series and not args.mri:
+        problem = "one DICOM series for many pairs"
+        raise InputError("--dicom", problem, "give the flag alone, or fuse one pair by --mri")
+    if args.keep_patient and not series:
+        problem = "there is no DICOM series to take a patient from"
+        raise InputError("--keep-patient", problem, "name the MRI's own by --dicom SERIES")
+    with_dicom = args.dicom is not None
+    if with_dicom:
+        need("pydicom")
+    if series:
+        read_series(series)
+    colours = colour_map(args.colour or "hot")
+    return Outputs(colours, args.colour is not None, with_dicom, series, args.keep_patient)
