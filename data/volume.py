@@ -32,7 +32,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from data.grids import SMOOTH_ABOVE, Image, coarsening, sample, sides
 from utils.errors import InputError, notice
-from utils.files import replacing
+from utils.files import check_readable, replacing
 
 # Two grids are one when no corner of their boxes differs by more than this part of the smallest
 # voxel side: header fields are float32, and a rotation stored as a quaternion keeps 3e-4 rad.
@@ -42,13 +42,22 @@ FORMS_TOLERANCE_MM = 1.0
 # Least part of the MRI's box that the PET's box has to cover.
 LEAST_OVERLAP = 0.01
 MOST_VOXELS = 1024**3  # of any scan
+# What the regions below 0 may sum up to, as a part of those above: a volume with more was
+# standardised, and its 0 is no background. By region, because the noise of a filtered
+# backprojection and the ringing of a resampling are as much above 0 as below it in each.
+MOST_BELOW = 0.1
+_REGIONS = 8  # along each axis
 COPY_AGAIN = "copy or download it again"
 
 _FUSED_DESCRIPTION = b"DC2Fusion: fused MRI and PET, unitless, [0, 1]"
 _COLOUR_DESCRIPTION = b"DC2Fusion: fused MRI and PET as luminance, PET as hue, sRGB"
 _RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])  # NIfTI's DT_RGB24
 _LONGEST_HEADER = 540  # bytes; NIfTI-2
+FORMS = "sform", "qform"
 _LAST_CODE = 5  # of the coordinate systems that a form can be in
+# Beyond 1, of a quaternion's squared length: rounding to float32, here and there twice. The NIfTI
+# reference code shortens any; 1e-5 is a turn of 0.2 degrees.
+_QUATERNION_ROUNDING = 1e-5
 _DEFLATE_LIMIT = 1032  # the most bytes that one byte of a gzip stream can stand for
 _CONVERT = "convert it to NIfTI first, for example with dcm2niix or mri_convert"
 _CORRECT = "correct the header's orientation"
@@ -106,12 +115,10 @@ class Rules:
         most_shear: cosine between two image axes.
         most_stretch: between the header's voxel size and the length of the affine's columns,
             relative.
-        most_negative: sum of the negative over the sum of the positive values.
-        most_below: how far values may go below 0, as a part of the maximum. Where they go further
-            than these two allow, 0 cannot be the background.
         doubts: what a header is that programs read differently: forms that lie apart, no form, a
             code that does not exist, a unit other than mm. "notice" says which reading is taken.
-        prefer: "sform" or "qform", which takes the doubt away where the two lie apart.
+        prefer: "sform" or "qform", which is taken where the header has it; nothing is asked of the
+            other one then.
         assume_ras: a header without a form is in RAS+ order around the centre, without a doubt.
         fill_nonfinite: NaN and infinity become 0, with a remark; else they are errors.
     """
@@ -124,8 +131,6 @@ class Rules:
     voxel_mm: tuple[float, float] = (0, math.inf)
     most_shear: float = math.inf
     most_stretch: float = math.inf
-    most_negative: float = math.inf
-    most_below: float = math.inf
     doubts: Literal["notice", "error"] = "notice"
     prefer: Literal["sform", "qform"] | None = None
     assume_ras: bool = False
@@ -133,7 +138,7 @@ class Rules:
 
 
 # train, infer and evaluate take what a careful user hands over.
-PROGRAMS = Rules(most_negative=0.1)
+PROGRAMS = Rules()
 # Preparation works through thousands of files that nobody has looked at: a doubt is an error.
 _PREPARED_MRI = Rules(
     least_voxels=16,
@@ -142,15 +147,14 @@ _PREPARED_MRI = Rules(
     voxel_mm=(0.3, 8),
     most_shear=1e-3,
     most_stretch=0.01,
-    most_below=0.01,
     doubts="error",
 )
-# A PET scanner's ring is wider than any head, and values below 0 are noise.
-_PREPARED_PET = replace(_PREPARED_MRI, frames=True, view_mm=(100, 1000), most_below=math.inf)
+# A PET scanner's ring is wider than any head.
+_PREPARED_PET = replace(_PREPARED_MRI, frames=True, view_mm=(100, 1000))
 PREPARED = {"MRI": _PREPARED_MRI, "PET": _PREPARED_PET}
 # What a registration can be tried with.
 ALIGNED = {
-    "MRI": Rules(view_mm=(80, 500), usual_view_mm=(100, 350), most_below=0.01),
+    "MRI": Rules(view_mm=(80, 500), usual_view_mm=(100, 350)),
     "PET": Rules(view_mm=(80, 1000), usual_view_mm=(100, 350)),
 }
 
@@ -182,8 +186,9 @@ def read_frames(path: str | os.PathLike, rules: Rules) -> list[Volume]:
         one volume for each frame.
 
     Raises:
-        InputError: the file is missing, unreadable, no single-file NIfTI, cut short, holds no
-            real numbers, is constant, has no usable voxel size or affine, or breaks a rule.
+        InputError: the file is missing, not downloaded, unreadable, no single-file NIfTI, cut
+            short, holds no real numbers, is constant, has no usable voxel size or affine, or breaks
+            a rule.
     """
     path = Path(path)
     with _file_errors(path):
@@ -194,7 +199,7 @@ def read_frames(path: str | os.PathLike, rules: Rules) -> list[Volume]:
             shape = _read_shape(path, header, rules)
             affine = _read_affine(path, header, rules)
             check_grid(path, shape, affine, rules)
-            stored = _read_values(path, stream, header, shape, start)
+            stored, passed_over = _read_values(path, stream, header, shape, start)
     orientation = io_orientation(affine)
     volumes = []
     for frame in np.moveaxis(stored.reshape(*shape[:3], -1), 3, 0):
@@ -207,7 +212,7 @@ def read_frames(path: str | os.PathLike, rules: Rules) -> list[Volume]:
             stored_shape=shape,
             orientation=orientation,
             path=path,
-            remarks=(*_remarks(header, shape), *filled),
+            remarks=(*_remarks(header, shape), *passed_over, *filled),
         )
         volumes.append(volume)
     return volumes
@@ -254,6 +259,7 @@ def _is_compressed(path: Path) -> bool:
     """Whether the file is gzip data, after checks that it is a file and that its name agrees."""
     if path.is_dir():
         raise InputError(path, "is a folder", "name a .nii or .nii.gz file in it")
+    check_readable(path)
     start = first_bytes(path)
     if not start:
         raise InputError(path, "the file is empty", COPY_AGAIN)
@@ -342,11 +348,22 @@ def _read_header(path: Path, start: bytes, rules: Rules) -> nib.Nifti1Header:
         header.get_data_dtype()
     except (HeaderDataError, KeyError) as error:
         raise HeaderDataError(f"data type {header['datatype']}") from error
-    for field in ("sform_code", "qform_code"):
-        if rules.doubts == "error" and not 0 <= header[field] <= _LAST_CODE:
-            raise HeaderDataError(f"{field} is {header[field]}")
+    if rules.doubts == "error":
+        _check_codes(path, header, rules)
     header.check_fix(logger=_silent, error_level=40)
     return header
+
+
+def _check_codes(path: Path, header: nib.Nifti1Header, rules: Rules) -> None:
+    """The codes of both forms exist, or that of the preferred one."""
+    exists = {name: 0 <= header[f"{name}_code"] <= _LAST_CODE for name in FORMS}
+    for name, other in (FORMS, FORMS[::-1]):
+        if exists[name] or rules.prefer == other:
+            continue
+        usable = exists[other] and header[f"{other}_code"] > 0
+        remedy = f"choose --prefer {other}" if usable else COPY_AGAIN
+        problem = f"the header is damaged ({name}_code is {header[f'{name}_code']})"
+        raise InputError(path, problem, remedy)
 
 
 def _check_voxel_size(path: Path, header: nib.Nifti1Header) -> None:
@@ -410,12 +427,16 @@ def _read_affine(path: Path, header: nib.Nifti1Header, rules: Rules) -> np.ndarr
             problem=f"units are {unit}s",
             remedy="correct the header's xyzt_units, or the voxel size as well",
         )
-    forms = _read_forms(path, header, rules)
-    if not forms:
-        return _assume_affine(path, header, rules)
-    if len(forms) == 2:
-        _compare_forms(path, header, forms, rules)
-    affine = forms.get(rules.prefer, next(iter(forms.values())))
+    _shorten_quaternion(header)
+    if rules.prefer and header[f"{rules.prefer}_code"] > 0:
+        affine = _preferred_form(path, header, rules.prefer)
+    else:
+        forms = _read_forms(path, header, rules)
+        if not forms:
+            return _assume_affine(path, header, rules)
+        if len(forms) == 2:
+            _compare_forms(path, header, forms, rules)
+        affine = next(iter(forms.values()))
     _check_axes(path, header, affine, rules)
     return affine
 
@@ -427,19 +448,48 @@ def _doubt(path: Path, rules: Rules, said: str, problem: str, remedy: str) -> No
     notice(f"{path}: {said}")
 
 
+def _shorten_quaternion(header: nib.Nifti1Header) -> None:
+    """Mend a quaternion that rounding has made longer than 1, which nibabel would refuse."""
+    fields = "quatern_b", "quatern_c", "quatern_d"
+    vector = np.array([header[field] for field in fields], dtype=np.float64)
+    squared = float(vector @ vector)
+    if 1 < squared <= 1 + _QUATERNION_ROUNDING:
+        for field, value in zip(fields, vector / math.sqrt(squared), strict=True):
+            header[field] = value
+
+
+def _preferred_form(path: Path, header: nib.Nifti1Header, name: str) -> np.ndarray:
+    """The form that the user asked for, whatever the other one is like."""
+    try:
+        return _read_form(path, header, name)
+    except InputError as error:
+        other = FORMS[1 - FORMS.index(name)]
+        remedy = f"choose --prefer {other}" if header[f"{other}_code"] > 0 else _CORRECT
+        raise InputError(path, error.problem, remedy) from error
+
+
 def _read_forms(path: Path, header: nib.Nifti1Header, rules: Rules) -> dict[str, np.ndarray]:
     """The usable ones of sform and qform, in this order."""
-    forms = {}
-    if header["sform_code"] > 0:
-        forms["sform"] = _read_form(path, header, "sform")
-    if header["qform_code"] > 0:
+    forms, faults = {}, {}
+    for name in FORMS:
+        if header[f"{name}_code"] <= 0:
+            continue
         try:
-            forms["qform"] = _read_form(path, header, "qform")
+            forms[name] = _read_form(path, header, name)
         except InputError as error:
-            if not forms:
-                raise
+            faults[name] = error
+    if faults and not forms:
+        raise next(iter(faults.values()))
+    for fault in faults.values():
+        (usable,) = forms
+        if usable == "sform":
             said = "sform and qform contradict; the sform is used"
-            _doubt(path, rules, said, error.problem, error.remedy)
+        elif header.get_sform()[:3].any() and rules.doubts == "notice":
+            raise fault
+        else:
+            said = "the sform is empty, all zero; the qform is used"
+            header["sform_code"] = 0  # nor is it to be in what is written like this volume
+        _doubt(path, rules, said, fault.problem, f"choose --prefer {usable}")
     return forms
 
 
@@ -481,7 +531,7 @@ def _compare_forms(
     """Doubt forms that lie apart: other programs may prefer the other one."""
     shape = (*header.get_data_shape(), 1, 1)[:3]
     apart = corner_distance(shape, forms["sform"], forms["qform"])
-    if apart > FORMS_TOLERANCE_MM and rules.prefer is None:
+    if apart > FORMS_TOLERANCE_MM:
         _doubt(
             path,
             rules,
@@ -510,10 +560,11 @@ def _check_axes(path: Path, header: nib.Nifti1Header, affine: np.ndarray, rules:
 
 def _read_values(
     path: Path, stream: BinaryIO, header: nib.Nifti1Header, shape: tuple[int, ...], start: bytes
-) -> np.ndarray:
-    """All values as float32 of `shape`, slope and intercept applied; may hold NaN and infinity.
+) -> tuple[np.ndarray, list[str]]:
+    """All values as float32 of `shape`, slope and intercept applied, and a remark on surplus bytes.
 
-    Read to the end of the file, where gzip compares its checksum; `start` is what was read before.
+    The values may hold NaN and infinity. Read to the end of the file, where gzip compares its
+    checksum; `start` is what was read before.
     """
     kind, offset = header.get_data_dtype(), header.get_data_offset()
     slope, intercept = header.get_slope_inter()
@@ -524,13 +575,25 @@ def _read_values(
     if len(content) < needed:
         problem = f"cut short: {needed} bytes promised by the header are not all there"
         raise InputError(path, problem, COPY_AGAIN)
-    while stream.read(1 << 20):
-        pass
+    remarks = _read_to_the_end(stream)
     values = np.frombuffer(content, kind, math.prod(shape), offset).reshape(shape, order="F")
     with np.errstate(over="ignore", invalid="ignore"):  # infinity is for the caller to count
         if slope is not None and (slope, intercept) != (1.0, 0.0):
             values = values.astype(np.float64) * slope + intercept
-        return values.astype(np.float32)
+        return values.astype(np.float32), remarks
+
+
+def _read_to_the_end(stream: BinaryIO) -> list[str]:
+    """Have the checksum compared; a remark where something else follows the compressed data."""
+    try:
+        while stream.read(1 << 20):
+            pass
+    except gzip.BadGzipFile as error:
+        # The file begins as gzip, so this is about what comes after a whole one.
+        if not str(error).startswith("Not a gzipped file"):
+            raise
+        return ["bytes behind the compressed data were not read"]
+    return []
 
 
 # Grid and values, of DICOM series as well --------------------------------------------------------
@@ -593,12 +656,27 @@ def check_values(source: object, values: np.ndarray, remedy: str) -> None:
         raise InputError(source, problem, "give the image itself, not a blank one")
 
 
-def check_lowest(source: object, values: np.ndarray, role: str, rules: Rules) -> None:
-    """Raise InputError for a value further below 0 than `most_below` of the maximum."""
-    lowest, highest = float(values.min()), float(values.max())
-    if lowest < -rules.most_below * max(highest, 0):
-        reach = f"values down to {lowest:.4g} (maximum {highest:.4g})"
-        problem = f"the {role} has {reach}, so 0 is not its background"
+def check_background(source: object, values: np.ndarray, role: str) -> None:
+    """Refuse a volume whose 0 cannot be the background: one that was standardised.
+
+    Its regions below 0 sum up to more than `MOST_BELOW` of those above, or none is above.
+
+    Args:
+        source: the file or series that the error is about.
+        values: (X, Y, Z), finite.
+        role: "MRI" or "PET".
+
+    Raises:
+        InputError: it is one.
+    """
+    sums = values
+    for axis, side in enumerate(values.shape):
+        starts = np.linspace(0, side, min(_REGIONS, side), endpoint=False).astype(int)
+        sums = np.add.reduceat(sums, starts, axis, dtype=np.float64)
+    below, above = -float(sums[sums < 0].sum()), float(sums[sums > 0].sum())
+    if below > MOST_BELOW * above:
+        reach = f"values down to {values.min():.4g}, maximum {values.max():.4g}"
+        problem = f"the {role} has too much below 0 ({reach}), so 0 is not its background"
         raise InputError(source, problem, _UNSTANDARDISED)
 
 
@@ -612,8 +690,7 @@ def read_pair(mri_path: str | os.PathLike, pet_path: str | os.PathLike) -> tuple
     the shapes are equal and no corner differs by more than a tenth of the smallest MRI voxel side.
 
     Negative values: in the MRI they stay and count as background (the foreground is mri > 0); in
-    the PET they are set to 0; both with a notice. A volume whose negative values sum up to more
-    than a tenth of its positive ones is refused: it was standardised, and its 0 is no background.
+    the PET they are set to 0; both with a notice. `check_background` says how much is too much.
 
     Raises:
         InputError: a file that `read_volume` refuses, no voxel above 0, too much below 0, or a PET
@@ -634,12 +711,9 @@ def read_pair(mri_path: str | os.PathLike, pet_path: str | os.PathLike) -> tuple
 def _count_negative(volume: Volume, role: str) -> int:
     """Number of voxels below 0 in a volume whose background may well be 0."""
     array = volume.array
-    below, above = -float(array[array < 0].sum()), float(array[array > 0].sum())
-    if above == 0:
+    if array.max() <= 0:
         raise InputError(volume.path, f"no voxel of the {role} is above 0", "give positive values")
-    if below > PROGRAMS.most_negative * above:
-        problem = f"the {role} has too much below 0 ({below / above:.0%} of what is above)"
-        raise InputError(volume.path, problem, _UNSTANDARDISED)
+    check_background(volume.path, array, role)
     return int((array < 0).sum())
 
 

@@ -1,12 +1,67 @@
-"""Writing files so that nobody ever finds half of one, and tables in them."""
+"""Files that can be read, files that nobody ever finds half of, and tables in them."""
 
 import os
+import re
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from utils.errors import InputError
+
+_LONGEST_POINTER = 32 * 1024  # bytes; git-annex takes nothing longer for one
+_LFS_POINTER = re.compile(rb"version https://(git-lfs|hawser)\.github\.com/spec/")
+# An unlocked file's pointer, or the text of a link where the disk knows no links.
+_ANNEX_POINTER = re.compile(rb"[./]*(\.git/)?annex/objects/")
+_ANNEX_OBJECTS = "/annex/objects/"
+
+
+def reading_problem(path: str | os.PathLike) -> tuple[str, str] | None:
+    """What is wrong with something that is there and cannot be read as a file, and what to do.
+
+    None for files, for folders, and where there is nothing at all.
+    """
+    if os.path.islink(path) and not os.path.exists(path):
+        target = os.path.realpath(path)
+        if _ANNEX_OBJECTS in target:
+            return _not_downloaded("git-annex", f"datalad get {path}")
+        return f"is a link to {target}, which is not there", "restore what it links to"
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        return None
+    if not stat.S_ISREG(status.st_mode):  # reading might never end, or never begin
+        return "is a pipe, a socket or a device, no file", "save the data to a file first"
+    if status.st_size > _LONGEST_POINTER:
+        return None
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64)
+    except OSError:
+        return None
+    if _LFS_POINTER.match(start):
+        return _not_downloaded("git-lfs", "git lfs pull")
+    if _ANNEX_POINTER.match(start):
+        return _not_downloaded("git-annex", f"datalad get {path}")
+    return None
+
+
+def _not_downloaded(keeper: str, command: str) -> tuple[str, str]:
+    return f"not downloaded, it is only a pointer of {keeper}", f"get it with `{command}`"
+
+
+def check_readable(path: str | os.PathLike) -> None:
+    """Refuse what `reading_problem` finds fault with.
+
+    Raises:
+        InputError: one line with what to do.
+    """
+    problem = reading_problem(path)
+    if problem:
+        raise InputError(path, *problem)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Lists and tables that people write: UTF-8 text, CSV. A leaf module."""
+"""Lists and tables that people write: UTF-8 text, CSV."""
 
 import csv
 import io
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.errors import InputError, notice
+from utils.files import check_readable
 
 
 def natural_key(name: str) -> tuple:
@@ -20,8 +21,9 @@ def read_text(path: Path) -> str:
     """The text of a list: UTF-8, with or without a byte order mark.
 
     Raises:
-        InputError: missing, a folder, unreadable, or not UTF-8 text.
+        InputError: missing, not downloaded, no file, unreadable, or not UTF-8 text.
     """
+    check_readable(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:

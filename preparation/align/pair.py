@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from data.grids import Image, carry, sample
-from data.volume import ALIGNED, Volume, check_lowest
+from data.volume import ALIGNED, Volume, check_background
 from preparation.align.pose import find_pose, grown, nmi
 from preparation.align.quality import measure, peak
 from preparation.align.registration import register, working_copy
@@ -225,7 +225,7 @@ def check_volume(volume: Volume, role: str) -> list[str]:
     if limits[0] == limits[1]:
         problem = f"nearly all voxels of the {role} above 0 are {limits[0]:g}"
         raise InputError(path, problem, "give the image itself")
-    check_lowest(path, array, role, rules)
+    check_background(path, array, role)
     sizes = np.multiply(array.shape, volume.voxel_mm)
     shown = " x ".join(f"{size:.0f}" for size in sizes) + " mm"
     if not _within(sizes, rules.view_mm):

@@ -13,7 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from data.volume import PREPARED, Rules, Volume, check_grid, check_lowest, check_values
+from data.volume import PREPARED, Rules, Volume, check_background, check_grid, check_values
 from preparation.read.dicom import Series, read_series
 from preparation.read.dicom_header import DOWNLOAD_AGAIN
 from preparation.read.nifti import read_nifti
@@ -104,7 +104,7 @@ def load_scan(
     array = frames.arrays[0]
     if len(frames.arrays) > 1:
         array = _average(scan, frames, align_frames, allowed)
-    check_lowest(scan.where, array, scan.modality, rules)
+    check_background(scan.where, array, scan.modality)
     notes = (*frames.notes, *_remarks_on_range(array))
     return Loaded(replace(frames.grid, array=array), len(frames.arrays), frames.units, notes)
 

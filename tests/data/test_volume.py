@@ -27,6 +27,7 @@ from tests.helpers.golden import SHARED
 from utils.errors import InputError
 
 PAIRS = SHARED / "data" / "pairs"
+ODD = SHARED / "data" / "odd"
 ORIENTATIONS = ["RAS", "LAS", "PSR", "SAL", "IPR"]
 FORM_FIELDS = ["sform_code", "qform_code", "srow_x", "srow_y", "srow_z", "xyzt_units"]
 FORM_FIELDS += ["quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"]
@@ -135,6 +136,65 @@ class TestReading:
         np.testing.assert_allclose(read_volume(plain).affine, head_affine)
         assert "sform and qform contradict; the sform" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("excess", [1e-6, -1e-6, 9e-6])
+    @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+    def test_a_quaternion_that_rounding_made_longer(
+        self, write_nifti, tmp_path, head, head_affine, oblique, capsys, kind, excess
+    ):
+        """A half turn has no real part, so that rounding alone decides about more than 1."""
+        turned = head_affine @ np.diag([-1.0, -1, 1, 1])
+        path = write_nifti("turned.nii", head, turned, "LPS", kind=kind)
+        content = bytearray(path.read_bytes())
+        header = stored_header(path)
+        header["sform_code"] = 0
+        for axis in "bcd":
+            header[f"quatern_{axis}"] *= np.sqrt(1 + excess)
+        content[: len(header.binaryblock)] = header.binaryblock
+        path.write_bytes(content)
+        read = read_volume(path)
+        np.testing.assert_array_equal(read.array, head[::-1, ::-1])
+        np.testing.assert_allclose(read.stored_affine, turned, atol=0.05)
+        assert capsys.readouterr().err == ""
+        write_like(tmp_path / "like.nii", read.array, read)  # nibabel would refuse such a one
+        np.testing.assert_allclose(nib.load(tmp_path / "like.nii").affine, turned, atol=0.05)
+
+    def test_an_empty_sform_is_none(self, plain, tmp_path, head, head_affine, capsys):
+        change_header(plain, srow_x=0, srow_y=0, srow_z=0)
+        read = read_volume(plain)
+        np.testing.assert_allclose(read.affine, head_affine, atol=1e-5)
+        assert "the sform is empty, all zero; the qform is used" in capsys.readouterr().err
+        write_like(tmp_path / "like.nii", head, read)
+        np.testing.assert_allclose(nib.load(tmp_path / "like.nii").affine, head_affine, atol=1e-5)
+
+    @pytest.mark.skipif(not ODD.is_dir(), reason="the odd inputs are not beside this checkout")
+    def test_odd_forms(self, capsys):
+        path = ODD / "quaternion_over_1_sform_valid.nii.gz"
+        for rules in (PROGRAMS, PREPARED["MRI"], replace(PREPARED["MRI"], prefer="qform")):
+            (read,) = read_frames(path, rules)
+            stored = stored_header(path).get_sform()
+            np.testing.assert_allclose(read.stored_affine, stored, atol=1e-4)
+        assert capsys.readouterr().err == ""
+        path = ODD / "sform_code1_srow_zero.nii.gz"
+        with pytest.raises(InputError, match="--prefer qform"):
+            read_frames(path, PREPARED["MRI"])
+        for rules in (PROGRAMS, replace(PREPARED["MRI"], prefer="qform")):
+            (read,) = read_frames(path, rules)
+            np.testing.assert_allclose(read.stored_affine, stored_header(path).get_qform())
+
+    @pytest.mark.parametrize("surplus", [b"\n", b"trailer", b"\0" * 100, b"\0\0x"])
+    def test_bytes_behind_the_compressed_data(self, plain, head, surplus, capsys):
+        path = plain.with_name("more.nii.gz")
+        path.write_bytes(gzip.compress(plain.read_bytes()) + surplus)
+        (read,) = read_frames(path, PROGRAMS)
+        np.testing.assert_array_equal(read.array, head)
+        said = ("bytes behind the compressed data were not read",) if surplus.strip(b"\0") else ()
+        assert read.remarks == said and capsys.readouterr().err == ""
+
+    def test_data_in_several_members(self, plain, head):
+        path, content = plain.with_name("bgzip.nii.gz"), plain.read_bytes()
+        path.write_bytes(gzip.compress(content[:900]) + gzip.compress(content[900:]))
+        np.testing.assert_array_equal(read_volume(path).array, head)
+
     def test_no_orientation_is_assumed_and_said(self, plain, head, capsys):
         change_header(plain, sform_code=0, qform_code=0)
         read = read_volume(plain)
@@ -187,6 +247,15 @@ class TestRefusedFiles:
 
     def test_folder(self, tmp_path):
         self.refused(tmp_path, "is a folder")
+
+    def test_not_downloaded(self, tmp_path):
+        path = tmp_path / "scan.nii.gz"
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+        self.refused(path, "not downloaded", "git lfs pull")
+
+    def test_pipe(self, tmp_path):
+        os.mkfifo(tmp_path / "scan.nii")
+        self.refused(tmp_path / "scan.nii", "no file", "save the data to a file first")
 
     def test_permission(self, plain, monkeypatch):
         def denied(*_):
@@ -249,6 +318,11 @@ class TestRefusedFiles:
         content = path.read_bytes()
         path.write_bytes(content[: max(int(part * len(content)), 20)])
         self.refused(path, "cut short")
+
+    def test_something_else_within_the_compressed_data(self, plain):
+        path, content = plain.with_name("a.nii.gz"), plain.read_bytes()
+        path.write_bytes(gzip.compress(content[:900]) + b"no gzip" + gzip.compress(content[900:]))
+        self.refused(path, "cut short or damaged")
 
     def test_gzip_with_a_wrong_checksum(self, write_nifti, head, head_affine):
         path = write_nifti("head.nii.gz", head, head_affine)
@@ -531,6 +605,33 @@ class TestPairs:
         path = write_nifti("z.nii", (head - head.mean()) / head.std(), head_affine)
         self.refused(path, mri, path, "too much below 0", "standardisation")
         self.refused(mri, path, path, "too much below 0")
+
+    def test_noise_around_0_is_no_background_below_it(self, write_nifti, head, head_affine, capsys):
+        """Filtered backprojection: noise of 15 % of the head in all voxels, most of them air."""
+        grid = np.pad(np.kron(head, np.ones((2, 2, 2), np.float32)), 12)
+        noise = np.random.default_rng(0).normal(0, 0.15 * head[head > 0].mean(), grid.shape)
+        noisy = (grid + noise).astype(np.float32)
+        assert -noisy[noisy < 0].sum() > 0.1 * noisy[noisy > 0].sum()
+        path = write_nifti("fbp.nii", noisy, head_affine)
+        mri, pet = read_pair(path, path)
+        np.testing.assert_array_equal(mri.array, noisy)
+        np.testing.assert_array_equal(pet.array, np.maximum(noisy, 0))
+
+    @pytest.mark.parametrize(
+        "standardise",
+        [
+            lambda v: (v - v.mean()) / v.std(),
+            lambda v: np.where(v > 0, (v - v[v > 0].mean()) / v.std(), 0),
+            lambda v: 2 * v / v.max() - 1,
+            lambda v: np.where(v > 0, v - np.percentile(v, 99), 0),
+        ],
+        ids=["all", "head", "-1-to-1", "peak-at-0"],
+    )
+    def test_ways_to_standardise(self, mri, write_nifti, head, head_affine, standardise):
+        values = standardise(head.astype(np.float64)).astype(np.float32)
+        path = write_nifti("z.nii", values, head_affine)
+        self.refused(path, mri, path, "MRI has too much below 0")
+        self.refused(mri, path, path, "PET has too much below 0")
 
     def test_a_few_negative_values(self, write_nifti, head, head_affine, capsys):
         head[0, 0, :5] = -3

@@ -1,9 +1,64 @@
 """Files appear whole or not at all."""
 
+import os
+import socket
+
 import pytest
 
 from utils.errors import InputError
-from utils.files import replacing, write_tsv
+from utils.files import check_readable, reading_problem, replacing, write_tsv
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+KEY = "annex/objects/MD5E-s4--aa.nii.gz"
+
+
+class TestReadable:
+    @pytest.mark.parametrize("content", ["", "anything", "version 2", "x/annex/objects/y"])
+    def test_files_folders_and_nothing(self, tmp_path, content):
+        (tmp_path / "file").write_text(content)
+        (tmp_path / "link").symlink_to("file")
+        for name in ("file", "link", ".", "nothing"):
+            assert reading_problem(tmp_path / name) is None
+
+    @pytest.mark.parametrize("content", [f"/{KEY}\n", f"../.git/{KEY}", f".git/{KEY}"])
+    def test_pointers_of_git_annex(self, tmp_path, content):
+        (tmp_path / "scan").write_text(content)
+        problem, remedy = reading_problem(tmp_path / "scan")
+        assert (
+            "not downloaded" in problem and remedy == f"get it with `datalad get {tmp_path}/scan`"
+        )
+
+    def test_links_of_git_annex(self, tmp_path):
+        (tmp_path / "scan").symlink_to(f".git/{KEY}")
+        (tmp_path / "alias").symlink_to("scan")
+        for name in ("scan", "alias"):
+            with pytest.raises(InputError, match="not downloaded.*`datalad get .*`") as caught:
+                check_readable(tmp_path / name)
+            assert caught.value.source == str(tmp_path / name)
+        (tmp_path / ".git" / "annex" / "objects").mkdir(parents=True)
+        (tmp_path / ".git" / KEY).write_text("here")
+        check_readable(tmp_path / "scan")
+
+    def test_pointers_of_git_lfs(self, tmp_path):
+        (tmp_path / "scan").write_text(LFS)
+        problem, remedy = reading_problem(tmp_path / "scan")
+        assert "not downloaded" in problem and "git lfs pull" in remedy
+
+    def test_links_to_nothing(self, tmp_path):
+        (tmp_path / "scan").symlink_to("gone")
+        (tmp_path / "loop").symlink_to("loop")
+        assert (
+            f"a link to {tmp_path}/gone, which is not there"
+            in reading_problem(tmp_path / "scan")[0]
+        )
+        assert "a link to" in reading_problem(tmp_path / "loop")[0]
+
+    def test_pipes_sockets_and_devices(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(tmp_path / "socket"))
+            for path in (tmp_path / "pipe", tmp_path / "socket", "/dev/zero"):
+                assert "no file" in reading_problem(path)[0]
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):

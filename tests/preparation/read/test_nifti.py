@@ -7,7 +7,9 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from data.volume import read_pair
 from preparation.read.scan import Allowed, load_scan
 from tests.helpers.dicom_series import SHAPE
 from tests.helpers.nifti_scans import (
@@ -266,10 +268,27 @@ class TestNiftiRows:
         for modality in ("MRI", "PET"):
             scan = scan_of(write(tmp_path / "a.nii", values), modality=modality)
             self.noted(scan, "4 voxels below 0 (down to -3)")
+
+    def test_row18_the_noise_of_a_filtered_backprojection(self, tmp_path):
+        noisy = head() + np.random.default_rng(0).normal(0, 75, head().shape).astype(np.float32)
+        noisy[0, 0, 0] = -300
         loaded = self.noted(
-            scan_of(write(tmp_path / "a.nii", head() - 100), modality="PET"), "down to -100"
+            scan_of(write(tmp_path / "a.nii", noisy), modality="PET"), "down to -300"
         )
-        np.testing.assert_array_equal(loaded.volume.array, head() - 100)
+        np.testing.assert_array_equal(loaded.volume.array, noisy)
+        read = read_pair(tmp_path / "a.nii", tmp_path / "a.nii")  # the programs take it, too
+        np.testing.assert_array_equal(read[0].array, noisy)
+
+    def test_row18_a_standardised_pet_is_refused_as_by_the_programs(self, tmp_path):
+        scan = scan_of(write(tmp_path / "a.nii", head() - 100), modality="PET")
+        refused(scan, "values down to -100", "0 is not its background")
+
+    def test_row18_ringing_of_a_resampling(self, tmp_path):
+        rings = ndimage.zoom(head(), 1.37, order=3)
+        assert rings.min() < -0.05 * rings.max()
+        affine = AFFINE @ np.diag([1 / 1.37, 1 / 1.37, 1 / 1.37, 1])
+        loaded = self.noted(scan_of(write(tmp_path / "a.nii", rings, affine)), "voxels below 0")
+        np.testing.assert_array_equal(loaded.volume.array, rings)
 
     @pytest.mark.parametrize("slope, word", [(np.nan, "is NaN"), (0, "is 0")])
     def test_row19_scaling_factor(self, tmp_path, slope, word):
@@ -285,6 +304,29 @@ class TestNiftiRows:
         assert loaded.volume.affine[0, 3] == pytest.approx(left)
         np.testing.assert_array_equal(loaded.volume.array, head())
         assert capfd.readouterr() == ("", "")
+
+    @pytest.mark.parametrize(
+        "prefer, fields",
+        [
+            ("qform", {"srow_x": 0, "srow_y": 0, "srow_z": 0}),
+            ("qform", {"srow_x": np.nan}),
+            ("qform", {"sform_code": 200}),
+            ("sform", {"quatern_b": 0.9, "quatern_c": 0.9}),
+            ("sform", {"qform_code": -3}),
+        ],
+        ids=["empty", "nan", "code", "quaternion", "negative-code"],
+    )
+    def test_row24_the_other_form_does_no_harm(self, tmp_path, capfd, prefer, fields):
+        scan = scan_of(write(tmp_path / "a.nii", **fields))
+        refused(scan, f"--prefer {prefer}")
+        loaded = load_scan(scan, allowed=Allowed(prefer=prefer))
+        np.testing.assert_allclose(loaded.volume.affine, AFFINE, atol=1e-4)
+        np.testing.assert_array_equal(loaded.volume.array, head())
+        assert capfd.readouterr() == ("", "")
+
+    def test_row24_a_preferred_form_that_is_not_usable(self, tmp_path):
+        scan = scan_of(write(tmp_path / "a.nii", srow_x=np.nan))
+        refused(scan, "sform is singular", "--prefer qform", allowed=Allowed(prefer="sform"))
 
     def test_row24_rounding_of_the_quaternion_is_no_difference(self, tmp_path):
         assert (
