@@ -78,7 +78,7 @@ def choose_metrics(names: Sequence[str] | None) -> tuple[str, ...] | None:
 
 def choose_subjects(args: argparse.Namespace) -> tuple[list[Subject], list[str]]:
     """The subjects to score, and the names of the whole cohort."""
-    cohort = find_subjects(args.data, args.recording, args.run)
+    cohort = find_subjects(args.data, args.recording, args.run, args.tracer)
     print(cohort.summary())
     names = [subject.name for subject in cohort.subjects]
     if not args.list:

@@ -75,7 +75,7 @@ def find_jobs(args: argparse.Namespace) -> list[fuse.Job]:
             output = pair.output or folder / f"{pair.subject}_fused.nii.gz"
             jobs.append(fuse.Job(pair.subject, pair.mri, pair.pet, output))
         return jobs
-    found = find_subjects(args.data or synthetic_root(), args.recording, args.run)
+    found = find_subjects(args.data or synthetic_root(), args.recording, args.run, args.tracer)
     print(found.summary())
     for subject in found.subjects:
         output = folder / f"{subject.name}_fused.nii.gz"

@@ -121,7 +121,7 @@ def choose_subjects(config: TrainConfig, lists: tuple[Path | str, Path | str] | 
             progress=lambda names: tqdm(names, "heads", disable=None),
         )
         root = SYNTHETIC
-    cohort = find_subjects(root, config.recording, config.run)
+    cohort = find_subjects(root, config.recording, config.run, config.tracer)
     print(cohort.summary())
     if lists is None:
         return splits.random_split(cohort.subjects, config.seed)

@@ -11,13 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.tracers import is_fdg
+from data.tracers import FDG_NAME, is_fdg, is_tracer
 from utils.errors import InputError
 from utils.text import natural_key, read_text
 
 T1W, PET = "T1w", "pet"
 _FOLDERS = {T1W: "anat", PET: "pet"}
 _NIFTI_ENDINGS = ".nii.gz", ".nii"
+# PETs without attenuation correction: of a label (`nac`, `nacstat`), of a field in free words.
+_NAC_LABEL = re.compile("n(o|on)?ac", re.IGNORECASE)
+_NAC_WORDS = re.compile(
+    r"(none|no|not|off|false|without|nac|noac|non-?ac|non-?corrected|un-?corrected)\b",
+    re.IGNORECASE,
+)
+_CORRECTION_FIELDS = "AttenuationCorrection", "AttenuationCorrectionMethod"
 
 
 @dataclass(frozen=True)
@@ -62,11 +69,21 @@ class BidsImage:
 
 
 def stem(file: Path) -> str:
-    """The name without .nii or .nii.gz; '' for a file that is no NIfTI by its name."""
+    """The name without .nii or .nii.gz in any case; '' for a file that is no NIfTI by its name."""
     for ending in _NIFTI_ENDINGS:
-        if file.name.endswith(ending):
-            return file.name.removesuffix(ending)
+        if file.name.lower().endswith(ending):
+            return file.name[: -len(ending)]
     return ""
+
+
+def sidecar_of(image: Path) -> Path:
+    """The JSON beside an image, whatever case its ending has; need not be there."""
+    wanted = image.with_name(stem(image) + ".json")
+    if not os.path.lexists(wanted):
+        for file in image.parent.glob("*.[jJ][sS][oO][nN]"):
+            if file.stem == wanted.stem:
+                return file
+    return wanted
 
 
 def entities(file: Path) -> dict[str, str]:
@@ -172,7 +189,7 @@ class Sidecars:
 
     def _json_files(self, folder: Path) -> list[Path]:
         if folder not in self._in_folder:
-            found = [file for file in listed(folder) if file.name.endswith(".json")]
+            found = [file for file in listed(folder) if file.suffix.lower() == ".json"]
             found.sort(key=lambda file: (len(entities(file)), file.name))
             self._in_folder[folder] = found
         return self._in_folder[folder]
@@ -217,16 +234,44 @@ def tracer(labels: Mapping[str, str], fields: Mapping) -> str:
     return labels.get("acq", "")
 
 
-def tracer_problem(labels: Mapping[str, str], fields: Mapping) -> str | None:
-    """Why a PET is not of FDG; None when it is, and when nothing speaks against it."""
+def tracer_problem(
+    labels: Mapping[str, str], fields: Mapping, wanted: str = FDG_NAME
+) -> str | None:
+    """Why a PET is not of the wanted tracer.
+
+    None when it is, and for FDG also when nothing speaks against it.
+    """
     name = tracer(labels, fields)
     if name:
-        return None if is_fdg(name) else f"tracer is {name}, not FDG"
+        return None if is_tracer(name, wanted) else f"tracer is {name}, not {wanted}"
+    if not is_fdg(wanted):
+        return f"tracer is not named, not known to be {wanted}"
     radionuclide = str(fields.get("TracerRadionuclide") or "")
     mass = re.sub(r"\D", "", radionuclide)
     if mass and mass != "18":
         return f"tracer is marked with {radionuclide}, FDG with F18"
     return None
+
+
+def correction_problem(labels: Mapping[str, str], fields: Mapping) -> str | None:
+    """Why a PET is not corrected for attenuation; None when nothing says that it is not.
+
+    `rec-nacstat` and the like are PET-BIDS' own labels.
+    """
+    for key in ("rec", "acq", "desc"):
+        label = labels.get(key, "")
+        if _NAC_LABEL.match(label):
+            return f"PET is not corrected for attenuation ({key}-{label})"
+    for field in _CORRECTION_FIELDS:
+        value = fields.get(field)
+        if value is not None and _NAC_WORDS.match(str(value).strip()):
+            return f"PET is not corrected for attenuation ({field}: {value})"
+    return None
+
+
+def pet_problem(labels: Mapping[str, str], fields: Mapping, wanted: str = FDG_NAME) -> str | None:
+    """Why a PET is none to take, by its name and its sidecars; None when it is one."""
+    return tracer_problem(labels, fields, wanted) or correction_problem(labels, fields)
 
 
 def frame_durations(fields: Mapping) -> tuple[float, ...] | None:

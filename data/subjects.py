@@ -24,12 +24,14 @@ from data.bids import (
     has_images,
     images,
     listed,
+    pet_problem,
     run_number,
     stem,
-    tracer_problem,
     visits,
 )
+from data.tracers import FDG_NAME, is_fdg
 from utils.errors import InputError
+from utils.files import reading_problem
 from utils.text import read_table
 
 PUBLISHED_MRI, PUBLISHED_PET = "_mri_MNI152", "_FDG_MNI152"
@@ -106,13 +108,17 @@ class ListedPair:
 
 
 def find_subjects(
-    root: str | os.PathLike, recording: str | None = None, run: str | int | None = None
+    root: str | os.PathLike,
+    recording: str | None = None,
+    run: str | int | None = None,
+    tracer: str = FDG_NAME,
 ) -> Cohort:
     """Pair the files below `root`.
 
     Args:
         recording: BIDS only: take the PET with this `rec-` label, else one that names none.
         run: BIDS only: the same for `run-` numbers; also chooses among several MRIs.
+        tracer: BIDS only: take the PETs of this one.
 
     Raises:
         InputError: no such folder, an empty one, one in neither layout or in both, or nobody with
@@ -122,9 +128,13 @@ def find_subjects(
     folders = _subject_folders(root)
     layout = _layout(root, folders)
     if layout == "published":
+        if not is_fdg(tracer):
+            problem = f"{root} is in the published layout, whose PETs are FDG, not {tracer}"
+            raise InputError("--tracer", problem, "give a BIDS data set, or leave the flag out")
         found = [_published_subject(folder) for folder in folders]
     else:
-        found = _bids_subjects(root, folders, recording, run)
+        asked = _Asked(tracer, recording, run)
+        found = _bids_subjects(root, folders, asked)
     subjects, left_out, passed_over = [], [], []
     for item, files in found:
         if isinstance(item, Subject):
@@ -229,9 +239,9 @@ def _looks_published(folder: Path) -> bool:
 
 
 def _ending_in(folder: Path, ending: str) -> list[Path]:
-    """The NIfTI files in a folder whose name without .nii or .nii.gz ends so."""
+    """What in a folder is a NIfTI file by its name, which without .nii or .nii.gz ends so."""
     found = [file for file in listed(folder) if stem(file).endswith(ending)]
-    return [file for file in found if os.path.isfile(file)]
+    return [file for file in found if not os.path.isdir(file)]
 
 
 def _published_subject(folder: Path) -> tuple[Subject | LeftOut, list[LeftOut]]:
@@ -251,6 +261,8 @@ def _published_subject(folder: Path) -> tuple[Subject | LeftOut, list[LeftOut]]:
             reasons.append(f"no {modality}, {name}{ending}.nii.gz is not there{hint}")
         elif len(files) > 1:
             reasons.append(f"several files for the {modality}: {_names(files)}")
+        elif problem := reading_problem(files[0]):
+            reasons.append(f"the {modality} is {files[0].name}: {', '.join(problem)}")
     if reasons:
         return LeftOut(name, "; ".join(reasons)), []
     return Subject(name, *chosen, group=_participant(name)), []
@@ -273,36 +285,50 @@ def _looks_bids(folder: Path) -> bool:
     return folder.name.startswith("sub-") and any(has_images(visit) for visit in visits(folder))
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """Which images of a session are wanted; None where none is named."""
+
+    tracer: str
+    recording: str | None
+    run: str | int | None
+
+    @property
+    def labels(self) -> list[str]:
+        """As they stand in names."""
+        named = {"rec": self.recording, "run": self.run}
+        return [f"{key}-{value}" for key, value in named.items() if value is not None]
+
+
 def _bids_subjects(
-    root: Path, folders: list[Path], recording: str | None, run: str | int | None
+    root: Path, folders: list[Path], asked: _Asked
 ) -> list[tuple[Subject | LeftOut, list[LeftOut]]]:
     """One subject for each session, and the files of each that were not taken."""
     sidecars = Sidecars(root)
     found = []
     for folder in folders:
         if folder.name.startswith("sub-"):
-            found += [_bids_subject(visit, sidecars, recording, run) for visit in visits(folder)]
+            found += [_bids_subject(visit, sidecars, asked) for visit in visits(folder)]
     return found
 
 
 def _bids_subject(
-    visit: Visit, sidecars: Sidecars, recording: str | None, run: str | int | None
+    visit: Visit, sidecars: Sidecars, asked: _Asked
 ) -> tuple[Subject | LeftOut, list[LeftOut]]:
     """The pair of one session, and the files in it that were not taken."""
     passed_over: list[LeftOut] = []
     mris = _fitting(images(visit, T1W), passed_over)
     pets = _fitting(images(visit, PET), passed_over)
-    pets = _with_fdg(pets, sidecars, passed_over)
-    pets = _with_run(_with_recording(pets, recording), run)
+    pets = _usable(pets, asked.tracer, sidecars, passed_over)
+    pets = _with_run(_with_recording(pets, asked.recording), asked.run)
     if len(mris) > 1:
-        mris = _with_run(mris, run)
+        mris = _with_run(mris, asked.run)
 
     name = visit.participant + (f"_ses-{visit.session}" if visit.session is not None else "")
     problem = name_problem(name)
     reasons = [f"the name {problem}"] if problem else []
-    asked = [] if recording is None else [f"rec-{recording}"]
-    asked += [] if run is None else [f"run-{run}"]
-    reasons += _candidates_reason("T1w MRI", mris) + _candidates_reason("FDG-PET", pets, asked)
+    reasons += _candidates_reason("T1w MRI", mris)
+    reasons += _candidates_reason(f"{asked.tracer}-PET", pets, asked.labels)
     if reasons:
         notes = [f"{item.name}: {item.reason}" for item in passed_over]
         return LeftOut(name, "; ".join(reasons + notes)), []
@@ -310,13 +336,14 @@ def _bids_subject(
 
 
 def _fitting(found: list[BidsImage], passed_over: list[LeftOut]) -> list[BidsImage]:
-    """The files whose `sub-` and `ses-` agree with the folder they lie in."""
+    """The files that are there and whose `sub-` and `ses-` agree with the folder they lie in."""
     taken = []
     for image in found:
         file = image.path
-        if not os.path.isfile(file):
-            continue
-        if image.fits_folder:
+        problem = reading_problem(file)
+        if problem:
+            passed_over.append(LeftOut(file.name, ", ".join(problem)))
+        elif image.fits_folder:
             taken.append(image)
         else:
             reason = f"its name does not fit its folder, {file.parent}"
@@ -324,19 +351,20 @@ def _fitting(found: list[BidsImage], passed_over: list[LeftOut]) -> list[BidsIma
     return taken
 
 
-def _with_fdg(
-    pets: list[BidsImage], sidecars: Sidecars, passed_over: list[LeftOut]
+def _usable(
+    pets: list[BidsImage], wanted: str, sidecars: Sidecars, passed_over: list[LeftOut]
 ) -> list[BidsImage]:
-    """The PETs whose name and sidecars do not speak against FDG."""
+    """The PETs of the wanted tracer, corrected for attenuation, by their names and sidecars."""
     taken = []
     for pet in pets:
         try:
-            # Where the name tells the tracer, a damaged sidecar does no harm.
-            fields = {} if "trc" in pet.labels else sidecars.fields(pet.path)
-            problem = tracer_problem(pet.labels, fields)
+            fields = sidecars.fields(pet.path)
         except InputError as error:
-            passed_over.append(LeftOut(pet.path.name, f"its sidecar is damaged ({error})"))
-            continue
+            fields = {}
+            if "trc" not in pet.labels:  # else the name tells, and a damaged sidecar does no harm
+                passed_over.append(LeftOut(pet.path.name, f"its sidecar is damaged ({error})"))
+                continue
+        problem = pet_problem(pet.labels, fields, wanted)
         if problem:
             passed_over.append(LeftOut(pet.path.name, f"the {problem}"))
         else:
@@ -394,6 +422,8 @@ def _refuse_missing(path: Path, pairs: list[ListedPair]) -> None:
     missing = []
     for pair in pairs:
         for file in (pair.mri, pair.pet):
+            if problem := reading_problem(file):
+                raise InputError(path, f"line {pair.line} {file}: {problem[0]}", problem[1])
             if not os.path.isfile(file):
                 missing.append(f"line {pair.line} {file}")
     if missing:

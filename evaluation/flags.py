@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from data.tracers import FDG_NAME
 from utils.cli import Parser, device_numbers, positive_int
 
 
@@ -13,6 +14,7 @@ def build_parser(description: str) -> Parser:
     add("--list", metavar="FILE", type=Path, help="subjects to score, one a line (all)")
     add("--rec", dest="recording", help="BIDS: which rec- label to take of several PETs")
     add("--run", help="BIDS: which run- number to take of several images")
+    add("--tracer", default=FDG_NAME, metavar="NAME", help="BIDS: whose PETs to take (FDG)")
 
     add = parser.add_argument_group("methods").add_argument
     text = "LABEL=CHECKPOINT (run folder, .pt or released .pth), the name of a fusion without one, "

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from data.tracers import FDG_NAME
 from utils.cli import Parser, device_numbers, non_negative_int, positive_int, share
 
 
@@ -15,6 +16,7 @@ def build_parser(description: str) -> Parser:
     add("--list", metavar="CSV", type=Path, help="table of pairs")
     add("--rec", dest="recording", help="BIDS: which rec- label to take of several PETs")
     add("--run", help="BIDS: which run- number to take of several images")
+    add("--tracer", default=FDG_NAME, metavar="NAME", help="BIDS: whose PETs to take (FDG)")
 
     add = parser.add_argument_group("network").add_argument
     add("--checkpoint", type=Path, help="run folder, .pt, or .pth of the released code")

@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.tracers import FDG
+from data.tracers import FDG, OTHERS, plain
+from data.tracers import words as _words
 
 SUBJECT = re.compile(r"\d{3}_S_\d{4,5}", re.IGNORECASE)
 FILE_NAME = re.compile(
@@ -76,11 +77,6 @@ def plausible_date(year: int, month: int, day: int) -> datetime.date | None:
     return date if _EARLIEST <= date <= tomorrow else None
 
 
-def plain(description: str) -> str:
-    """A description for comparing: small letters and digits, everything between them one `_`."""
-    return re.sub("[^a-z0-9]+", "_", description.lower()).strip("_")
-
-
 def matches(pattern: str, description: str) -> bool:
     """Whether the user's pattern asks for this description.
 
@@ -94,11 +90,6 @@ def matches(pattern: str, description: str) -> bool:
             return True
     is_text = not re.search(r"[\\\[\](){}*+?^$|]", pattern)
     return is_text and _words(plain(pattern)).search(text) is not None
-
-
-def _words(*alternatives: str) -> re.Pattern:
-    """Finds any of the alternatives as a run of whole words of a plain description."""
-    return re.compile(f"(?:^|_)(?:{'|'.join(alternatives)})(?:_|$)")
 
 
 # MRI ---------------------------------------------------------------------------------------------
@@ -241,22 +232,7 @@ _FDG_PREFIX = re.compile(
     )_?)*""",
     re.VERBOSE,
 )
-# By generic, brand and development names.
-_TRACERS = {
-    "florbetapir": _words("(?:18f_?)?av_?45", "florbetapir", "fbp", "amyvid"),
-    "florbetaben": _words("(?:18f_?)?fbb", "florbetaben", "neuraceq"),
-    "flortaucipir": _words("(?:18f_?)?av_?1451", "flortaucipir", "ftp", "t807", "tauvid"),
-    "PiB": _words("(?:11c_?|c11_?)?pib"),
-    "MK-6240": _words("mk_?6240"),
-    "PI-2620": _words("pi_?2620"),
-    "NAV4694": _words("nav_?4694", "flutafuranol"),
-    "flutemetamol": _words("flutemetamol", "vizamyl", "fmm"),
-    "a tau tracer": _words("tau"),
-    "an amyloid tracer": _words("amyloid"),
-    "another tracer's early frames": _words("early"),
-    "FDOPA": _words("f_?dopa"),
-    "water": _words("o15", "15o", "h2o", "water"),
-}
+_TRACERS = {name: _words(*alternatives) for name, alternatives in OTHERS.items()}
 # CTAC is not among them: it is an emission image corrected by CT.
 _NO_EMISSION = _words(
     # maps of attenuation, and the scans that they are made of

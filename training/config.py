@@ -107,6 +107,7 @@ class TrainConfig:
         None, "BIDS: which `rec-` label to take of several PETs", flag="--rec"
     )
     run: str | None = _data(None, "BIDS: which `run-` number to take of several images")
+    tracer: str = _data("FDG", "BIDS: which tracer's PETs to take", metavar="NAME")
     size: int = _data(128, "voxels a side that the network sees", type=positive_int)
     recipe: str = _data(
         "paper", "recipe of the preprocessing", shown="as the variant", choices=tuple(RECIPES)

@@ -26,12 +26,13 @@ from data.bids import (
     frame_durations,
     images,
     listed,
+    pet_problem,
     read_json,
     run_number,
     tracer,
-    tracer_problem,
     visits,
 )
+from data.tracers import FDG_NAME
 from preparation.descriptions import plausible_date
 from preparation.pairing import (
     Candidate,
@@ -46,6 +47,7 @@ from preparation.pairing import (
 )
 from preparation.scans import PLAIN_NAME, Findings, LeftOutScan, Scan, ScanPair
 from utils.errors import InputError
+from utils.files import reading_problem
 from utils.text import natural_key, read_text
 
 _LOOKED_FOR = "looked for sub-*/[ses-*/]anat/*_T1w.nii.gz with sub-*/[ses-*/]pet/*_pet.nii.gz"
@@ -74,6 +76,7 @@ def find_bids(
     root: str | os.PathLike,
     max_days: int = 365,
     bids_filter: str | os.PathLike | Mapping | None = None,
+    wanted: str = FDG_NAME,
 ) -> Findings:
     """Pair what lies in a BIDS data set.
 
@@ -85,6 +88,7 @@ def find_bids(
         bids_filter: entities that the files must have, as fMRIPrep's filter file has them, or the
             JSON file with them: `{"t1w": {"acquisition": "mprage"}, "pet": {"reconstruction":
             "coregavg"}}`; null asks for a file without the entity.
+        wanted: the tracer.
 
     Raises:
         InputError: no such folder, one that cannot be read, no subject in it, or a bad filter.
@@ -103,7 +107,7 @@ def find_bids(
     sidecars = Sidecars(root)
     people = {}
     for folder in _plain_folders(folders, left_out):
-        people[folder.name] = _person(folder, sidecars, filters, left_out)
+        people[folder.name] = _person(folder, sidecars, filters, wanted, left_out)
     notes = _keep_one_reconstruction(people, max_days, left_out)
 
     pairs, without = pair_up(people, max_days, _by_session)
@@ -144,7 +148,11 @@ def _plain_folders(folders: list[Path], left_out: list[LeftOutScan]) -> list[Pat
 
 
 def _person(
-    folder: Path, sidecars: Sidecars, filters: Filters, left_out: list[LeftOutScan]
+    folder: Path,
+    sidecars: Sidecars,
+    filters: Filters,
+    wanted: str,
+    left_out: list[LeftOutScan],
 ) -> Person:
     """The candidates of one participant, from all sessions."""
     person = Person()
@@ -162,7 +170,7 @@ def _person(
                 left_out.append(_unreadable(folder.name, error))
                 continue
             for image in found:
-                item = _candidate(image, suffix, dates, sidecars, filters)
+                item = _candidate(image, suffix, dates, sidecars, filters, wanted)
                 (left_out if isinstance(item, LeftOutScan) else candidates).append(item)
     return person
 
@@ -175,7 +183,7 @@ def _dates(visit: Visit, left_out: list[LeftOutScan]) -> dict[str, datetime.date
     """Acquisition dates by file name from `*_scans.tsv`; absurd ones and `n/a` are none."""
     dates = {}
     try:
-        tables = [file for file in listed(visit.folder) if file.name.endswith("_scans.tsv")]
+        tables = [file for file in listed(visit.folder) if file.name.lower().endswith("_scans.tsv")]
     except InputError as error:
         left_out.append(_unreadable(visit.participant, error))
         return dates
@@ -203,6 +211,7 @@ def _candidate(
     dates: Mapping[str, datetime.date],
     sidecars: Sidecars,
     filters: Filters,
+    wanted: str,
 ) -> Candidate | LeftOutScan:
     """One file as a candidate, or why it is none."""
     subject, file = image.visit.participant, image.path
@@ -210,6 +219,8 @@ def _candidate(
         return LeftOutScan(subject, file, "its name does not fit its folder", is_fault=True)
     if not _matches(image, filters[suffix]):
         return LeftOutScan(subject, file, "does not match --bids-filter")
+    if problem := reading_problem(file):
+        return LeftOutScan(subject, file, ", ".join(problem), is_fault=True)
     scan = Scan(
         subject,
         "MRI" if suffix == T1W else "PET",
@@ -222,19 +233,19 @@ def _candidate(
     run = image.run if isinstance(image.run, int) else 0
     if suffix == T1W:
         return Candidate(scan, rank=run + _RANK_OF_REC * ("rec" in image.labels))
-    return _pet_candidate(image, scan, run, sidecars)
+    return _pet_candidate(image, scan, run, sidecars, wanted)
 
 
 def _pet_candidate(
-    image: BidsImage, scan: Scan, run: int, sidecars: Sidecars
+    image: BidsImage, scan: Scan, run: int, sidecars: Sidecars, wanted: str
 ) -> Candidate | LeftOutScan:
-    """A PET with what its sidecars say, or why it is none of FDG."""
+    """A PET with what its sidecars say, or why it is none to take."""
     try:
         fields = sidecars.fields(image.path)
         durations = frame_durations(fields)
     except (InputError, ValueError, TypeError) as error:
         return left(scan, f"its sidecar is damaged ({error})", is_fault=True)
-    problem = tracer_problem(image.labels, fields)
+    problem = pet_problem(image.labels, fields, wanted)
     if problem:
         return left(scan, problem)
     is_named = tracer(image.labels, fields)

@@ -8,11 +8,13 @@ from data.bids import (
     PET,
     T1W,
     Sidecars,
+    correction_problem,
     entities,
     frame_durations,
     images,
     read_json,
     run_number,
+    sidecar_of,
     stem,
     tracer,
     tracer_problem,
@@ -69,6 +71,13 @@ class TestNames:
     def test_stem(self, root):
         names = ["a.nii", "a.nii.gz", "a.b.nii", "a.json", "a.nii.gz.json"]
         assert [stem(root / name) for name in names] == ["a", "a", "a.b", "", ""]
+        assert stem(root / "A.NII.GZ") == "A" and stem(root / "a.Nii") == "a"
+
+    @pytest.mark.parametrize("ending", ["json", "JSON", "Json"])
+    def test_the_sidecar_of_an_image(self, root, add, ending):
+        assert sidecar_of(add("a_pet.NII.GZ")) == root / "a_pet.json"
+        add("b_pet.json"), add(f"a_pet.{ending}")
+        assert sidecar_of(root / "a_pet.NII.GZ") == root / f"a_pet.{ending}"
 
     def test_run_numbers(self):
         assert run_number("02") == run_number("2") == run_number(2) == 2
@@ -146,6 +155,11 @@ class TestSidecars:
         add(f"sub-1/pet/{name}", {"a": 1})
         assert Sidecars(root).fields(image.path) == {}
 
+    def test_any_case_of_the_endings(self, root, add, pet):
+        image = pet("sub-1_pet.NII.GZ")
+        add("sub-1/pet/sub-1_pet.JSON", {"a": 1})
+        assert Sidecars(root).fields(image.path) == {"a": 1}
+
     def test_nothing_above_the_data_set(self, root, add, pet):
         image = pet("sub-1_pet.nii")
         add("../pet.json", {"a": 1})
@@ -207,3 +221,28 @@ class TestTracers:
         image = pet("sub-1_pet.nii")
         add("pet.json", fields)
         assert tracer_problem(image.labels, Sidecars(root).fields(image.path)) == problem
+
+    @pytest.mark.parametrize(
+        "name, fields, word",
+        [
+            ("sub-1_rec-nacstat_pet.nii", {}, "rec-nacstat"),
+            ("sub-1_rec-NAC_pet.nii", {"AttenuationCorrection": "CT"}, "rec-NAC"),
+            ("sub-1_acq-noac_pet.nii", {}, "acq-noac"),
+            ("sub-1_pet.nii", {"AttenuationCorrection": "NONE"}, "AttenuationCorrection: NONE"),
+            ("sub-1_pet.nii", {"AttenuationCorrection": False}, "AttenuationCorrection: False"),
+            ("sub-1_pet.nii", {"AttenuationCorrection": "not corrected"}, "not corrected"),
+            ("sub-1_pet.nii", {"AttenuationCorrectionMethod": "none"}, "Method: none"),
+            ("sub-1_rec-acstat_pet.nii", {"AttenuationCorrection": "[68Ge]rod source"}, None),
+            ("sub-1_rec-recon1_pet.nii", {"AttenuationCorrection": "n/a"}, None),
+            ("sub-1_pet.nii", {"AttenuationCorrection": "Nonlinear CT scaling"}, None),
+            ("sub-1_pet.nii", {"AttenuationCorrection": True}, None),
+            ("sub-1_pet.nii", {}, None),
+        ],
+    )
+    def test_attenuation_correction(self, root, add, pet, name, fields, word):
+        image = pet(name)
+        add("pet.json", fields)
+        problem = correction_problem(image.labels, Sidecars(root).fields(image.path))
+        assert (problem is None) == (word is None)
+        if word:
+            assert "not corrected for attenuation" in problem and word in problem

@@ -249,6 +249,34 @@ class TestBidsSidecars:
         assert cohort.subjects[0].pet.name == "sub-1_run-02_pet.nii.gz"
         assert names(cohort.passed_over) == ["sub-1_run-01_pet.nii.gz"]
 
+    def test_without_attenuation_correction(self, touch, write):
+        """The corrected one is chosen; a subject without one is left out by name."""
+        root = touch(*bids("sub-1", "rec-acstat_pet"), *bids("sub-1", "rec-nacstat_pet"))
+        touch(*bids("sub-2", "rec-nacdyn_pet"), *bids("sub-3"), *bids("sub-4", "trc-FDG_pet"))
+        write("sub-3/pet/sub-3_pet.json", AttenuationCorrection="none")
+        write("sub-4/pet/sub-4_trc-FDG_pet.json", AttenuationCorrection="none")
+        cohort = find_subjects(root)
+        assert [s.pet.name for s in cohort.subjects] == ["sub-1_rec-acstat_pet.nii.gz"]
+        assert names(cohort.passed_over) == ["sub-1_rec-nacstat_pet.nii.gz"]
+        for name, word in (("sub-2", "rec-nacdyn"), ("sub-3", "none"), ("sub-4", "none")):
+            assert "not corrected for attenuation" in reason(cohort, name)
+            assert word in reason(cohort, name)
+
+    def test_another_tracer_that_is_asked_for(self, touch, write):
+        root = touch(*bids("sub-1", "trc-18FAV45_pet"), *bids("sub-1", "trc-FDG_pet"))
+        touch(*bids("sub-2"), *bids("sub-3"))
+        write("sub-3/pet/sub-3_pet.json", TracerName="[18F]Florbetapir")
+        cohort = find_subjects(root, tracer="florbetapir")
+        assert names(cohort.subjects) == ["sub-1", "sub-3"]
+        assert "AV45" in cohort.subjects[0].pet.name
+        assert "no florbetapir-PET" in reason(cohort, "sub-2")
+        assert "tracer is not named" in reason(cohort, "sub-2")  # as good as any other one
+
+    def test_the_published_layout_has_one_tracer(self, touch):
+        root = touch(*published("s1"))
+        assert find_subjects(root, tracer="18FFDG").subjects
+        refused(lambda: find_subjects(root, tracer="PiB"), "--tracer", "published layout", "PiB")
+
     def test_a_damaged_sidecar_is_said(self, touch):
         root = touch(*bids("sub-1"), *bids("sub-2"), *bids("sub-3", "trc-FDG_pet"))
         for stem in ("sub-2/pet/sub-2_pet", "sub-3/pet/sub-3_trc-FDG_pet"):
@@ -257,6 +285,47 @@ class TestBidsSidecars:
         assert names(cohort.subjects) == ["sub-1", "sub-3"]  # the name of sub-3's file tells it
         assert "its sidecar is damaged" in reason(cohort, "sub-2")
         assert "sub-2_pet.json: not JSON" in reason(cohort, "sub-2")
+
+
+class TestNotDownloaded:
+    """What a data set of git-annex has before `datalad get`: links to nothing."""
+
+    POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n"
+
+    def annexed(self, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.symlink_to("../../.git/annex/objects/aa/bb/MD5E-s1--cc.nii.gz/MD5E-s1--cc.nii.gz")
+
+    def test_in_bids(self, touch):
+        root = touch(*bids("sub-1"), *bids("sub-2"), *bids("sub-3"))
+        self.annexed(root / "sub-2/anat/sub-2_T1w.nii.gz")
+        (root / "sub-3/pet/sub-3_pet.nii.gz").write_text(self.POINTER)
+        cohort = find_subjects(root)
+        assert names(cohort.subjects) == ["sub-1"]
+        said = reason(cohort, "sub-2")
+        assert "sub-2_T1w.nii.gz: not downloaded" in said and "`datalad get " in said
+        said = reason(cohort, "sub-3")
+        assert "sub-3_pet.nii.gz: not downloaded" in said and "`git lfs pull`" in said
+
+    def test_in_the_published_layout(self, touch):
+        root = touch()
+        for name in published("s1"):
+            self.annexed(root / name)
+        words = "s1_mri_MNI152.nii.gz: not downloaded", "s1_FDG_MNI152.nii.gz: not downloaded"
+        refused(lambda: find_subjects(root), root, *words, "datalad get")
+
+    def test_in_a_table(self, touch):
+        root = touch("a.nii")
+        self.annexed(root / "b.nii")
+        (root / "pairs.csv").write_text("mri,pet\na.nii,b.nii\n")
+        path = root / "pairs.csv"
+        refused(lambda: read_pairs(path), path, "line 2", "b.nii: not downloaded", "datalad get")
+
+
+def test_any_case_of_the_endings(touch):
+    root = touch(*published("s1", ".NII.GZ"), *published("s2", ".Nii"))
+    assert names(find_subjects(root).subjects) == ["s1", "s2"]
 
 
 class TestRefusedFolders:

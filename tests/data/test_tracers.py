@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.tracers import is_fdg
+from data.tracers import is_fdg, is_tracer
 
 FDG = (
     "FDG",
@@ -46,3 +46,30 @@ def test_names_of_fdg(name):
 @pytest.mark.parametrize("name", OTHERS)
 def test_names_of_others(name):
     assert not is_fdg(name)
+
+
+@pytest.mark.parametrize(
+    "wanted, text",
+    [
+        ("FDG", "2-deoxy-2-[18F]fluoro-D-glucose"),
+        ("Fludeoxyglucose", "18FFDG"),
+        ("DASB", "[11C]DASB"),
+        ("dasb", "11CDASB"),
+        ("[11C]DASB", "11C-DASB"),
+        ("C-11 DASB", "DASB"),
+        ("AV45", "Florbetapir F18"),
+        ("florbetapir", "18FAV45"),
+        ("PiB", "C11-PIB"),
+        ("MK-6240", "[18F]MK6240"),
+    ],
+)
+def test_other_tracers_by_any_of_their_names(wanted, text):
+    assert is_tracer(text, wanted) and is_tracer(text.upper(), wanted)
+
+
+@pytest.mark.parametrize(
+    "wanted, text",
+    [("DASB", "FDG"), ("DASB", "DASBX"), ("FDG", "DASB"), ("AV45", "AV1451"), ("FDOPA", "FDG")],
+)
+def test_a_tracer_is_no_other_one(wanted, text):
+    assert not is_tracer(text, wanted)

@@ -37,6 +37,32 @@ class TestFinding:
         assert reasons(findings, "sub-ADNI033S5198") == ["tracer is 18FAV45, not FDG"]
         assert not any(item.is_fault for item in findings.left_out)
 
+    def test_without_attenuation_correction(self, touch):
+        root = touch(*pairs("sub-1", pet="rec-nacstat_pet"), *pairs("sub-2", pet="rec-nac_pet"))
+        touch(*pairs("sub-1", pet="rec-acstat_pet"))
+        findings = find_bids(root)
+        assert summary(findings) == [("sub-1", "sub-1_T1w.nii", "sub-1_rec-acstat_pet.nii")]
+        assert "PET is not corrected for attenuation (rec-nacstat)" in reasons(findings, "sub-1")
+        assert "PET is not corrected for attenuation (rec-nac)" in reasons(findings, "sub-2")
+
+    def test_another_tracer_that_is_asked_for(self, touch):
+        root = touch(*pairs("sub-1", pet="trc-DASB_pet"), *pairs("sub-1", pet="trc-FDG_pet"))
+        touch(*pairs("sub-2"))
+        findings = find_bids(root, wanted="[11C]DASB")
+        assert summary(findings) == [("sub-1", "sub-1_T1w.nii", "sub-1_trc-DASB_pet.nii")]
+        assert not findings.pairs[0].warnings or "taken for" not in findings.pairs[0].warnings[0]
+        assert "tracer is not named" in " ".join(reasons(findings, "sub-2"))
+
+    def test_not_downloaded(self, touch):
+        root = touch(*pairs("sub-1"), *pairs("sub-2"))
+        file = root / "sub-2/anat/sub-2_T1w.nii"
+        file.unlink()
+        file.symlink_to("../../.git/annex/objects/aa/bb/KEY/KEY")
+        findings = find_bids(root)
+        assert [pair.name for pair in findings.pairs] == ["sub-1"]
+        said = [item.reason for item in findings.left_out if item.path == file and item.is_fault]
+        assert len(said) == 1 and "not downloaded" in said[0] and "datalad get" in said[0]
+
     def test_lowest_run_without_rec(self, touch):
         names = ("rec-norm_T1w", "run-02_T1w", "run-01_T1w", "acq-x_run-01_rec-norm_T1w")
         root = touch(
