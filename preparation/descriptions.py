@@ -26,7 +26,9 @@ FILE_NAME = re.compile(
     (?:_(?P<number>\d+))?
     (?:_S(?P<series>\d+))?
     (?:_I(?P<image>\d+))?
+    (?:[ ]?\(\d+\))?  # saved twice
     \.(?P<suffix>dcm|nii\.gz|nii|v|img|hdr)
+    (?:[ ]?\(\d+\))?
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -246,9 +248,12 @@ _NO_EMISSION = _words(
     "topogram",
     "localizer",
     # not corrected for attenuation
-    "nac",
+    "nac(?:stat|dyn)?",  # also BIDS' labels
     "no_?ac",
     "non_?ac",
+    "(?:no|non|not|without)_?att(?:en(?:uation)?)?_?corr?(?:ect(?:ed|ion))?",
+    "un_?corrected",
+    "(?:no|non|not)_?corrected",
     # made of an emission image
     "mip",  # maximum intensity projection
     "mask",

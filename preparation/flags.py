@@ -78,6 +78,11 @@ def _add_allowances(parser: Parser) -> None:
         "--assume-ras", action="store_true", help="a NIfTI without orientation is RAS+"
     )
     allow.add_argument(
+        "--fewer-slices",
+        action="store_true",
+        help="DICOM slices cut out of a longer scan, such as the head's of a whole-body PET",
+    )
+    allow.add_argument(
         "--prefer", choices=("sform", "qform"), help="where the two of a NIfTI differ"
     )
 

@@ -9,6 +9,7 @@ from data.subjects import PUBLISHED_MRI, PUBLISHED_PET
 from data.volume import first_bytes, kind_of
 from preparation.descriptions import FILE_NAME
 from utils.errors import InputError
+from utils.optional import need
 
 AVERAGED_SCAN = "download the 'Co-registered, Averaged' DICOM of this scan instead"
 _NO_SIDES = "Analyze pairs do not say where left and right are"
@@ -19,6 +20,13 @@ NOT_READ = {
     "analyze": (_NO_SIDES, "download the DICOM of this scan or convert it to a single .nii"),
     "archive": ("an archive", "unpack it first"),
 }
+
+# What comes with images and is passed over without a word.
+PAPERS = ".xml", ".txt"
+# Of a file that was saved twice: `x (1).dcm`, `x.dcm (1)`.
+_NUMBERED = re.compile(r" ?\(\d+\)$")
+# The first elements of a DICOM file without preamble are of these groups.
+_FIRST_GROUPS = b"\x02\0", b"\x08\0"
 
 # The first ending that fits counts.
 _ENDINGS = (
@@ -36,10 +44,45 @@ _ENDINGS = (
 
 def by_name(name: str) -> str:
     """The kind by the ending: "nifti", "dicom", "xml", a key of `NOT_READ`, or "" for none."""
-    for kind, ending in _ENDINGS:
-        if re.search(ending, name, re.IGNORECASE):
+    name = _NUMBERED.sub("", name)
+    for kind, pattern in _ENDINGS:
+        if re.search(pattern, name, re.IGNORECASE):
             return kind
     return ""
+
+
+def ending(file: Path) -> str:
+    """The suffix in small letters, `.dcm` also of `x.dcm (1)`."""
+    return Path(_NUMBERED.sub("", file.name)).suffix.lower()
+
+
+def by_content(file: Path) -> str:
+    """The kind by what the file holds and, where that says nothing, by its name.
+
+    As `by_name`. A file that cannot be opened is judged by its name: reading it will say why.
+    """
+    named = by_name(file.name)
+    try:
+        start = first_bytes(file)
+    except OSError:
+        return named
+    kind = kind_of(start)
+    if kind == "dicom" or (not kind and _is_bare_dicom(file, start)):
+        return "dicom"
+    if kind in NOT_READ and named not in ("nifti", "dicom"):
+        return kind
+    return named
+
+
+def _is_bare_dicom(file: Path, start: bytes) -> bool:
+    """Whether a file without preamble begins as a DICOM file and has the class of one."""
+    if not start.startswith(_FIRST_GROUPS):
+        return False
+    try:
+        header = need("pydicom").dcmread(file, specific_tags=["SOPClassUID"], force=True)
+        return "SOPClassUID" in header
+    except Exception:  # pydicom raises whatever a damaged file provokes
+        return False
 
 
 def by_bytes(file: Path) -> str:

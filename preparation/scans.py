@@ -32,6 +32,7 @@ class Scan:
         frame_durations: seconds for each frame of a dynamic PET, from a BIDS sidecar.
         matrix_z: number of planes that the ADNI XML promises.
         listed: the folder that the user named for this scan, None where a search found the files.
+        remarks: what the user should know about how it was found.
     """
 
     subject: str
@@ -45,6 +46,7 @@ class Scan:
     frame_durations: tuple[float, ...] | None = None
     matrix_z: int | None = None
     listed: Path | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def where(self) -> Path:

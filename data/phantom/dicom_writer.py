@@ -83,6 +83,7 @@ class About:
         tracer: of a PET, in words.
         extra: further elements by keyword.
         without_slope: PET planes, counted from 0, whose RescaleSlope is missing.
+        uncorrected: of a PET, not corrected for attenuation and scatter.
     """
 
     modality: str
@@ -94,6 +95,7 @@ class About:
     tracer: str = "FDG -- fluorodeoxyglucose"
     extra: Mapping[str, object] = field(default_factory=dict)
     without_slope: frozenset[int] = frozenset()
+    uncorrected: bool = False
 
 
 def write_series(files: Sequence[Path], planes: Planes, about: About) -> None:
@@ -111,6 +113,8 @@ def write_series(files: Sequence[Path], planes: Planes, about: About) -> None:
     dataset = _common(array.shape, planes.affine, about)
     if about.modality == "PT":
         _add_pet(dataset, array.shape, about)
+    for keyword, value in about.extra.items():
+        setattr(dataset, keyword, value)
     positions = (_LPS @ planes.affine)[:3]
     per_frame = array.shape[2]
     for number, file in enumerate(files):
@@ -163,8 +167,6 @@ def _common(shape: tuple[int, ...], affine: np.ndarray, about: About):
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
     dataset.PixelRepresentation = int(about.modality == "PT")
-    for keyword, value in about.extra.items():
-        setattr(dataset, keyword, value)
     return dataset
 
 
@@ -172,7 +174,8 @@ def _add_pet(dataset, shape: tuple[int, ...], about: About) -> None:
     """The PET module: units, decay, counts of planes and frames, tracer."""
     pydicom = need("pydicom")
     dataset.Units, dataset.DecayCorrection = "BQML", "START"
-    dataset.CorrectedImage = ["NORM", "DTIM", "ATTN", "SCAT", "DECY"]
+    by_maps = [] if about.uncorrected else ["ATTN", "SCAT"]
+    dataset.CorrectedImage = ["NORM", "DTIM", *by_maps, "DECY"]
     dataset.SeriesType = ["DYNAMIC" if shape[3] > 1 else "STATIC", "IMAGE"]
     dataset.NumberOfSlices = shape[2]
     if shape[3] > 1:

@@ -29,7 +29,7 @@ from preparation.pairing import (
     pair_up,
     pet_versions,
 )
-from preparation.read.dicom_header import SeriesHeader, describe
+from preparation.read.dicom_header import SeriesHeader, describe, describe_series
 from preparation.scans import PLAIN_NAME, Findings, LeftOutScan, Scan, ScanPair
 from utils.errors import InputError
 from utils.text import natural_key
@@ -84,7 +84,7 @@ def find_adni(
         _add_candidate(people, found, mri_description, pet_description, left_out)
     notes = _keep_one_version(people, pet_description, max_days, left_out)
     for person in people.values():
-        _drop_other_tracers(person, left_out)
+        _drop_no_fdg(person, left_out)
 
     pairs, without = pair_up(people, max_days)
     if asked:
@@ -137,7 +137,7 @@ def _scan(series: Series, download: Download, rows: dict[str, Row]) -> _Found | 
     row = _row(image, place.date is None, download, rows)
     header = None
     if series.modality is None and series.format == "dicom":
-        header = _first_header(series)
+        header = describe_series(series.paths)
         if isinstance(header, str):
             return LeftOutScan(place.subject or "", where, header, is_fault=True)
 
@@ -174,17 +174,6 @@ def _found(scan: Scan, header: SeriesHeader | None) -> _Found | LeftOutScan:
     if scan.modality == "MRI" and scan.format == "nifti" and len(scan.files) > 1:
         return left(scan, f"{len(scan.files)} NIfTI files for one MRI", is_fault=True)
     return _Found(scan, header)
-
-
-def _first_header(series: Series) -> SeriesHeader | str:
-    """The first header that can be read, else what is wrong with the first file."""
-    problem = ""
-    for path in series.paths:
-        header = describe(path)
-        if isinstance(header, SeriesHeader):
-            return header
-        problem = problem or f"{path.name}: {header}"
-    return problem
 
 
 def _row(image: str | None, undated: bool, download: Download, rows: dict[str, Row]) -> Row:
@@ -336,7 +325,7 @@ def _pet_problem(found: _Found, pattern: str | None) -> str | None:
         return "file looks like the other modality (a PET by its name, an MRI by its description)"
     problem = names.pet_problem(description)
     if not problem and found.header:
-        problem = found.header.tracer_problem
+        problem = found.header.pet_problem
     if not problem and pattern and not names.matches(pattern, description):
         problem = f"does not match --pet-description {pattern}"
     return problem
@@ -361,18 +350,23 @@ def _keep_one_version(
     return [f"PET version: {version} (--pet-description chooses another)"]
 
 
-def _drop_other_tracers(person: Person, left_out: list[LeftOutScan]) -> None:
-    """Look into one file of each PET: a description without prefix can be wrong."""
+def _drop_no_fdg(person: Person, left_out: list[LeftOutScan]) -> None:
+    """Look into one file of each PET, for tracer and attenuation correction.
+
+    A description without prefix can be wrong.
+    """
     if not person.mris:
         return  # no pair can come of it, and a header costs time
     kept = []
     for pet in person.pets:
         first = pet.scan.files[0]
         header = describe(first) if pet.scan.format == "dicom" else None
+        if isinstance(header, SeriesHeader) and header.correction_problem:
+            header = describe_series(pet.scan.files)  # corrected planes may lie beside it
         if isinstance(header, str):
             left_out.append(left(pet.scan, f"{first.name}: {header}", is_fault=True))
-        elif header and header.tracer_problem:
-            left_out.append(left(pet.scan, header.tracer_problem))
+        elif header and header.pet_problem:
+            left_out.append(left(pet.scan, header.pet_problem))
         else:
             kept.append(pet)
     person.pets = kept

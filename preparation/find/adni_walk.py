@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from preparation.descriptions import FILE_NAME, SUBJECT, XML_NAME, read_place
-from preparation.formats import NOT_READ, by_name, reason
+from preparation.formats import NOT_READ, by_content, by_name, reason
 from preparation.scans import LeftOutScan
 from utils.errors import InputError
 from utils.text import natural_key
@@ -116,7 +116,10 @@ def walk_download(root: Path) -> Download:
 
 
 def _sort_files(found: Download, folder: Path, files: list[str]) -> None:
-    """Sort one folder's files into series, by ADNI's names and, for the rest, by their endings."""
+    """Sort one folder's files into series, by ADNI's names and, for the rest, by their endings.
+
+    Where an ending promises no image, the content decides.
+    """
     named: dict[_AdniName, list[str]] = defaultdict(list)
     loose: dict[str, list[str]] = defaultdict(list)
     for file in files:
@@ -125,7 +128,10 @@ def _sort_files(found: Download, folder: Path, files: list[str]) -> None:
         if match := FILE_NAME.fullmatch(file):
             named[_adni_name(match)].append(file)
         else:
-            loose[by_name(file)].append(file)
+            kind = by_name(file)
+            if kind in ("", *NOT_READ):  # few, so that they can be looked into
+                kind = by_content(folder / file)
+            loose[kind].append(file)
     if not named and not loose and any(file.lower() == "dicomdir" for file in files):
         why = "an index without images: copy the folders that it lists too"
         found.leave_out(folder / "DICOMDIR", why)

@@ -7,9 +7,16 @@ from pathlib import Path
 
 from data.bids import entities, frame_durations, read_json, stem, tracer_problem
 from preparation.descriptions import FILE_NAME, pet_problem, read_place
-from preparation.formats import NOT_READ, by_name, modality_by_name, reason
+from preparation.formats import (
+    NOT_READ,
+    PAPERS,
+    by_content,
+    ending,
+    modality_by_name,
+    reason,
+)
 from preparation.pairing import days_between, drop_shared, too_far_apart
-from preparation.read.dicom_header import SeriesHeader, describe
+from preparation.read.dicom_header import SeriesHeader, describe_series
 from preparation.scans import (
     PLAIN_NAME,
     SCAN_COLUMNS,
@@ -94,7 +101,8 @@ def _listed_pair(
     days = days_between(*scans)
     if days is not None and days > max_days:
         return fault(path, too_far_apart(days, max_days))
-    return ScanPair(name, *scans, days)
+    warnings = scans[0].remarks + scans[1].remarks
+    return ScanPair(name, *scans, days, warnings)
 
 
 def _scan_at(path: Path, subject: str, modality: str) -> Scan | str:
@@ -102,21 +110,23 @@ def _scan_at(path: Path, subject: str, modality: str) -> Scan | str:
     files = _files_at(path, modality)
     if isinstance(files, str):
         return files
-    kinds = [by_name(file.name) for file in files]
+    kinds = [by_content(file) for file in files]
     kind = next((kind for kind in ("dicom", "nifti", *NOT_READ) if kind in kinds), None)
     if kind is None:
         return f"neither NIfTI nor DICOM: {files[0].name}"
     if kind in NOT_READ:
         return reason(kind)
-    files = tuple(file for file, its_kind in zip(files, kinds, strict=True) if its_kind == kind)
+    files, remarks = _of_kind(kind, files, kinds, modality)
     if modality == "MRI" and kind == "nifti" and len(files) > 1:
         return f"{len(files)} NIfTI files for one MRI"
     if modality_by_name(files[0]) not in (None, modality):
         return f"file looks like the other modality ({files[0].name} for the {modality})"
     listed = path.absolute() if path.is_dir() else None
-    scan = _described(Scan(subject, modality, files, kind, listed=listed))
-    header = _first_header(files) if kind == "dicom" else None
-    if modality == "PET" and (problem := _tracer_problem(scan, header)):
+    scan = _described(Scan(subject, modality, files, kind, listed=listed, remarks=remarks))
+    # Without a header that can be read, reading the images will say why.
+    header = describe_series(files) if kind == "dicom" else None
+    header = header if isinstance(header, SeriesHeader) else None
+    if modality == "PET" and (problem := _pet_problem(scan, header)):
         return problem
     if header and not scan.description:
         scan = replace(scan, description=header.description)
@@ -136,18 +146,32 @@ def _files_at(path: Path, modality: str) -> tuple[Path, ...] | str:
         return f"the {modality} cannot be read ({said})".lower()
 
 
-def _tracer_problem(scan: Scan, header: SeriesHeader | None) -> str | None:
-    """Why a PET is not of FDG, by its name and its header."""
+def _of_kind(
+    kind: str, files: tuple[Path, ...], kinds: list[str], modality: str
+) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The files of one kind, with a remark on the others.
+
+    What is named like DICOM files beside it and is none is kept: reading it will say so.
+    """
+    own = [file for file, its_kind in zip(files, kinds, strict=True) if its_kind == kind]
+    endings = {ending(file) for file in own} - {""} if kind == "dicom" else set()
+    kept = tuple(file for file in files if file in own or ending(file) in endings)
+    others = [file for file in files if file not in kept and ending(file) not in PAPERS]
+    if kind == "nifti":
+        others = [file for file in others if ending(file) != ".json"]
+    if not others:
+        return kept, ()
+    what = {"dicom": "DICOM", "nifti": "NIfTI"}[kind]
+    counted = f"{len(others)} that are no {what}, as {others[0].name}"
+    return kept, (f"files of the {modality}'s folder passed over: {counted}",)
+
+
+def _pet_problem(scan: Scan, header: SeriesHeader | None) -> str | None:
+    """Why a PET is none of FDG, or not corrected for attenuation, by its name and its header."""
     problem = pet_problem(scan.description)
     if header:
-        problem = problem or pet_problem(header.description) or header.tracer_problem
+        problem = problem or pet_problem(header.description) or header.pet_problem
     return problem
-
-
-def _first_header(files: tuple[Path, ...]) -> SeriesHeader | None:
-    """The first header that can be read; without one, reading the images will say why."""
-    headers = map(describe, files)
-    return next((header for header in headers if isinstance(header, SeriesHeader)), None)
 
 
 def _files_below(folder: Path) -> tuple[Path, ...]:

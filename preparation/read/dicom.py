@@ -8,6 +8,7 @@ import itertools
 import math
 import re
 import warnings
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,14 @@ from utils.errors import InputError
 from utils.optional import need
 
 _AVERAGED = re.compile(r"averag|(?<![a-z])(avg|mean)(?![a-z])", re.IGNORECASE)
+DOWNLOAD_OR_ALLOW = (
+    f"{DOWNLOAD_AGAIN} or, if they were cut out of a longer scan on purpose, pass --fewer-slices"
+)
+_UNCOMPRESS = "write it without compression, for example with dcmdjpeg or gdcmconv --raw"
+# DICOM PS3.5, A.4.13: each frame is a DEFLATE stream of its own.
+_DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
+# Times and durations of planes that differ by less are the same.
+_SAME_MS = 1.0
 _FLOATING = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}  # bits
 
 
@@ -65,7 +74,11 @@ class Series:
 
 
 def read_series(
-    files: Sequence[Path], modality: str | None, image_id: str | None = None, description: str = ""
+    files: Sequence[Path],
+    modality: str | None,
+    image_id: str | None = None,
+    description: str = "",
+    fewer_slices: bool = False,
 ) -> Series:
     """Read the one image that lies in these files.
 
@@ -75,6 +88,7 @@ def read_series(
         modality: "MRI" or "PET"; None for any modality, by the rules of MRI.
         image_id: ADNI's id, decides when file names carry several.
         description: what the download calls the image, besides its own SeriesDescription.
+        fewer_slices: whether there may be fewer slices than a PET's headers promise.
 
     Returns:
         the image. Several volumes at one place are frames when their times (in MRI also instance
@@ -89,13 +103,13 @@ def read_series(
         # pydicom's remarks on single values; what matters is checked here
         warnings.simplefilter("ignore")
         planes, notes = find_planes(files)
-        planes = choose_image(planes, modality, image_id, where)
+        planes, choice = choose_image(planes, modality, image_id, where)
         planes, copies = drop_copies(planes)
         places, affine = stack(planes, where)
         pet = planes[0].text("Modality") == "PT" if modality is None else modality == "PET"
         own_description = planes[0].text("SeriesDescription")
         averaged = bool(_AVERAGED.search(f"{own_description} {description}"))
-        places, durations, frame_notes = _order_frames(places, pet, averaged, where)
+        places, durations, frame_notes = _order_frames(places, pet, averaged, fewer_slices, where)
         slopes = _read_slopes(places, pet, where)
         units = planes[0].text("Units") if pet else ""
         array = _read_values(places, slopes)
@@ -113,7 +127,7 @@ def read_series(
         description=own_description,
         slices=len(places),
         slice_axis=int(orientation[2, 0]),
-        notes=(*notes, *copies, *frame_notes),
+        notes=(*notes, *choice, *copies, *frame_notes),
     )
 
 
@@ -121,26 +135,38 @@ def read_series(
 
 
 def _order_frames(
-    places: list[list[Plane]], pet: bool, averaged: bool, where: Path
+    places: list[list[Plane]], pet: bool, averaged: bool, fewer_slices: bool, where: Path
 ) -> tuple[list[list[Plane]], tuple[float, ...] | None, list[str]]:
     """Each position's planes in order of time, the frames' durations in s, and remarks."""
-    notes = _check_promises(places, averaged, where) if pet else []
+    notes = []
+    if pet:
+        notes += _check_slices(places, fewer_slices, where)
+        notes += _check_frames(places, averaged, where)
     if len(places[0]) > 1:
         places = _sort_by_time(places, pet, where)
     return places, _durations(places, where) if pet else None, notes
 
 
-def _check_promises(places: list[list[Plane]], averaged: bool, where: Path) -> list[str]:
-    """Compare the positions and frames found with the numbers that PET headers promise."""
-    first, notes = places[0][0], []
-    slices, frames = first.number("NumberOfSlices"), first.number("NumberOfTimeSlices")
-    if slices is not None and slices != len(places):
-        problem = f"{len(places)} slices, not {slices:g}"
-        if len(places) < slices:
-            problem = f"{len(places)} of {slices:g} slices"
-        raise InputError(where, problem, DOWNLOAD_AGAIN)
+def _check_slices(places: list[list[Plane]], fewer_slices: bool, where: Path) -> list[str]:
+    """Compare the positions found with the number that PET headers promise."""
+    first = places[0][0]
+    slices = first.number("NumberOfSlices")
     if slices is None and not first.items:
-        notes.append("the headers name no number of slices: missing end slices cannot be seen")
+        return ["the headers name no number of slices: missing end slices cannot be seen"]
+    if slices is None or slices == len(places):
+        return []
+    if len(places) > slices:
+        raise InputError(where, f"{len(places)} slices, not {slices:g}", DOWNLOAD_AGAIN)
+    found = f"{len(places)} of {slices:g} slices"
+    if fewer_slices:
+        return [f"{found} are there, as allowed"]
+    raise InputError(where, found, DOWNLOAD_OR_ALLOW)
+
+
+def _check_frames(places: list[list[Plane]], averaged: bool, where: Path) -> list[str]:
+    """Compare the frames found with the number that PET headers promise."""
+    first, notes = places[0][0], []
+    frames = first.number("NumberOfTimeSlices")
     if frames is None and first.text("SeriesType").startswith("STATIC"):
         frames = 1
     found = len(places[0])
@@ -171,24 +197,40 @@ def _sort_by_time(places: list[list[Plane]], pet: bool, where: Path) -> list[lis
 
 def _tells_apart(key: Callable, places: list[list[Plane]], same_everywhere: bool) -> bool:
     """Whether the planes of every position have different keys, and all positions the same ones."""
-    seen = set()
+    first = None
     for place in places:
         times = [key(plane) for plane in place]
-        if None in times or len(set(times)) < len(times):
+        kinds = {type(time) for time in times}
+        if None in times or len(kinds) > 1 or len(set(times)) < len(times):
             return False
-        seen.add(frozenset(times))
-    return len(seen) == 1 or not same_everywhere
+        times.sort()
+        first = first or times
+        if same_everywhere and not all(map(_same_time, times, first)):
+            return False
+    return True
+
+
+def _same_time(one: float | str, other: float | str) -> bool:
+    """Whether two planes' times agree; numbers as headers round them."""
+    if isinstance(one, str) or isinstance(other, str):
+        return one == other
+    return abs(one - other) < _SAME_MS
 
 
 def _reference_time(plane: Plane) -> float | str | None:
     time = plane.number("FrameReferenceTime")
-    return plane.text("FrameReferenceDateTime") or None if time is None else time
+    return _instant(plane.text("FrameReferenceDateTime")) if time is None else time
 
 
 def _acquired(plane: Plane) -> str | None:
     time = plane.text("AcquisitionTime")
-    classic = plane.text("AcquisitionDate") + time if time else None
-    return plane.text("FrameAcquisitionDateTime") or classic
+    classic = plane.text("AcquisitionDate") + time if time else ""
+    return _instant(plane.text("FrameAcquisitionDateTime") or classic)
+
+
+def _instant(text: str) -> str | None:
+    """A time as text without the zeros at the end of its fraction; None for none."""
+    return (text.rstrip("0").rstrip(".") if "." in text else text) or None
 
 
 def _temporal_position(plane: Plane) -> float | None:
@@ -210,11 +252,14 @@ def _durations(places: list[list[Plane]], where: Path) -> tuple[float, ...] | No
     """Seconds of each frame; None where a plane does not say."""
     durations = []
     for frame in zip(*places, strict=True):
-        lengths = {_duration_ms(plane) for plane in frame}
-        if len(lengths) > 1 and len(places[0]) > 1:
+        lengths = [_duration_ms(plane) for plane in frame]
+        known = [length for length in lengths if length is not None]
+        differ = 0 < len(known) < len(lengths)
+        differ = differ or (known and max(known) - min(known) >= _SAME_MS)
+        if differ and len(places[0]) > 1:
             problem = f"the durations of the planes of frame {len(durations) + 1} differ"
             raise InputError(where, problem, "choose the averaged image of this scan")
-        durations.append(lengths.pop())
+        durations.append(lengths[0])
     if any(length is None or length <= 0 for length in durations):
         return None
     return tuple(length / 1000 for length in durations)
@@ -296,6 +341,9 @@ def _read_pixels(file: Path) -> np.ndarray:
     if keyword is None:
         raise InputError(file, "pixel data missing or cut short", DOWNLOAD_AGAIN)
     syntax = _transfer_syntax(file, content)
+    if syntax == _DEFLATED_FRAMES:
+        _inflate(file, content)
+        syntax = content.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated:
         _check_decoder(file, syntax)
     else:
@@ -317,21 +365,43 @@ def _transfer_syntax(file: Path, content):
                 uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
             )
         syntax = content.file_meta.TransferSyntaxUID
-        known = syntax.is_transfer_syntax
+        known = syntax == _DEFLATED_FRAMES or syntax.is_transfer_syntax
     except Exception as error:  # whatever a damaged file provokes
         raise InputError(file, "its transfer syntax cannot be read", DOWNLOAD_AGAIN) from error
     if not known:
-        raise InputError(file, f"its transfer syntax {syntax} is unknown", DOWNLOAD_AGAIN)
+        raise InputError(file, f"its transfer syntax {syntax} is unknown", _UNCOMPRESS)
     return syntax
 
 
+def _inflate(file: Path, content) -> None:
+    """Put the deflated frames of a file in its place uncompressed.
+
+    Raises:
+        InputError: they are damaged, or more or fewer bytes than the header says.
+    """
+    encaps, uid = need("pydicom.encaps"), need("pydicom.uid")
+    frames = int(content.get("NumberOfFrames") or 1)
+    try:
+        needed = content.Rows * content.Columns * -(-content.BitsAllocated // 8)
+        pixels = []
+        for frame in encaps.generate_frames(content.PixelData, number_of_frames=frames):
+            pixels.append(zlib.decompressobj(-zlib.MAX_WBITS).decompress(frame, needed + 1))
+        whole = len(pixels) == frames and all(len(frame) == needed for frame in pixels)
+    except Exception as error:  # whatever a damaged file provokes
+        raise InputError(file, "deflated frames cut short or damaged", DOWNLOAD_AGAIN) from error
+    if not whole:
+        raise InputError(file, "deflated frames cut short or damaged", DOWNLOAD_AGAIN)
+    content.PixelData = b"".join(pixels)
+    content.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+
+
 def _check_decoder(file: Path, syntax) -> None:
+    problem = f"{syntax.name} pixel data and no decoder"
     try:
         available = need("pydicom.pixels").get_decoder(syntax).is_available
-    except NotImplementedError:
-        available = False
+    except NotImplementedError as error:  # no package has one
+        raise InputError(file, problem, _UNCOMPRESS) from error
     if not available:
-        problem = f"{syntax.name} pixel data and no decoder"
         raise InputError(file, problem, 'pip install "pydicom[pixeldata]"', kind="package")
 
 

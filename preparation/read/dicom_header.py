@@ -1,6 +1,8 @@
 """One DICOM header: read in one way, and what it says about its series where names do not tell."""
 
+import re
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 DOWNLOAD_AGAIN = "download the series again"
 _DAMAGED = "the DICOM header is damaged or cut short"
 _FLUORINE_18_S = 6586.2  # half-life
+# Of AttenuationCorrectionMethod, a free text such as "NONE" or "measured,AC_CT".
+_UNCORRECTED = re.compile(
+    r"no|none|off|nac|no_?ac|not? (attenuation )?correct(ed|ion)", re.IGNORECASE
+)
 _MODALITIES = {"MR": "MRI", "PT": "PET"}
 
 
@@ -52,6 +58,26 @@ def read_header(file: Path) -> "Dataset | None":
         return None
 
 
+def holds_image(header: "Dataset") -> bool:
+    """Whether a DICOM file holds an image.
+
+    Raw data, spectra and the like have Rows, too; for a private class the pixels' format decides.
+    """
+    if "Rows" not in header:
+        return False
+    name = class_name(header)
+    return not name or "Image Storage" in name or (name[0].isdigit() and "BitsAllocated" in header)
+
+
+def class_name(header: "Dataset") -> str:
+    """What kind of object a file says that it holds, "" when it does not, digits when private."""
+    try:
+        uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or ""
+        return getattr(uid, "name", str(uid))
+    except Exception:  # whatever a damaged file provokes
+        return ""
+
+
 @dataclass(frozen=True)
 class SeriesHeader:
     """What a header says about its series.
@@ -60,12 +86,19 @@ class SeriesHeader:
         modality: "MRI", "PET", or DICOM's own letters for anything else.
         description, patient: as written, without blanks around them.
         tracer_problem: why a PET is not of FDG, None when nothing speaks against it.
+        correction_problem: why a PET is not corrected for attenuation, None as above.
     """
 
     modality: str
     description: str
     patient: str
     tracer_problem: str | None
+    correction_problem: str | None = None
+
+    @property
+    def pet_problem(self) -> str | None:
+        """Why it is no PET to take."""
+        return self.tracer_problem or self.correction_problem
 
 
 def describe(file: Path) -> SeriesHeader | str:
@@ -89,7 +122,7 @@ def describe(file: Path) -> SeriesHeader | str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's remarks on single values
             header = read_header(file)
-            if header is None or "SOPClassUID" not in header or "Rows" not in header:
+            if header is None or "SOPClassUID" not in header or not holds_image(header):
                 what = f" ({KINDS[kind]})" if kind == "page" else ""
                 return f"not a DICOM image{what}"
             return _series_header(header)
@@ -99,6 +132,26 @@ def describe(file: Path) -> SeriesHeader | str:
         return _DAMAGED
 
 
+def describe_series(files: Iterable[Path]) -> SeriesHeader | str:
+    """The first header that can be read, else what is wrong with the first file.
+
+    Where corrected and uncorrected planes lie together, it is one of the corrected ones.
+
+    Raises:
+        InputError: pydicom is missing.
+    """
+    problem, uncorrected = "", None
+    for file in files:
+        header = describe(file)
+        if isinstance(header, str):
+            problem = problem or f"{file.name}: {header}"
+        elif header.correction_problem is None:
+            return header
+        else:
+            uncorrected = uncorrected or header
+    return uncorrected or problem
+
+
 def _series_header(header: "Dataset") -> SeriesHeader:
     modality = str(header.get("Modality", ""))
     return SeriesHeader(
@@ -106,6 +159,7 @@ def _series_header(header: "Dataset") -> SeriesHeader:
         description=str(header.get("SeriesDescription", "")).strip(),
         patient=str(header.get("PatientID", "")).strip(),
         tracer_problem=_tracer_problem(header),
+        correction_problem=correction_problem(header),
     )
 
 
@@ -126,6 +180,26 @@ def _tracer_problem(header: "Dataset") -> str | None:
             usual = f"fluorine-18 has {_FLUORINE_18_S:.0f} s"
             return f"tracer is not FDG (half-life {half_life:.0f} s, {usual})"
     return None
+
+
+def correction_problem(header: "Dataset") -> str | None:
+    """Why a PET is not corrected for attenuation; None for others and where nothing says so.
+
+    By CorrectedImage and AttenuationCorrectionMethod (DICOM PS3.3, C.8.9.1) or, in an enhanced
+    file, AttenuationCorrected (C.8.22.1).
+    """
+    if header.get("Modality") != "PT":
+        return None
+    said = ""
+    value = header.get("CorrectedImage") or []
+    corrections = [value] if isinstance(value, str) else [str(entry) for entry in value]
+    if corrections and not any("ATTN" in entry.upper() for entry in corrections):
+        said = f"CorrectedImage is {', '.join(corrections)}, without ATTN"
+    for keyword in ("AttenuationCorrectionMethod", "AttenuationCorrected"):
+        value = str(header.get(keyword) or "").strip()
+        if _UNCORRECTED.fullmatch(value):
+            said = said or f"{keyword} is {value}"
+    return f"not corrected for attenuation ({said})" if said else None
 
 
 def _tracer_texts(item: "Dataset") -> str:

@@ -17,8 +17,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.volume import KINDS
-from preparation.formats import AVERAGED_SCAN, by_bytes, refuse_foreign
-from preparation.read.dicom_header import DOWNLOAD_AGAIN, read_header
+from preparation.formats import AVERAGED_SCAN, PAPERS, by_bytes, ending, refuse_foreign
+from preparation.read.dicom_header import (
+    DOWNLOAD_AGAIN,
+    class_name,
+    correction_problem,
+    holds_image,
+    read_header,
+)
 from utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +33,11 @@ if TYPE_CHECKING:
 _MODALITIES = {"MRI": "MR", "PET": "PT"}
 # Suffixes that promise an image: such a file is never passed over in silence.
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+# Echo times that lie no further apart are one: headers round them, in single slices too.
+_SAME_ECHO_MS, _SAME_ECHO = 0.01, 1e-3
+# UIH: the pictures in a grid, and how many there are; Siemens: how many there are.
+_GRID_FRAMES, _GRID_COUNTS = (0x0065, 0x1051), ((0x0065, 0x1050), (0x0019, 0x100A))
+_SHOWN_COUNTS = 4
 # Where an enhanced file keeps what a classic one has at the top (DICOM PS3.3, C.7.6.16 and C.8.13,
 # C.8.22).
 _GROUPS = {
@@ -167,26 +178,30 @@ def find_planes(files: Sequence[Path]) -> tuple[list[Plane], list[str]]:
     planes, others = [], []
     for file in sorted(set(_walk(files))):
         header = read_header(file)
-        if header is None or "Rows" not in header:
+        if header is None or not holds_image(header):
             _refuse_broken(file, header)
             others.append((file, header))
         else:
             planes += _planes_in(file, header)
     if not planes:
         _refuse_nothing(folder_of(files), others)
-    passed = [file for file, _ in others if file.suffix.lower() not in (".xml", ".txt")]
-    if passed:
-        return planes, [f"files passed over that hold no DICOM image: {len(passed)}"]
-    return planes, []
+    _refuse_odd_one(planes, others)
+    passed = [entry for entry in others if entry[0].suffix.lower() not in PAPERS]
+    if not passed:
+        return planes, []
+    kinds = sorted({class_name(header) for _, header in passed if header is not None} - {""})
+    what = f" ({', '.join(kinds)})" if kinds else ""
+    return planes, [f"files passed over that hold no DICOM image: {len(passed)}{what}"]
 
 
 def choose_image(
     planes: list[Plane], modality: str | None, image_id: str | None, where: Path
-) -> list[Plane]:
-    """The planes of the one image that is wanted.
+) -> tuple[list[Plane], list[str]]:
+    """The planes of the one image that is wanted, with remarks.
 
-    An image is what agrees in series, image id of the name, rows and columns, image type and echo
-    time.
+    An image is what agrees in series, image id of the name, rows and columns, image type, echo time
+    (as far as headers keep it) and in whether a PET is corrected for attenuation. A corrected PET
+    is taken before an uncorrected one.
 
     Args:
         modality: "MRI" or "PET", None for any.
@@ -194,22 +209,25 @@ def choose_image(
         where: the series for messages.
 
     Raises:
-        InputError: no or more than one such image, or one that is colour, a mosaic or multi-frame
-            of the old kind.
+        InputError: no or more than one such image, or one that is colour, a mosaic, multi-frame of
+            the old kind or a PET without attenuation correction.
     """
+    notes = []
     if image_id is not None:
         planes = _with_id(planes, image_id, where)
     if modality is not None:
-        planes = _with_modality(planes, modality, where)
-    images = defaultdict(list)
-    for plane in planes:
-        key = (plane.text("SeriesInstanceUID"), plane.image_id, plane.size, plane.kind, plane.echo)
-        images[key].append(plane)
+        planes = _with_modality(planes, modality, where, notes)
+    images = _corrected(_images(planes, notes), where, notes)
     if len(images) > 1:
-        _refuse_several(list(images.values()), where)
-    for plane in planes:
+        _refuse_several(images, where)
+    for plane in images[0]:
         _refuse_kind(plane)
-    return planes
+    inverted = sum(plane.text("PhotometricInterpretation") == "MONOCHROME1" for plane in images[0])
+    if inverted:
+        # PS3.3, C.7.6.3.1.2: about display, behind the rescaling; it changes no value.
+        display = "shown with black for the highest value (MONOCHROME1)"
+        notes.append(f"planes to be {display}: {inverted}; their values are read as they are")
+    return images[0], notes
 
 
 def drop_copies(planes: list[Plane]) -> tuple[list[Plane], list[str]]:
@@ -255,7 +273,7 @@ def _refuse_broken(file: Path, header: "Dataset | None") -> None:
 
     Passing it over could cost the last slice without leaving a gap.
     """
-    image = file.suffix.lower() in _DICOM_SUFFIXES
+    image = ending(file) in _DICOM_SUFFIXES
     if file.stat().st_size == 0 and (image or not file.suffix):
         raise InputError(file, "the file is empty", DOWNLOAD_AGAIN)
     if header is None and image:
@@ -264,9 +282,18 @@ def _refuse_broken(file: Path, header: "Dataset | None") -> None:
         raise InputError(file, f"it is no DICOM file{instead}", DOWNLOAD_AGAIN)
     if header is None or _is_directory(file, header):
         return
-    name = _class_name(header)
+    name = class_name(header)
     if not name or "Image Storage" in name:
         raise InputError(file, "the DICOM header is cut short, it has no Rows", DOWNLOAD_AGAIN)
+
+
+def _refuse_odd_one(planes: list[Plane], others: list[tuple[Path, "Dataset | None"]]) -> None:
+    """Refuse a file that is named like the images beside it and is no DICOM."""
+    endings = {ending(plane.file) for plane in planes} - {""}
+    for file, header in others:
+        if header is None and ending(file) in endings:
+            problem = "it is no DICOM file, as the others that end so"
+            raise InputError(file, problem, DOWNLOAD_AGAIN)
 
 
 def _refuse_nothing(where: Path, others: list[tuple[Path, "Dataset | None"]]) -> None:
@@ -279,7 +306,7 @@ def _refuse_nothing(where: Path, others: list[tuple[Path, "Dataset | None"]]) ->
         if _is_directory(file, header):
             indices.append(file)
         elif header is not None:
-            reports.add(_class_name(header))
+            reports.add(class_name(header))
     if reports:
         problem = f"no slice position: not an image series ({', '.join(sorted(reports))})"
         raise InputError(where, problem, "choose another series")
@@ -293,16 +320,7 @@ def _is_directory(file: Path, header: "Dataset | None") -> bool:
     """Whether a file is an index of others."""
     if file.name.upper() == "DICOMDIR":
         return True
-    return header is not None and _class_name(header) == "Media Storage Directory Storage"
-
-
-def _class_name(header: "Dataset") -> str:
-    """What kind of object a file says that it holds, "" when it does not."""
-    try:
-        uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or ""
-        return getattr(uid, "name", str(uid))
-    except Exception:  # whatever a damaged file provokes
-        return ""
+    return header is not None and class_name(header) == "Media Storage Directory Storage"
 
 
 def _planes_in(file: Path, header: "Dataset") -> list[Plane]:
@@ -350,7 +368,9 @@ def _with_id(planes: list[Plane], image_id: str, where: Path) -> list[Plane]:
     return wanted or planes
 
 
-def _with_modality(planes: list[Plane], modality: str, where: Path) -> list[Plane]:
+def _with_modality(
+    planes: list[Plane], modality: str, where: Path, notes: list[str]
+) -> list[Plane]:
     """The planes of this modality; headers that name none count."""
     expected = _MODALITIES[modality]
     wanted = [plane for plane in planes if plane.text("Modality") in (expected, "")]
@@ -358,7 +378,58 @@ def _with_modality(planes: list[Plane], modality: str, where: Path) -> list[Plan
         found = ", ".join(sorted({plane.text("Modality") for plane in planes}))
         problem = f"its modality is {found}, not {expected}"
         raise InputError(where, problem, f"choose the {modality} series")
+    others = {plane.text("Modality") for plane in planes} - {expected, ""}
+    if others:
+        count = len(planes) - len(wanted)
+        notes.append(
+            f"planes of another modality passed over: {count} ({', '.join(sorted(others))})"
+        )
     return wanted
+
+
+def _images(planes: list[Plane], notes: list[str]) -> list[list[Plane]]:
+    """The planes grouped into images."""
+    series = [plane.text("SeriesInstanceUID") for plane in planes]
+    if _tell_nothing(series):
+        series = [""] * len(planes)
+        notes.append("every plane has a SeriesInstanceUID of its own: taken as one series")
+    ids = [plane.image_id for plane in planes]
+    if _tell_nothing(ids):
+        ids = [None] * len(planes)
+    echoes = _levels([plane.echo for plane in planes])
+    images = defaultdict(list)
+    for plane, uid, image_id, echo in zip(planes, series, ids, echoes, strict=True):
+        uncorrected = correction_problem(plane) is not None
+        images[uid, image_id, plane.size, plane.kind, echo, uncorrected].append(plane)
+    return list(images.values())
+
+
+def _tell_nothing(values: Sequence) -> bool:
+    """Whether every plane has another value, so that it cannot stand for an image."""
+    return len(values) > 2 and len(set(values)) == len(values)
+
+
+def _levels(values: Sequence[float | None]) -> list[float | None]:
+    """For each value the least one of those that count as the same."""
+    level = {None: None}
+    last = None
+    for value in sorted(set(values) - {None}):
+        same = last is not None and value - last <= _SAME_ECHO_MS + _SAME_ECHO * abs(last)
+        level[value] = level[last] if same else value
+        last = value
+    return [level[value] for value in values]
+
+
+def _corrected(images: list[list[Plane]], where: Path, notes: list[str]) -> list[list[Plane]]:
+    """The images without those PETs that are not corrected for attenuation, if others are left."""
+    problems = [correction_problem(image[0]) for image in images]
+    kept = [image for image, problem in zip(images, problems, strict=True) if problem is None]
+    if not kept:
+        raise InputError(where, problems[0], "choose the corrected series of this scan")
+    if len(kept) < len(images):
+        count = sum(map(len, images)) - sum(map(len, kept))
+        notes.append(f"planes that are not corrected for attenuation passed over: {count}")
+    return kept
 
 
 def _refuse_several(images: list[list[Plane]], where: Path) -> None:
@@ -370,15 +441,17 @@ def _refuse_several(images: list[list[Plane]], where: Path) -> None:
         "image id": {plane.image_id for plane in first},
         "size": {plane.size for plane in first},
         "image type": {plane.kind for plane in first},
-        "echo time": {plane.echo for plane in first},
+        "echo time": set(_levels([plane.echo for plane in first])),
         "orientation (not parallel)": {plane.orientation for plane in first},
     }
     differ = ", ".join(name for name, values in known.items() if len(values) > 1)
-    counts = " + ".join(str(len(image)) for image in images)
+    counts = " + ".join(str(len(image)) for image in images[:_SHOWN_COUNTS])
+    if len(images) > _SHOWN_COUNTS:
+        counts += " + ..."
     smallest = images[-1][0].file.name
     counted = f"{len(images)} images ({counts} planes)"
     problem = f"{counted} that differ in {differ}, one from {smallest} on"
-    raise InputError(where, problem, "keep one image in the folder or give its image id")
+    raise InputError(where, problem, "move the files of all but one to other folders")
 
 
 def _refuse_kind(plane: Plane) -> None:
@@ -388,12 +461,30 @@ def _refuse_kind(plane: Plane) -> None:
     samples = plane.number("SamplesPerPixel")
     if samples not in (None, 1) or (photometric and not photometric.startswith("MONOCHROME")):
         raise InputError(plane.file, f"its pixels are colour ({photometric})", original)
-    if photometric == "MONOCHROME1":
-        raise InputError(plane.file, "its grey values are inverted (MONOCHROME1)", original)
-    if "MOSAIC" in (*plane.kind, *_texts(plane.get("ImageType"))):
+    if _is_mosaic(plane):
         problem = "fMRI or diffusion mosaic, not a T1 volume"
         raise InputError(plane.file, problem, "choose the T1 series")
     frames = plane.number("NumberOfFrames") or 1
     if frames > 1 and not plane.items:
         problem = f"{frames:g} frames without a description of each (old nuclear medicine style)"
         raise InputError(plane.file, problem, AVERAGED_SCAN)
+
+
+def _is_mosaic(plane: Plane) -> bool:
+    """Whether many slices lie side by side in one picture; UIH calls that a grid of frames."""
+    types = (*plane.kind, *_texts(plane.get("ImageType")))
+    if "MOSAIC" in types or "VFRAME" in types or _GRID_FRAMES in plane.header:
+        return True
+    return any(_private_number(plane, tag) > 1 for tag in _GRID_COUNTS)
+
+
+def _private_number(plane: Plane, tag: tuple[int, int]) -> float:
+    """A number that may be stored as text, or as bytes where nothing says what they are."""
+    element = plane.header.get(tag)
+    value = getattr(element, "value", None)
+    try:
+        if isinstance(value, bytes) and len(value) == 2:
+            return int.from_bytes(value, "little")
+        return float(value.decode() if isinstance(value, bytes) else value)
+    except (TypeError, ValueError):
+        return 0.0

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from data.volume import PREPARED, Rules, Volume, check_background, check_grid, check_values
-from preparation.read.dicom import Series, read_series
+from preparation.read.dicom import DOWNLOAD_OR_ALLOW, Series, read_series
 from preparation.read.dicom_header import DOWNLOAD_AGAIN
 from preparation.read.nifti import read_nifti
 from preparation.scans import Scan
@@ -56,12 +56,14 @@ class Allowed:
         fill_nonfinite: NaN and infinity become 0.
         assume_ras: a NIfTI without orientation is stored in RAS+ order around the centre.
         prefer: "sform" or "qform", where the two of a NIfTI differ.
+        fewer_slices: a DICOM series may have fewer slices than its headers or XML promise.
     """
 
     average_frames: bool = False
     fill_nonfinite: bool = False
     assume_ras: bool = False
     prefer: str | None = None
+    fewer_slices: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +102,7 @@ def load_scan(
         fill_nonfinite=allowed.fill_nonfinite,
     )
     read = _from_dicom if scan.format == "dicom" else _from_nifti
-    frames = read(scan, rules)
+    frames = read(scan, rules, allowed)
     array = frames.arrays[0]
     if len(frames.arrays) > 1:
         array = _average(scan, frames, align_frames, allowed)
@@ -109,7 +111,7 @@ def load_scan(
     return Loaded(replace(frames.grid, array=array), len(frames.arrays), frames.units, notes)
 
 
-def _from_nifti(scan: Scan, rules: Rules) -> _Frames:
+def _from_nifti(scan: Scan, rules: Rules, _: Allowed) -> _Frames:
     """The frames of one or several NIfTI files."""
     volumes = read_nifti(scan, rules)
     notes = []
@@ -119,14 +121,22 @@ def _from_nifti(scan: Scan, rules: Rules) -> _Frames:
     return _Frames(arrays, volumes[0], scan.frame_durations, "", list(dict.fromkeys(notes)))
 
 
-def _from_dicom(scan: Scan, rules: Rules) -> _Frames:
+def _from_dicom(scan: Scan, rules: Rules, allowed: Allowed) -> _Frames:
     """The frames of a DICOM series, checked."""
-    series = read_series(scan.files, scan.modality, scan.image_id, scan.description)
+    series = read_series(
+        scan.files, scan.modality, scan.image_id, scan.description, allowed.fewer_slices
+    )
+    notes = list(series.notes)
     if series.frames > 1 and not rules.frames:
         raise InputError(scan.where, f"{series.frames} volumes, not one", "choose the T1 series")
     if scan.modality == "MRI" and scan.matrix_z not in (None, series.slices):
-        problem = f"{series.slices} of {scan.matrix_z} slices (Matrix Z of its XML)"
-        raise InputError(scan.where, problem, "download the series again")
+        found = f"{series.slices} of {scan.matrix_z} slices (Matrix Z of its XML)"
+        if series.slices > scan.matrix_z:
+            raise InputError(scan.where, found, DOWNLOAD_AGAIN)
+        if not allowed.fewer_slices:
+            raise InputError(scan.where, found, DOWNLOAD_OR_ALLOW)
+        notes.append(f"{found} are there, as allowed")
+    _check_length(scan, series, rules)
     check_grid(scan.where, series.array.shape[:3], series.affine, rules)
     arrays = [series.array]
     if series.frames > 1:
@@ -135,8 +145,17 @@ def _from_dicom(scan: Scan, rules: Rules) -> _Frames:
             check_values(scan.where, array, DOWNLOAD_AGAIN)
     grid = _in_memory(arrays[0], series.affine, scan.where)
     durations = series.frame_durations or scan.frame_durations
-    notes = [*series.notes, *_full_ends(scan, series)]
+    notes += _full_ends(scan, series)
     return _Frames(arrays, grid, durations, series.units, notes)
+
+
+def _check_length(scan: Scan, series: Series, rules: Rules) -> None:
+    """Refuse a PET of a whole body, with what can be done to use its head."""
+    length = series.slices * float(np.linalg.norm(series.affine[:3, series.slice_axis]))
+    if scan.modality == "PET" and length > rules.view_mm[1]:
+        problem = f"{series.slices} slices over {length:.0f} mm, a whole body and no head"
+        remedy = "copy the files of the head's slices to another folder and pass --fewer-slices"
+        raise InputError(scan.where, problem, remedy)
 
 
 def _full_ends(scan: Scan, series: Series) -> list[str]:

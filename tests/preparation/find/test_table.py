@@ -5,6 +5,7 @@ import datetime
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -202,6 +203,59 @@ class TestTableOfPairs:
         assert reasons(findings, "b") == ["line 3: tracer is florbetapir, not FDG"]
         assert reasons(findings, "c") == ["line 4: tracer is florbetapir, not FDG"]
         assert all(item.is_fault for item in findings.left_out)
+
+    @pytest.mark.parametrize("name", ["{}.img", "{}.MR", "{}.PT", "{}.dic", "x.dcm ({})"])
+    def test_content_decides_what_is_dicom(self, touch, name):
+        """Files of one series under several endings: all are taken, what is none is said."""
+        pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
+        root = touch("p.nii", "mri/notes.txt", "mri/ADNI.xml", "mri/picture.jpg")
+        planes = transverse(np.ones((4, 4, 6), np.float32), np.eye(4))
+        about = About("MR", "a", "T1", "a", datetime.datetime(2012, 3, 1))
+        files = [root / "mri" / f"{number}.dcm" for number in range(3)]
+        files += [root / "mri" / name.format(number) for number in range(3, 6)]
+        write_series(files, planes, about)
+        touch("pairs.csv", text="subject,mri,pet\na,mri,p.nii\n")
+        (pair,) = read_scan_pairs(root / "pairs.csv").pairs
+        assert set(pair.mri.files) == set(files)
+        assert pair.warnings[0] == (
+            "files of the MRI's folder passed over: 1 that are no DICOM, as picture.jpg"
+        )
+        files[4].write_bytes(b"")  # reading refuses it
+        (pair,) = read_scan_pairs(root / "pairs.csv").pairs
+        assert files[4] in pair.mri.files
+
+    def test_dicom_without_preamble_under_any_name(self, touch):
+        pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
+        root = touch("p.nii", "mri/.x", "mri/also.img")
+        planes = transverse(np.ones((4, 4, 3), np.float32), np.eye(4))
+        about = About("MR", "a", "T1", "a", datetime.datetime(2012, 3, 1))
+        files = [root / "mri" / f"{number}.dat" for number in range(3)]
+        write_series(files, planes, about)
+        for file in files:
+            file.write_bytes(file.read_bytes()[132:])
+        touch("pairs.csv", text="subject,mri,pet\na,mri,p.nii\n")
+        (pair,) = read_scan_pairs(root / "pairs.csv").pairs
+        assert pair.mri.files == tuple(files)
+
+    def test_attenuation_correction(self, touch):
+        pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
+        planes = transverse(np.ones((4, 4, 3), np.float32), np.eye(4))
+        for name in ("a", "b"):
+            root = touch(f"{name}.nii", f"{name}/.x")
+            about = About("PT", name, "PET Brain", name, datetime.datetime(2012, 3, 1))
+            write_series([root / name / f"2{number}" for number in range(3)], planes, about)
+            about = replace(about, key=name + "nac", uncorrected=True)
+            write_series([root / name / f"1{number}" for number in range(3)], planes, about)
+        for file in (root / "b").glob("2*"):
+            file.unlink()
+        touch("pairs.csv", text="subject,mri,pet\na,a.nii,a\nb,b.nii,b\n")
+        findings = read_scan_pairs(root / "pairs.csv")
+        assert [pair.name for pair in findings.pairs] == ["a"]  # it has a corrected one
+        (reason,) = reasons(findings, "b")
+        assert reason == (
+            "line 3: not corrected for attenuation (CorrectedImage is NORM, DTIM, DECY, "
+            "without ATTN)"
+        )
 
     def test_row54_scans_too_far_apart(self, touch):
         name = "ADNI_001_S_0001_{}_{}_Br_20130509101112345_1_S1_I{}.nii"

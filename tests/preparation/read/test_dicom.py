@@ -7,6 +7,7 @@ import itertools
 import shutil
 import subprocess
 import sys
+import zlib
 
 import nibabel as nib
 import numpy as np
@@ -562,7 +563,23 @@ DEFECTS = {
     "position empty": (_with("ImagePositionPatient", None), "no slice position"),
     "colour": (_all("SamplesPerPixel", 3), "colour"),
     "palette": (_with("PhotometricInterpretation", "PALETTE COLOR"), "colour (PALETTE COLOR)"),
-    "inverted": (_all("PhotometricInterpretation", "MONOCHROME1"), "inverted"),
+    "UIH's grid of frames": (_all("ImageType", ["ORIGINAL", "PRIMARY", "M", "VFRAME"]), "mosaic"),
+    "UIH's grid by its private elements": (
+        lambda planes: [plane.add_new((0x0065, 0x1050), "DS", "40") for plane in planes],
+        "mosaic",
+    ),
+    "Siemens' mosaic by its private element": (
+        lambda planes: [plane.add_new((0x0019, 0x100A), "UN", b"\x28\0") for plane in planes],
+        "mosaic",
+    ),
+    "not corrected for attenuation": (
+        _all("CorrectedImage", ["DECY", "NORM"]),
+        "not corrected for attenuation (CorrectedImage is DECY, NORM, without ATTN); choose",
+    ),
+    "uncorrected by the method": (
+        _all("AttenuationCorrectionMethod", "NONE"),
+        "not corrected for attenuation (AttenuationCorrectionMethod is NONE)",
+    ),
     "mosaic": (_all("ImageType", ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), "mosaic"),
     "magnitude and phase": (
         _with("ImageType", ["ORIGINAL", "PRIMARY", "P"]),
@@ -574,6 +591,183 @@ DEFECTS = {
         "it is empty, all voxels are 0",
     ),
 }
+
+
+class TestSeriesAsPeopleHaveThem:
+    """Found in public series and bug reports; each is made of a good series."""
+
+    def test_monochrome1_changes_no_value(self, tmp_path):
+        series = pet_series()
+        for plane in series.planes:
+            plane.PhotometricInterpretation = "MONOCHROME1"
+        read = read_series(series.write(tmp_path), "PET")
+        same_image(read, series.values, series.affine, 0.25)
+        (note,) = read.notes
+        assert "MONOCHROME1" in note and ": 18;" in note
+
+    @pytest.mark.parametrize(
+        "sop_class, name",
+        [
+            ("1.2.840.10008.5.1.4.1.1.66", "Raw Data Storage"),
+            ("1.2.840.10008.5.1.4.1.1.4.2", "MR Spectroscopy Storage"),
+            ("1.3.46.670589.11.0.0.12.2", "1.3.46.670589.11.0.0.12.2"),
+        ],
+        ids=["raw-data", "spectroscopy", "private"],
+    )
+    def test_objects_without_an_image_beside_it(self, tmp_path, sop_class, name):
+        series, raw = mr_series(), mr_series().planes[0]
+        raw.SOPClassUID = raw.file_meta.MediaStorageSOPClassUID = sop_class
+        raw.SOPInstanceUID += ".66"
+        raw.Rows, raw.Columns = 1, 1
+        for keyword in ("PixelData", "ImagePositionPatient", "BitsAllocated"):
+            del raw[keyword]
+        series.write(tmp_path)
+        write_plane(raw, tmp_path / "XX_0001.dcm")
+        read = read_series([tmp_path], "MRI")
+        same_image(read, series.values, series.affine)
+        assert read.notes == (f"files passed over that hold no DICOM image: 1 ({name})",)
+
+    def test_a_private_class_with_pixels_is_an_image(self, tmp_path):
+        series = mr_series()
+        for plane in series.planes:
+            plane.SOPClassUID = plane.file_meta.MediaStorageSOPClassUID = "1.3.46.670589.11.0.0.1"
+        same_image(read_series(series.write(tmp_path), "MRI"), series.values, series.affine)
+
+    def test_another_modality_beside_it_is_said(self, tmp_path):
+        series = pet_series()
+        series.write(tmp_path / "pet")
+        mr_series().write(tmp_path / "mr")
+        (note,) = read_series([tmp_path], "PET").notes
+        assert note == "planes of another modality passed over: 18 (MR)"
+
+    def test_a_series_uid_for_each_plane(self, tmp_path):
+        series = mr_series()
+        for number, plane in enumerate(series.planes):
+            plane.SeriesInstanceUID += f".{number + 1}"
+        files = series.write(tmp_path)
+        read = read_series(files, "MRI")
+        same_image(read, series.values, series.affine)
+        assert read.notes == (
+            "every plane has a SeriesInstanceUID of its own: taken as one series",
+        )
+        files[7].unlink()
+        refused([tmp_path], "MRI", "a slice is missing")
+
+    def test_an_image_id_for_each_plane(self, tmp_path):
+        series = mr_series()
+        for number, plane in enumerate(series.planes):
+            write_plane(plane, tmp_path / f"head_I{number + 1}.dcm")
+        same_image(read_series([tmp_path], "MRI"), series.values, series.affine)
+
+    def test_many_images_in_a_short_line(self, tmp_path):
+        series = mr_series()
+        for number, plane in enumerate(series.planes):
+            plane.SeriesInstanceUID += f".{number % 9}"
+        line = refused(series.write(tmp_path), "MRI", "9 images (2 + 2 + 2 + 2 + ... planes)")
+        assert "image id" not in line.split(";")[1]
+
+    @pytest.mark.parametrize("off", [3e-6, 0.005])
+    def test_an_echo_time_rounded_otherwise_in_one_slice(self, tmp_path, off):
+        series = mr_series()
+        series.planes[7].EchoTime = f"{3.1 + off:.7g}"
+        same_image(read_series(series.write(tmp_path), "MRI"), series.values, series.affine)
+        for plane in series.planes[:9]:
+            plane.EchoTime = "4.76"
+        refused(series.write(tmp_path), "MRI", "2 images (9 + 9 planes) that differ in echo time")
+
+    def test_frame_times_rounded_otherwise_in_one_slice(self, tmp_path):
+        series = pet_series((300, 600))
+        series.planes[7].FrameReferenceTime = "150000.003"
+        series.planes[7].ActualFrameDuration = "300000"
+        for plane in series.planes[:9]:
+            plane.AcquisitionTime = "100000.000"
+        read = read_series(series.write(tmp_path), "PET")
+        same_image(read, series.values, series.affine, 0.25)
+        assert read.frame_durations == (300, 600)
+        for plane in series.planes:
+            plane.FrameReferenceTime = "0"
+        read = read_series(series.write(tmp_path), "PET")  # by the acquisition time
+        same_image(read, series.values, series.affine, 0.25)
+
+    def test_slices_cut_out_of_a_longer_scan(self, tmp_path):
+        series = pet_series()
+        for plane in series.planes:
+            plane.NumberOfSlices = 335
+        files = series.write(tmp_path)
+        refused(files, "PET", "18 of 335 slices; ", "pass --fewer-slices")
+        read = read_series(files, "PET", fewer_slices=True)
+        same_image(read, series.values, series.affine, 0.25)
+        assert read.notes == ("18 of 335 slices are there, as allowed",)
+        for plane in series.planes:
+            plane.NumberOfSlices = 12
+        refused(series.write(tmp_path), "PET", "18 slices, not 12", fewer_slices=True)
+
+    def test_a_corrected_pet_is_taken_before_an_uncorrected_one(self, tmp_path):
+        corrected, uncorrected = pet_series(), pet_series(uid="7")
+        for plane in corrected.planes:
+            plane.CorrectedImage = ["DECY", "ATTN", "SCAT"]
+        for plane in uncorrected.planes:
+            plane.CorrectedImage = "DECY"
+            plane.RescaleSlope = "3"
+        corrected.write(tmp_path / "b")
+        uncorrected.write(tmp_path / "a")
+        read = read_series([tmp_path], "PET")
+        same_image(read, corrected.values, corrected.affine, 0.25)
+        assert read.notes == ("planes that are not corrected for attenuation passed over: 18",)
+
+    def test_an_enhanced_pet_that_is_not_corrected(self, tmp_path):
+        series = enhanced(pet_series(), ENHANCED_PET)
+        series.planes[0].AttenuationCorrected = "NO"
+        refused(series.write(tmp_path), "PET", "not corrected for attenuation")
+        series.planes[0].AttenuationCorrected = "YES"
+        same_image(read_series(series.write(tmp_path), "PET"), series.values, series.affine, 0.25)
+
+    @pytest.mark.parametrize("kind", ["classic", "enhanced"])
+    def test_deflated_frames(self, tmp_path, kind):
+        series = mr_series()
+        if kind == "enhanced":
+            series = enhanced(series, ENHANCED_MR)
+        for plane in series.planes:
+            frames = int(plane.get("NumberOfFrames", 1))
+            size = len(plane.PixelData) // frames
+            parts = [plane.PixelData[i * size : (i + 1) * size] for i in range(frames)]
+            plane.PixelData = pydicom.encaps.encapsulate([_deflated(part) for part in parts])
+            plane["PixelData"].VR = "OB"
+            plane["PixelData"].is_undefined_length = True
+            plane.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
+        files = series.write(tmp_path)
+        for file in files:  # pydicom does not write it
+            content = file.read_bytes()
+            assert content.count(b"1.2.840.10008.1.2.4.90") == 1
+            other = content.replace(b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.8.1\0")
+            file.write_bytes(other)
+        same_image(read_series(files, "MRI"), series.values, series.affine)
+        whole = files[0].read_bytes()
+        for damaged in (whole[:-60], whole[:-40] + b"\xff" * 32 + whole[-8:]):
+            files[0].write_bytes(damaged)
+            refused(files, "MRI", "cut short", source=files[0])
+
+    def test_syntaxes_that_no_package_reads(self, tmp_path):
+        series = mr_series()
+        series.planes[7].PixelData = pydicom.encaps.encapsulate([b"\1\2\3\4"])
+        series.planes[7]["PixelData"].is_undefined_length = True
+        series.planes[7].file_meta.TransferSyntaxUID = pydicom.uid.MPEG2MPML
+        line = refused(series.write(tmp_path), "MRI", "MPEG2", "no decoder", "without compression")
+        assert "pip install" not in line
+
+    def test_what_is_named_like_the_images_is_never_passed_over(self, tmp_path):
+        files = mr_series().write(tmp_path)
+        for file in files:
+            file.rename(file.with_suffix(".MR"))
+        (tmp_path / "0099.MR").write_bytes(b"")
+        refused([tmp_path], "MRI", "no DICOM file, as the others", source=tmp_path / "0099.MR")
+
+
+def _deflated(data: bytes) -> bytes:
+    """A raw DEFLATE stream of even length."""
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    stream = deflate.compress(data) + deflate.flush()
+    return stream + b"\0" * (len(stream) % 2)
 
 
 class TestDefects:

@@ -48,6 +48,25 @@ def test_what_it_says(pet, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "elements, problem",
+    [
+        ({"CorrectedImage": ["DECY", "ATTN"]}, None),
+        ({"CorrectedImage": None}, None),
+        ({"AttenuationCorrectionMethod": "measured,AC_CT"}, None),
+        ({"CorrectedImage": ["DECY", "NORM"]}, "CorrectedImage is DECY, NORM, without ATTN"),
+        ({"CorrectedImage": "DECY"}, "CorrectedImage is DECY, without ATTN"),
+        ({"AttenuationCorrectionMethod": "NONE"}, "AttenuationCorrectionMethod is NONE"),
+        ({"AttenuationCorrected": "NO"}, "AttenuationCorrected is NO"),
+    ],
+)
+def test_attenuation_correction(pet, elements, problem):
+    header = describe(pet(**elements))
+    said = problem and f"not corrected for attenuation ({problem})"
+    assert header.correction_problem == said and header.pet_problem == said
+    assert describe(pet(Modality="CT", **elements)).correction_problem is None
+
+
+@pytest.mark.parametrize(
     "item, problem",
     [
         (("FDG -- fluorodeoxyglucose", "1223"), None),  # the name counts before the half-life
