@@ -1,8 +1,10 @@
 """Score fusion methods on a list of subjects: tables, paired statistics and pictures.
 
-A trained network and the fusions that need none:
-    python evaluate.py --data /data/adni --list test.txt --methods dc2fusion=result/adni \\
+The weights that come with the code, and the fusions that need none:
+    python evaluate.py --data /data/adni --list test.txt --methods dc2fusion \\
         --out result/evaluation
+A network of your own beside them:
+    python evaluate.py --data /data/adni --list test.txt --methods dc2fusion mine=result/adni
 The methods of the paper's Table 1, by their published weights or by runs of train_diff.py, and a
 classical one:
     python evaluate.py --data /data/adni --list test.txt \\
@@ -97,7 +99,12 @@ def choose_methods(
     Raises:
         InputError: a bad name or path, a label twice, a plane for nothing, or nothing to score.
     """
-    chosen = [methods.model_method(text, loading) for text in args.methods]
+    chosen = []
+    for text in args.methods:
+        chosen += methods.balanced_methods(text, loading, args.balance)
+    if args.balance and all(method.balance is None for method in chosen):
+        problem = "is of networks trained for any, and none is given"
+        raise InputError("--balance", problem, "leave the flag out or name one by --methods")
     chosen += [methods.weights_method(text, loading, "--weights") for text in args.weights]
     if args.plane and not any(method.is_published for method in chosen):
         problem = "is that of published weights, and none are given"

@@ -1,16 +1,18 @@
 """Fuse MRI and PET into one NIfTI on the MRI's own grid, with a picture beside it.
 
 One pair:
-    python infer_sigleImage.py --mri t1.nii.gz --pet fdg.nii.gz --output fused.nii.gz \\
-        --checkpoint result/adni
+    python infer_sigleImage.py --mri t1.nii.gz --pet fdg.nii.gz --output fused.nii.gz
 Many, from a data set or a table with the columns mri, pet[, output][, subject]:
+    python infer_sigleImage.py --data /data/adni --output fused/
+    python infer_sigleImage.py --list pairs.csv --output fused/
+By a network of your own:
     python infer_sigleImage.py --data /data/adni --output fused/ --checkpoint result/adni
-    python infer_sigleImage.py --list pairs.csv --output fused/ --checkpoint result/adni
 By a method that DC2Fusion is compared with, one of swinfuse, u2fusion, dilran, matr, and its
 published weights:
     python infer_sigleImage.py --mri t1.nii.gz --pet fdg.nii.gz --output fused.nii.gz \\
         --weights matr=model_10.pth
-Without arguments: the newest run under result/ and a synthetic subject that no training has seen.
+Without --checkpoint or --weights: the weights that come with the code. Without a pair: a synthetic
+subject that no training has seen.
 """
 
 from __future__ import annotations
@@ -91,7 +93,7 @@ def synthetic_root() -> Path:
 
 
 def load_network(args: argparse.Namespace) -> trained.TrainedModel:
-    """The network that the flags name, without any flag the newest run's.
+    """The network that the flags name, without any flag the one that comes with the code.
 
     Raises:
         InputError: flags that do not go together, or a bad file.
@@ -103,7 +105,7 @@ def load_network(args: argparse.Namespace) -> trained.TrainedModel:
         problem = "is that of --weights, a run knows its own"
         raise InputError("--plane", problem, "leave the flag out")
     if not args.weights:
-        path = args.checkpoint or trained.newest_run(RESULT)
+        path = trained.choose_checkpoint(args.checkpoint, RESULT)
         return trained.load_model(path, args.variant, args.size)
     weights = published.parse_published(args.weights, "--weights")
     plane = args.plane or "axial"

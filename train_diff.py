@@ -6,6 +6,8 @@ On your own data, four GPUs, a run called adni:
     python train_diff.py --data /data/adni --gpus 0,1,2,3 --name adni
 MATR on the axial slices of the same subjects, with its own loss and published settings:
     python train_diff.py --data /data/adni --model matr --name matr
+On your own data, from the weights that come with the code:
+    python train_diff.py --data /data/adni --init weights --name adni
 Going on after an interruption:
     python train_diff.py --resume result/adni
 """
@@ -21,7 +23,7 @@ from tqdm import tqdm
 
 from data import splits
 from data.subjects import Subject, find_subjects
-from training.config import TrainConfig
+from training.config import FROM_WEIGHTS, TrainConfig
 from training.flags import build_parser
 from utils.cli import run
 from utils.errors import notice
@@ -34,6 +36,7 @@ checkpoint = lazy("training.checkpoint")
 distributed = lazy("training.distributed")
 runlog = lazy("training.runlog")
 trainer = lazy("training.trainer")
+weights = lazy("training.weights")
 
 SYNTHETIC = Path("synthetic")  # where the synthetic cohort is made
 SYNTHETIC_SUBJECTS = 8
@@ -82,6 +85,8 @@ def new_run(given: dict) -> TrainConfig:
         InputError: values that do not go together, or that no model or objective has.
     """
     given.setdefault("name", time.strftime("run-%Y%m%d-%H%M%S"))
+    if given.get("init") == FROM_WEIGHTS:
+        given = weights.start_from(weights.read(weights.SHIPPED), given)
     config = TrainConfig.of(given)
     config.check()
     build.check_names(config)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data.tracers import FDG_NAME
-from utils.cli import Parser, device_numbers, positive_int
+from utils.cli import Parser, device_numbers, positive_int, share
 
 
 def build_parser(description: str) -> Parser:
@@ -17,9 +17,13 @@ def build_parser(description: str) -> Parser:
     add("--tracer", default=FDG_NAME, metavar="NAME", help="BIDS: whose PETs to take (FDG)")
 
     add = parser.add_argument_group("methods").add_argument
-    text = "LABEL=CHECKPOINT (run folder, .pt or released .pth), the name of a fusion without one, "
-    text += "as laplacian, or optimum[:OBJECTIVE[:MRI:PET]], the objective's over the voxels"
+    text = "LABEL=CHECKPOINT (run folder, .pt, .safetensors or released .pth), dc2fusion with the "
+    text += "weights that come with the code, the name of a fusion without any, as laplacian, or "
+    text += "optimum[:OBJECTIVE[:MRI:PET]], the objective's over the voxels"
     add("--methods", nargs="+", default=[], metavar="METHOD", help=text)
+    text = "share of the MRI, 0 to 1, for networks trained with --balance any (their own, 0.5); "
+    text += "several: a row for each"
+    add("--balance", nargs="+", type=share, default=[], metavar="T", help=text)
     text = "published weights: swinfuse, u2fusion, dilran or matr, with options "
     text += "METHOD:OPTION=VALUE,...=FILE"
     add("--weights", nargs="+", default=[], metavar="METHOD=FILE", help=text)

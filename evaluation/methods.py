@@ -14,6 +14,7 @@ from inference.published import load_published, parse_published
 from inference.trained import TrainedModel, is_own, load_model
 from models import build_model, model_names, slicewise_names
 from models.baselines.weights import weight_files
+from training import weights
 from utils.errors import InputError, notice
 
 # Rows that every table needs: label -> (name for build_model, its options).
@@ -49,6 +50,7 @@ class Method:
         reading: how, where these files can be read in several ways: the variant of a released
             checkpoint, or method, options and plane of published weights.
         is_published: a 2-D method with its authors' weights.
+        balance: the share of the MRI that a network was turned to.
     """
 
     label: str
@@ -58,6 +60,7 @@ class Method:
     files: tuple[Path, ...] = ()
     reading: str | None = None
     is_published: bool = False
+    balance: float | None = None
 
     @property
     def is_trivial(self) -> bool:
@@ -113,6 +116,7 @@ class Loading:
         device: where networks run.
         variant: how to read a released checkpoint, see `load_model`.
         plane: of the slices for published weights.
+        balance: share of the MRI for networks that take any; None for their own.
     """
 
     size: int
@@ -120,6 +124,7 @@ class Loading:
     device: torch.device
     variant: str | None = None
     plane: str = "axial"
+    balance: float | None = None
 
 
 def trivial_method(label: str) -> Method:
@@ -131,12 +136,15 @@ def trivial_method(label: str) -> Method:
 def model_method(text: str, loading: Loading) -> Method:
     """The method that a value of --methods stands for.
 
-    It is LABEL=CHECKPOINT; the name of a model that needs no file; optimum[:OBJECTIVE[:MRI:PET]];
-    or, like a value of --weights, a 2-D method with a file that is no checkpoint of this project.
+    It is LABEL=CHECKPOINT; dc2fusion with the weights that come with the code; the name of a model
+    that needs no file; optimum[:OBJECTIVE[:MRI:PET]]; or, like a value of --weights, a 2-D method
+    with a file that is no checkpoint of this project.
 
     Raises:
         InputError: an unknown name, a label that has its own meaning, or a bad file.
     """
+    if text == "dc2fusion":
+        text = f"dc2fusion={weights.SHIPPED}"
     label, given, path = text.partition("=")
     if not given:
         return _method_without_file(label, loading)
@@ -152,7 +160,26 @@ def model_method(text: str, loading: Loading) -> Method:
     if label in ("dc2fusion", *slicewise_names()) and label != trained.name:
         problem = f"{path} is no {label}, it is {trained.name}"
         raise InputError("--methods", problem, "choose another label for it")
-    return _network(label, trained, loading, (trained.source,), variant)
+    method = _network(label, trained, loading, (trained.source,), variant)
+    if loading.balance is None or not trained.turns:
+        return method
+    trained.turned_to(loading.balance)
+    reading = f"share of the MRI {loading.balance:g}"
+    return replace(method, reading=reading, balance=loading.balance)
+
+
+def balanced_methods(text: str, loading: Loading, balances: Sequence[float]) -> list[Method]:
+    """`model_method` at each of some balances; once where it does not turn or none is given."""
+    if not balances:
+        return [model_method(text, loading)]
+    methods = []
+    for balance in balances:
+        method = model_method(text, replace(loading, balance=balance))
+        if method.balance is None:
+            return [method]
+        label = f"{method.label}-{balance:g}" if len(balances) > 1 else method.label
+        methods.append(replace(method, label=label))
+    return methods
 
 
 def _names_without_file() -> list[str]:
@@ -171,7 +198,7 @@ def _optimum_method(text: str) -> Method:
 def _method_without_file(label: str, loading: Loading) -> Method:
     if label.partition(":")[0] == OPTIMUM:
         return _optimum_method(label)
-    if label in ("dc2fusion", *slicewise_names()):
+    if label in slicewise_names():
         remedy = f"give {label}=RUN, such as result/{label}"
         raise InputError("--methods", f"{label} needs a checkpoint", remedy)
     names = _names_without_file()

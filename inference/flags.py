@@ -19,7 +19,9 @@ def build_parser(description: str) -> Parser:
     add("--tracer", default=FDG_NAME, metavar="NAME", help="BIDS: whose PETs to take (FDG)")
 
     add = parser.add_argument_group("network").add_argument
-    add("--checkpoint", type=Path, help="run folder, .pt, or .pth of the released code")
+    text = "run folder, .pt, .safetensors, .pth of the released code, or newest: the newest run "
+    text += "under result/ (the weights that come with the code)"
+    add("--checkpoint", type=Path, help=text)
     text = "published weights instead, with options METHOD:OPTION=VALUE,...=FILE"
     add("--weights", metavar="METHOD=FILE", help=text)
     text = "of the slices, with --weights (axial)"
@@ -33,7 +35,9 @@ def build_parser(description: str) -> Parser:
     add("--refine", type=non_negative_int, default=0, metavar="N", help=text)
     text = "for --refine: NAME, NAME:MRI:PET or with all six weights (the run's)"
     add("--objective", metavar="NAME", help=text)
-    text = "share of the MRI, 0 to 1, for a network trained with --balance any (0.5)"
+    text = (
+        "share of the MRI, 0 to 1, for a network trained with --balance any (the weights' own, 0.5)"
+    )
     add("--balance", type=share, metavar="T", help=text)
     add("--gpus", type=device_numbers, default=(0,), metavar="N", help="CUDA device (0)")
     add("--amp", action="store_true", help="bfloat16 autocast")

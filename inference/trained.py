@@ -1,4 +1,7 @@
-"""A trained network, ready to fuse with: from a run folder, or a checkpoint, own or released."""
+"""A trained network, ready to fuse with.
+
+From the weights that come with the code, a run folder, or a checkpoint, own or released.
+"""
 
 import json
 from dataclasses import dataclass, replace
@@ -11,11 +14,13 @@ from models.balance import NEUTRAL
 from models.balance import weights as balance_weights
 from models.released import is_released, load_released
 from models.variants import without_gate
+from training import weights
 from training.checkpoint import BEST, LAST, read, read_own, restore_model
 from training.config import TrainConfig
 from utils.errors import InputError, notice
 
 RELEASED_OBJECTIVE = "lncc-ssim-l1:2:1"
+NEWEST = "newest"  # in the place of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,11 @@ class TrainedModel:
     name: str = "dc2fusion"
     objective: str | None = None
 
+    @property
+    def turns(self) -> bool:
+        """Whether it fuses at any balance."""
+        return getattr(self.model, "balance", None) is not None
+
     def turned_to(self, balance: float) -> "TrainedModel":
         """The same network, which fuses with this share of the MRI from now on.
 
@@ -50,12 +60,27 @@ class TrainedModel:
         Raises:
             InputError: it was trained for one balance.
         """
-        if getattr(self.model, "balance", None) is None:
+        if not self.turns:
             problem = f"{self.source} was trained for one balance"
             raise InputError("--balance", problem, "leave the flag out")
         self.model.default_balance = balance
         weights = ":".join(f"{weight:g}" for weight in balance_weights(balance))
         return replace(self, objective=f"{self.objective.split(':')[0]}:{weights}")
+
+
+def choose_checkpoint(given: Path | None, root: Path) -> Path:
+    """What --checkpoint means: a path, `NEWEST`, or by default the weights that come with the code.
+
+    Args:
+        root: folder of all runs.
+
+    Raises:
+        InputError: there is no run.
+    """
+    if given is None:
+        notice(f"no --checkpoint: using the weights that come with the code, {weights.SHIPPED}")
+        return weights.SHIPPED
+    return newest_run(root) if str(given) == NEWEST else given
 
 
 def newest_run(root: Path) -> Path:
@@ -66,11 +91,11 @@ def newest_run(root: Path) -> Path:
     """
     checkpoints = [path for path in root.glob(f"*/{LAST}") if _model_of(path.parent) == "dc2fusion"]
     if not checkpoints:
-        problem = f"not given, and no run of DC2Fusion under {root}/"
-        remedy = "train first (python train_diff.py, or make demo), or give a checkpoint"
+        problem = f"{NEWEST}, but there is no run of DC2Fusion under {root}/"
+        remedy = "train first (python train_diff.py, or make demo), or leave the flag out"
         raise InputError("--checkpoint", problem, remedy)
     newest = max(checkpoints, key=lambda path: (path.stat().st_mtime, path)).parent
-    notice(f"no --checkpoint: using the newest run, {newest}")
+    notice(f"--checkpoint {NEWEST}: using {newest}")
     return newest
 
 
@@ -83,9 +108,11 @@ def _model_of(run: Path) -> str:
 
 
 def is_own(path: Path) -> bool:
-    """Whether a path is a run folder or a checkpoint of this project, which knows its model."""
+    """Whether a path is a run folder, a checkpoint or weights of this project."""
     if path.is_dir():
         return any((path / name).is_file() for name in (BEST, LAST, "config.json"))
+    if path.suffix == weights.SUFFIX:
+        return path.is_file()
     try:
         return "format" in read(path)
     except InputError:
@@ -111,7 +138,8 @@ def load_model(path: Path, variant: str | None = None, size: int = 128) -> Train
     """Load a network to fuse with.
 
     Args:
-        path: a run folder, an own checkpoint or a checkpoint of the released code.
+        path: a run folder, an own checkpoint, weights as `training.weights` writes them, or a
+            checkpoint of the released code.
         variant: must agree with an own checkpoint of DC2Fusion; for a released one "released" is
             taken if None.
         size: what a released checkpoint was trained on; an own one knows.
@@ -121,6 +149,11 @@ def load_model(path: Path, variant: str | None = None, size: int = 128) -> Train
             as.
     """
     path = locate(path)
+    if path.suffix == weights.SUFFIX:
+        found = weights.read(path)
+        _check_variant(path, found.config, variant)
+        trained = _own(path, found.network(), found.config, f"of {found.record['about']['date']}")
+        return trained if found.balance is None else trained.turned_to(found.balance)
     content = read(path)
     if is_released(content):
         return _load_released(path, content, variant or "released", size)
@@ -130,20 +163,35 @@ def load_model(path: Path, variant: str | None = None, size: int = 128) -> Train
         )
         raise InputError(path, "its tensors are not DC2Fusion's", remedy)
     content, config = read_own(path)
+    _check_variant(path, config, variant)
+    model = restore_model(path, content, config)
+    trained = _own(path, model.eval(), config, f"epoch {content['epoch']}")
+    return trained.turned_to(NEUTRAL) if config.balance == "any" else trained
+
+
+def _check_variant(path: Path, config: TrainConfig, variant: str | None) -> None:
+    """Refuse another variant than a network was trained as."""
     if variant and config.slicewise:
         problem = f"{path} is {config.model}, which has none"
         raise InputError("--variant", problem, "leave the flag out")
     if variant not in (None, config.variant):
         problem = f"{path} was trained as {config.variant}, not {variant}"
         raise InputError("--variant", problem, "leave the flag out")
-    model = restore_model(path, content, config)
+
+
+def _own(path: Path, model: nn.Module, config: TrainConfig, state: str) -> TrainedModel:
+    """A network of this project, with what its configuration says of it.
+
+    Args:
+        state: how far it was trained, for the user.
+    """
     blocks = "-".join(map(str, config.depths))
     form = f"{config.variant} variant, E={config.embed_dim}, {blocks} blocks"
     if config.slicewise:
         form = f"on {config.plane} slices"
-    description = f"{path}: {config.model}, {form}, epoch {content['epoch']}"
-    trained = TrainedModel(
-        model.eval(),
+    description = f"{path}: {config.model}, {form}, {state}"
+    return TrainedModel(
+        model,
         config.recipe,
         config.size,
         path,
@@ -151,7 +199,6 @@ def load_model(path: Path, variant: str | None = None, size: int = 128) -> Train
         config.model,
         None if config.slicewise else _objective_of(config),
     )
-    return trained.turned_to(NEUTRAL) if config.balance == "any" else trained
 
 
 def _objective_of(config: TrainConfig) -> str:

@@ -24,7 +24,9 @@ from evaluation import scoring
 from inference.trained import load_model
 from models import build_model
 from models.baselines.slicewise import Slicewise
+from tests.helpers.runs import save_small_weights
 from training import checkpoint
+from training import weights as weights_file
 from training.build import build_network
 from training.config import TrainConfig
 
@@ -478,6 +480,29 @@ def test_a_new_method_is_added_and_overwrite_scores_anew(score, scored_volumes):
     assert len(scored_volumes) == 3 + 6
 
 
+def test_the_weights_of_the_code_are_rows_at_several_balances(
+    score, one_subject, scored_volumes, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(weights_file, "SHIPPED", tmp_path / "dc2fusion.safetensors")
+    save_small_weights(weights_file.SHIPPED)
+    flags = (*QUICK, *one_subject, "--no-trivial", "--methods", "dc2fusion", "laplacian")
+
+    def scores(*more):
+        del scored_volumes[:]
+        status, _, err = score(*flags, *more)
+        assert status == 0, err
+        table = read_scores(tmp_path / "out")
+        return {key[1]: value for key, value in table.items() if key[3:] == ("psnr", "mri")}
+
+    own = scores()["dc2fusion"]
+    assert len(scored_volumes) == 2 and scores()["dc2fusion"] == own and not scored_volumes
+    assert scores("--balance", 0.4)["dc2fusion"] == own  # their own
+    found = scores("--balance", 0.1, 0.4, 0.9)
+    assert found["dc2fusion-0.4"] == own
+    assert len({found[f"dc2fusion-{t}"] for t in (0.1, 0.4, 0.9)}) == 3
+    assert scores("--balance", 0.9)["dc2fusion"] == found["dc2fusion-0.9"]
+
+
 def test_a_changed_checkpoint_is_scored_again_with_a_notice(
     score, run_folder, scored_volumes, tmp_path
 ):
@@ -579,7 +604,8 @@ def test_a_list_chooses_the_subjects(score, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "names"),
     [
-        (("--methods", "dc2fusion"), ("--methods", "checkpoint")),
+        (("--methods", "laplacian", "--balance", 0.3), ("--balance", "trained for any")),
+        (("--methods", "laplacian", "--balance", 0.3, 1.3), ("--balance", "0 to 1")),
         (("--methods", "swinfuze"), ("--methods", "swinfuze", "average")),
         (("--methods", "average=run"), ("--methods", "average")),
         (("--methods", "MRI=run"), ("--methods", "MRI")),

@@ -29,12 +29,13 @@ MAY_IMPORT = {
     "infer_sigleImage": {"utils", "models", "metrics", "data", "training", "inference"},
     "evaluate": {"utils", "models", "metrics", "data", "training", "inference", "evaluation"},
     "prepare": {"utils", "data", "preparation"},
+    "hubconf": {"utils", "models", "training", "inference"},
     "benchmarks": {
         "utils", "models", "losses", "metrics", "data", "preparation", "training", "inference",
         "evaluation",
     },
 }  # fmt: skip
-SCRIPTS = ("train_diff", "infer_sigleImage", "evaluate", "prepare")
+SCRIPTS = ("train_diff", "infer_sigleImage", "evaluate", "prepare", "hubconf")
 FOLDERS = tuple(name for name in MAY_IMPORT if name not in SCRIPTS)
 MOST_MODULES = 16  # a folder, without its __init__.py
 

@@ -16,7 +16,8 @@ from data.volume import read_pair
 from losses import build_objective
 from models import build_model
 from tests.helpers.golden import golden, rule_filled_released_state, shared_file
-from training import checkpoint
+from tests.helpers.runs import save_small_weights
+from training import checkpoint, weights
 from training.build import build_network
 from training.config import TrainConfig
 
@@ -183,19 +184,31 @@ def test_a_run_of_a_2d_method_fuses(pair, run_folder, run_script, tmp_path, reso
     assert nib.load(tmp_path / "f.nii.gz").shape == nib.load(pair[0]).shape
 
 
-def test_without_arguments_the_newest_run_fuses_a_synthetic_subject(
-    run_folder, run_script, tmp_path, monkeypatch
+def test_without_arguments_the_weights_of_the_code_fuse_a_synthetic_subject(
+    run_script, tmp_path, monkeypatch
 ):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "weights" / "dc2fusion.safetensors")
+    save_small_weights(weights.SHIPPED)
+    status, out, err = run_script(infer_sigleImage.main)
+    assert status == 0, err
+    assert err.count("the weights that come with the code") == 1 and "synthetic" in err
+    assert f"{weights.SHIPPED}: dc2fusion" in out
+    assert len(list((tmp_path / "result" / "fused").glob("*_fused.nii.gz"))) == 1
+
+
+def test_the_newest_run_is_taken_by_name(run_folder, run_script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run_folder, tmp_path / "result" / "mine")
     newer = shutil.copytree(run_folder, tmp_path / "result" / "of-another-method")
     (newer / "config.json").write_text('{"model": "matr"}')
     os.utime(newer / "last.pt", (2e9, 2e9))
-    status, _, err = run_script(infer_sigleImage.main)
+    flags = ("--checkpoint", "newest")
+    status, _, err = run_script(infer_sigleImage.main, *flags)
     assert status == 0, err
     assert "result/mine" in err and "synthetic" in err
     assert len(list((tmp_path / "result" / "fused").glob("*_fused.nii.gz"))) == 1
-    assert run_script(infer_sigleImage.main)[0] == 0  # and once more, over its own result
+    assert run_script(infer_sigleImage.main, *flags)[0] == 0  # and once more, over its own result
 
 
 def test_a_second_subject_of_the_same_file_name_is_not_written_over_the_first(
@@ -472,7 +485,13 @@ class TestBadInput:
 
     def test_no_run_to_take(self, refuses, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        refuses(infer_sigleImage.main, names=("--checkpoint", "make demo"))
+        flags = ("--checkpoint", "newest")
+        refuses(infer_sigleImage.main, *flags, names=("--checkpoint", "make demo"))
+
+    def test_no_weights(self, refuses, tmp_path, monkeypatch):
+        monkeypatch.setattr(weights, "SHIPPED", tmp_path / "dc2fusion.safetensors")
+        names = ("dc2fusion.json", "no such file", "git checkout weights", "--checkpoint")
+        refuses(infer_sigleImage.main, names=names)
 
     def test_an_output_is_not_replaced_unless_asked(
         self, refuses, run_script, pair, run_folder, tmp_path

@@ -6,7 +6,8 @@ import torch
 import infer_sigleImage
 import train_diff
 from inference.trained import load_model
-from tests.helpers.runs import table, weights
+from tests.helpers.runs import save_small_weights, table, weights
+from training import weights as shipped
 
 QUICK = ("--synthesis", "labels", "--drawn", 3, "--size", 20, "--embed-dim", 24, "--depths", 1, 1)
 QUICK += ("--workers", 0, "--epochs", 2)
@@ -98,3 +99,29 @@ def test_real_and_drawn_pairs_are_mixed(draw_and_train, synthetic_cohort):
 )
 def test_what_does_not_go_together_is_refused(refuses, tmp_path, flags, names):
     refuses(train_diff.main, "--out", tmp_path, *flags, names=names)
+
+
+def test_a_training_goes_on_from_the_weights_of_the_code(
+    draw_and_train, run_script, refuses, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "weights" / "dc2fusion.safetensors")
+    save_small_weights(shipped.SHIPPED, objective="salient-additive")
+    run = draw_and_train("--init", "weights", "--lr", "1e-9")
+    given = load_model(shipped.SHIPPED).model.state_dict()
+    trained = load_model(run)
+    assert trained.objective == "salient-additive:1.5:1.5"
+    for name, parameter in trained.model.named_parameters():
+        torch.testing.assert_close(parameter, given[name], atol=1e-6, rtol=0)
+
+    shipped.SHIPPED.unlink()  # a run that has begun needs it no more
+    status, _, err = run_script(train_diff.main, "--resume", run, "--epochs", 3)
+    assert status == 0, err
+    refuses(train_diff.main, "--init", "weights", names=("dc2fusion.safetensors", "no such file"))
+
+
+def test_another_network_than_the_weights_is_refused(refuses, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "dc2fusion.safetensors")
+    save_small_weights(shipped.SHIPPED)
+    flags = ("--init", "weights", "--embed-dim", 48)
+    refuses(train_diff.main, *flags, names=("--embed-dim", "48", "24"))
+    refuses(train_diff.main, "--init", "weights", "--alpha1", 2, names=("--alpha1", "any balance"))

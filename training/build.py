@@ -14,7 +14,7 @@ from models.balance import weights as balance_weights
 from models.baselines.slicewise import slices_of
 from models.fusion_layer import fusion_strategy
 from models.variants import build_variant
-from training.config import TrainConfig
+from training.config import FROM_WEIGHTS, TrainConfig
 from utils.errors import InputError
 
 HELP = "see train_diff.py --help"
@@ -39,7 +39,7 @@ def build_network(config: TrainConfig) -> nn.Module:
         variant=config.variant,
         switched=config.switched,
         fusion=config.fusion,
-        init=config.init,
+        init="default" if config.init == FROM_WEIGHTS else config.init,  # and then loaded into
         balanced=config.balance == "any",
         checkpoint_activations=config.checkpoint_activations,
     )

@@ -30,6 +30,7 @@ MOST_LEVELS = 4
 # above its start after four steps at 1e-4. With this many steps it never was, see docs/model.md.
 COPY_WARMUP = 10
 WITHOUT_GATE = "R10"  # in the paper variant, see `models.variants`
+FROM_WEIGHTS = "weights"  # as initialisation: those of `training.weights`
 
 # Models that a setting means something to.
 ALL = tuple(PUBLISHED)
@@ -169,9 +170,10 @@ class TrainConfig:
     fusion: str | None = _network(None, "fusion strategy", shown="the variant's own")
     init: str | None = _network(
         None,
-        "first weights, a copy of the inputs or PyTorch's own",
+        "first weights: a copy of the inputs, PyTorch's own, or those that come with the code, of "
+        "which network, objective and recipe are then taken",
         shown="identity, for `released` default",
-        choices=("identity", "default"),
+        choices=("identity", "default", FROM_WEIGHTS),
     )
 
     objective: str = setting(
@@ -225,7 +227,7 @@ class TrainConfig:
     warmup: int = _optimisation(
         0,
         "steps in which the learning rate rises from 0",
-        shown=f"{COPY_WARMUP} with `--init identity`, else 0",
+        shown=f"{COPY_WARMUP}, with `--init default` 0",
         type=non_negative_int,
     )
     seed: int = _optimisation(3407, "of everything that is drawn", type=seed)
@@ -311,14 +313,14 @@ class TrainConfig:
         published = PUBLISHED[model]
         variant = given.get("variant", cls.variant)
         init = given.get("init", "identity" if variant == "paper" else "default")
-        is_copy = init == "identity" and not published.slicewise
+        has_something_to_lose = init != "default" and not published.slicewise
         values = NETWORKS[given.get("network", cls.network)] | {
             "epochs": published.epochs,
             "batch_size": published.batch_size,
             "lr": published.lr,
             "recipe": variant,
             "init": init,
-            "warmup": COPY_WARMUP if is_copy else 0,
+            "warmup": COPY_WARMUP if has_something_to_lose else 0,
         }
         return cls(**values | _with_tuples(given))
 

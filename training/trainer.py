@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from data.dataset import EpochSampler, ErrorsAsItems, PairDataset, collate
 from models import build_model
-from training import checkpoint
+from training import checkpoint, weights
 from training.build import build_loss, build_network
-from training.config import TrainConfig
+from training.config import FROM_WEIGHTS, TrainConfig
 from training.distributed import Process
 from training.runlog import RunLog, peak_memory_gib
 from training.validation import BEST_BY, METRICS, NETWORK, Scores, summarise, validate
@@ -361,6 +361,8 @@ def build_trainer(
         model = checkpoint.restore_model(last, resumed, config)
     else:
         model = build_network(config)
+    if config.init == FROM_WEIGHTS and not resumed:
+        weights.read(weights.SHIPPED).load_into(model)
     return Trainer(config, model, build_loss(config), *datasets, process, resumed)
 
 

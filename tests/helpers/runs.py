@@ -8,6 +8,7 @@ import torch
 from training import checkpoint
 from training.build import build_network
 from training.config import TrainConfig
+from training.weights import to_stored, write
 
 QUICK = ("--size", 36, "--embed-dim", 24, "--lr", "1e-3", "--workers", 0, "--cache", "memory")
 QUICK_2D = ("--size", 16, "--batch-size", 8, "--workers", 0, "--cache", "memory")
@@ -24,12 +25,13 @@ def weights(path: Path) -> torch.Tensor:
     return torch.cat([w.double().flatten() for w in checkpoint.read(path)["model"].values()])
 
 
-def save_untrained(path: Path) -> torch.nn.Module:
+RELEASED = {"variant": "released", "recipe": "released", "switched": ("R4",)}
+
+
+def save_untrained(path: Path, **settings) -> torch.nn.Module:
     """Write an own checkpoint of an untrained small network; returns the network."""
     torch.manual_seed(0)
-    config = TrainConfig(
-        embed_dim=24, size=40, variant="released", recipe="released", switched=("R4",)
-    )
+    config = TrainConfig(embed_dim=24, size=40, **settings or RELEASED)
     model = build_network(config)
     content = {
         "config": config.to_dict(),
@@ -41,4 +43,18 @@ def save_untrained(path: Path) -> torch.nn.Module:
         "rng": checkpoint.rng_states(),
     }
     checkpoint.save(path, content)
+    return model
+
+
+def save_small_weights(path: Path, **settings) -> torch.nn.Module:
+    """Write weights of an untrained small network for any balance; returns the network."""
+    torch.manual_seed(0)
+    config = TrainConfig(
+        **{"embed_dim": 24, "depths": (1, 1), "size": 40, "balance": "any"} | settings
+    )
+    model = build_network(config)
+    for place in model.balance.places:  # which has no effect at first
+        torch.nn.init.normal_(place.weight, std=0.1)
+    about = {"config": config.to_dict(), "balance": 0.4, "date": "2026-01-01"}
+    write(path, to_stored(model.state_dict()), about, {})
     return model

@@ -14,7 +14,15 @@ from models.initialisation import INITIALISATIONS
 from models.ops import stream_maps
 from models.variants import DIFFERENCES, VARIANTS
 from training import hyperparameters
-from training.config import MOST_LEVELS, PATCH, SETTINGS, WITHOUT_GATE, TrainConfig, flag
+from training.config import (
+    FROM_WEIGHTS,
+    MOST_LEVELS,
+    PATCH,
+    SETTINGS,
+    WITHOUT_GATE,
+    TrainConfig,
+    flag,
+)
 from training.flags import GROUPS, build_parser, table
 from training.validation import BEST_BY
 
@@ -54,7 +62,7 @@ def test_choices_are_those_of_the_code_that_takes_them():
         "recipe": VARIANTS,
         "plane": PLANES,
         "best_by": BEST_BY,
-        "init": INITIALISATIONS,
+        "init": (*INITIALISATIONS, FROM_WEIGHTS),
     }
     for name, known in code.items():
         assert set(SETTINGS[name].options["choices"]) == set(known), name
