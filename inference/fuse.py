@@ -1,14 +1,14 @@
 """Fusing one pair of volumes with a trained network, the result on the MRI's own grid."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.bids import stem
 from data.foreground import box_of, without_hot_voxels
@@ -146,36 +146,76 @@ def _native(
     refinement: Refinement | None,
 ) -> tuple[np.ndarray, Scales, float]:
     """Fuse the head's box at its own voxels; as `_published`."""
-    box = box_of(inside)
-    cuts = [volume.array[box] for volume in pair]
-    scales = [(float(cut.min()), float(cut.max())) for cut in cuts]
+    head = Head(pair, inside)
 
     def inputs(part: tuple[slice, ...]) -> list[Tensor]:
-        """MRI and PET of a part of the head's box, (1, 1, D, H, W) each."""
-        arrays = [scale_between(c[part], *s) for c, s in zip(cuts, scales, strict=True)]
-        return [torch.from_numpy(array)[None, None].to(device) for array in arrays]
+        return head.inputs(part, device)
 
-    model, shape = trained.model, cuts[0].shape
-    if max(shape) <= trained.size or isinstance(model, Slicewise):
-        output = model(*inputs(()))
-    else:
-        # Blended as stream maps: the fusion layer's weights belong to the whole volume.
-        maps = torch.zeros(1, 2, *shape)
-        for part, weights in _windows(shape, trained.size):
-            maps[(..., *part)] += model.stream_maps(*inputs(part)).float().cpu() * weights
-        output = model.fuse_maps(maps[:, :1], maps[:, 1:])
-        del maps
-        for start in range(0, shape[0], trained.size):
-            planes = slice(start, start + trained.size)
-            part = output[:, :, planes]
-            part.copy_(model.gated(part.to(device), *inputs((planes,))))
+    output = run_network(trained.model, trained.size, head.shape, inputs)
     output = _checked(trained, pair, output)
     if refinement:
         output = refinement(output.to(device), *inputs(()))
     output, clipped = clip_unit(output[0].cpu())
     fused = np.zeros(inside.shape, np.float32)
-    fused[box] = output[0].numpy()
-    return fused, scales, clipped
+    fused[head.box] = output[0].numpy()
+    return fused, head.scales, clipped
+
+
+class Head:
+    """The box around the head of a pair, as a network takes it: what is fused at native voxels.
+
+    Args:
+        pair: MRI and PET on one grid, without hot voxels.
+        inside: the foreground.
+
+    Attributes:
+        box: where it lies.
+        shape: its sides.
+        scales: the values in it that become 0 and 1, of MRI and PET.
+    """
+
+    def __init__(self, pair: tuple[Volume, Volume], inside: np.ndarray) -> None:
+        self.box = box_of(inside)
+        self.cuts = [volume.array[self.box] for volume in pair]
+        self.shape = self.cuts[0].shape
+        self.scales: Scales = [(float(cut.min()), float(cut.max())) for cut in self.cuts]
+
+    def inputs(self, part: tuple[slice, ...], device: torch.device) -> list[Tensor]:
+        """MRI and PET of a part of the box, (1, 1, D, H, W) each; of all of it by ()."""
+        arrays = [scale_between(c[part], *s) for c, s in zip(self.cuts, self.scales, strict=True)]
+        return [torch.from_numpy(array)[None, None].to(device) for array in arrays]
+
+
+def run_network(
+    model: nn.Module,
+    size: int,
+    shape: tuple[int, ...],
+    inputs: Callable[[tuple[slice, ...]], Sequence[Tensor]],
+) -> Tensor:
+    """Fuse a volume at once, or in overlapping windows where it is larger than one.
+
+    Args:
+        model: on the device of what `inputs` returns.
+        size: voxels a side of a window.
+        shape: D, H, W of the volume.
+        inputs: MRI and PET of a part of it, (1, 1, d, h, w) each; of all of it by ().
+
+    Returns:
+        (1, 1, D, H, W), on the CPU where windows were needed.
+    """
+    if max(shape) <= size or isinstance(model, Slicewise):
+        return model(*inputs(()))
+    # Blended as stream maps: the fusion layer's weights belong to the whole volume.
+    maps = torch.zeros(1, 2, *shape)
+    for part, weights in _windows(shape, size):
+        maps[(..., *part)] += model.stream_maps(*inputs(part)).float().cpu() * weights
+    output = model.fuse_maps(maps[:, :1], maps[:, 1:])
+    del maps
+    for start in range(0, shape[0], size):
+        planes = slice(start, start + size)
+        part, sources = output[:, :, planes], inputs((planes,))
+        part.copy_(model.gated(part.to(sources[0].device), *sources))
+    return output
 
 
 def _checked(trained: TrainedModel, pair: tuple[Volume, Volume], output: Tensor) -> Tensor:
