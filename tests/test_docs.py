@@ -11,6 +11,7 @@ from tests.helpers.golden import ROOT
 DOCS = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "weights").glob("*.md")),
     *sorted((ROOT / "benchmarks" / "results").glob("*.md")),
 ]
 SCRIPTS = ("train_diff.py", "infer_sigleImage.py", "evaluate.py", "prepare.py")
