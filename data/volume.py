@@ -202,8 +202,10 @@ def read_frames(path: str | os.PathLike, rules: Rules) -> list[Volume]:
             stored, passed_over = _read_values(path, stream, header, shape, start)
     orientation = io_orientation(affine)
     volumes = []
-    for frame in np.moveaxis(stored.reshape(*shape[:3], -1), 3, 0):
-        frame, filled = _finite(path, frame, rules)
+    frames = np.moveaxis(stored.reshape(*shape[:3], -1), 3, 0)
+    for number, frame in enumerate(frames, start=1):
+        name = f"frame {number}" if len(frames) > 1 else "it"
+        frame, filled = _finite(path, frame, name, rules)
         volume = Volume(
             array=np.ascontiguousarray(apply_orientation(frame, orientation)),
             affine=affine @ inv_ornt_aff(orientation, frame.shape),
@@ -627,8 +629,14 @@ def check_grid(source: object, shape: Sequence[int], affine: np.ndarray, rules: 
         raise InputError(source, problem, remedy)
 
 
-def _finite(path: Path, values: np.ndarray, rules: Rules) -> tuple[np.ndarray, list[str]]:
-    """A frame's values, checked; NaN and infinity at 0 and counted where the rules allow that."""
+def _finite(
+    path: Path, values: np.ndarray, name: str, rules: Rules
+) -> tuple[np.ndarray, list[str]]:
+    """A frame's values, checked; NaN and infinity at 0 and counted where the rules allow that.
+
+    Where the rules allow frames, a blank one is none's fault: it is left out when they are put
+    together.
+    """
     remedy = "repair these voxels or set them to 0 first"
     if rules.doubts == "error":
         remedy = "repair these voxels or pass --fill-nonfinite"
@@ -636,20 +644,28 @@ def _finite(path: Path, values: np.ndarray, rules: Rules) -> tuple[np.ndarray, l
     if rules.fill_nonfinite:
         finite = np.isfinite(values)
         if not finite.all():
-            remarks.append(f"{int((~finite).sum())} voxels that were NaN or infinite set to 0")
+            where = "" if name == "it" else f" in {name}"
+            count = int((~finite).sum())
+            remarks.append(f"{count} voxels{where} that were NaN or infinite set to 0")
             values = np.where(finite, values, np.float32(0))
-    check_values(path, values, remedy)
+    check_finite(path, values, remedy, name)
+    if not rules.frames:
+        check_not_blank(path, values)
     return values, remarks
 
 
-def check_values(source: object, values: np.ndarray, remedy: str) -> None:
-    """Raise InputError for NaN and infinity (with this remedy), and for one value only."""
+def check_finite(source: object, values: np.ndarray, remedy: str, name: str = "it") -> None:
+    """Raise InputError, with this remedy, for NaN and infinity; `name`: of the frame."""
     missing = int(np.isnan(values).sum())
     infinite = int(np.isinf(values).sum())
     if missing or infinite:
         counts = [f"{missing} NaN"] * (missing > 0) + [f"{infinite} infinite"] * (infinite > 0)
-        problem = f"it holds {' and '.join(counts)} of {values.size} voxels"
+        problem = f"{name} holds {' and '.join(counts)} of {values.size} voxels"
         raise InputError(source, problem, remedy)
+
+
+def check_not_blank(source: object, values: np.ndarray) -> None:
+    """Raise InputError for one value only."""
     if values.min() == values.max():
         value = values.flat[0]
         problem = f"all voxels are {value:g}" if value else "it is empty, all voxels are 0"

@@ -29,7 +29,7 @@ from preparation.scans import Scan, ScanPair
 from utils.errors import InputError, hearing
 
 # Of the way from scans to files: raise it when the same inputs and options give other files.
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

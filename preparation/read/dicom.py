@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
-from data.volume import MOST_VOXELS, check_values
+from data.volume import MOST_VOXELS, check_finite, check_not_blank
 from preparation.read.dicom_geometry import stack
 from preparation.read.dicom_header import DOWNLOAD_AGAIN
 from preparation.read.dicom_planes import (
@@ -113,7 +113,10 @@ def read_series(
         slopes = _read_slopes(places, pet, where)
         units = planes[0].text("Units") if pet else ""
         array = _read_values(places, slopes)
-    check_values(where, array, DOWNLOAD_AGAIN)
+    for number, frame in enumerate(np.moveaxis(array, 3, 0), start=1):
+        name = f"frame {number}" if array.shape[3] > 1 else "it"
+        check_finite(where, frame, DOWNLOAD_AGAIN, name)
+    check_not_blank(where, array)
     if pet and units != "BQML":
         frame_notes.append(f"the unit of the PET is {units or 'unknown'}, not BQML")
     if array.shape[3] == 1:

@@ -13,7 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from data.volume import PREPARED, Rules, Volume, check_background, check_grid, check_values
+from data.volume import PREPARED, Rules, Volume, check_background, check_grid, check_not_blank
 from preparation.read.dicom import DOWNLOAD_OR_ALLOW, Series, read_series
 from preparation.read.dicom_header import DOWNLOAD_AGAIN
 from preparation.read.nifti import read_nifti
@@ -82,7 +82,8 @@ def load_scan(
 ) -> Loaded:
     """Read a scan, average its frames, and check that it is a volume of a head.
 
-    The frames of a dynamic PET are averaged, weighted by their duration.
+    The frames of a dynamic PET are averaged, weighted by their duration; blank ones, such as those
+    before the injection, are left out.
 
     Args:
         scan: its files; several NIfTI files are frames.
@@ -106,6 +107,7 @@ def load_scan(
     array = frames.arrays[0]
     if len(frames.arrays) > 1:
         array = _average(scan, frames, align_frames, allowed)
+    check_not_blank(scan.where, array)
     check_background(scan.where, array, scan.modality)
     notes = (*frames.notes, *_remarks_on_range(array))
     return Loaded(replace(frames.grid, array=array), len(frames.arrays), frames.units, notes)
@@ -141,8 +143,6 @@ def _from_dicom(scan: Scan, rules: Rules, allowed: Allowed) -> _Frames:
     arrays = [series.array]
     if series.frames > 1:
         arrays = list(np.moveaxis(series.array, 3, 0))
-        for array in arrays:  # `read_series` has looked at all of them together
-            check_values(scan.where, array, DOWNLOAD_AGAIN)
     grid = _in_memory(arrays[0], series.affine, scan.where)
     durations = series.frame_durations or scan.frame_durations
     notes += _full_ends(scan, series)
@@ -192,7 +192,10 @@ def _scanner_header(shape: tuple[int, ...], affine: np.ndarray) -> nib.Nifti1Hea
 def _average(
     scan: Scan, frames: _Frames, align_frames: AlignFrames | None, allowed: Allowed
 ) -> np.ndarray:
-    """The mean of the frames in float32, weighted by duration; aligned first when they are raw."""
+    """The mean of the frames in float32, weighted by duration; aligned first when they are raw.
+
+    A frame with one value everywhere is left out, with a note.
+    """
     count, durations = len(frames.arrays), frames.durations
     if durations is None:
         if not allowed.average_frames:
@@ -204,16 +207,24 @@ def _average(
         problem = f"{count} frames with durations of {shown} s"
         raise InputError(scan.where, problem, "correct FrameDuration")
     arrays = frames.arrays
+    kept = [index for index, array in enumerate(arrays) if array.min() < array.max()]
+    if not kept:
+        return arrays[0]
+    if len(kept) < count:
+        blank = [str(number) for number in range(1, count + 1) if number - 1 not in kept]
+        which = f"frame{'s' if len(blank) > 1 else ''} {', '.join(blank)} of {count}"
+        frames.notes.append(f"{which} left out: one value everywhere")
     align = align_frames is not None and not _COREGISTERED.search(scan.description)
+    align = align and len(kept) > 1
     if align:
         arrays = align_frames(arrays, frames.grid.affine)
     weights = durations or (1.0,) * count
     total = np.zeros(arrays[0].shape, np.float64)
-    for weight, array in zip(weights, arrays, strict=True):
-        total += weight * array
+    for index in kept:
+        total += weights[index] * arrays[index]
     how = "weighted by duration" if durations else "as equally long"
-    frames.notes.append(f"{count} frames {'aligned and ' if align else ''}averaged, {how}")
-    return (total / sum(weights)).astype(np.float32)
+    frames.notes.append(f"{len(kept)} frames {'aligned and ' if align else ''}averaged, {how}")
+    return (total / sum(weights[index] for index in kept)).astype(np.float32)
 
 
 def _remarks_on_range(array: np.ndarray) -> list[str]:

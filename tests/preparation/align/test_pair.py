@@ -446,14 +446,54 @@ class TestFrames:
         np.testing.assert_array_equal(frames[1], made.pet)
         assert "PET frame 2" in capsys.readouterr().err
 
-    @pytest.mark.parametrize(
-        "spoil, problem",
-        [
-            (lambda a: a * 0, "no voxel above 0"),
-            (lambda a: a * 0 + 1, "is constant"),
-            (lambda a: _spoilt(a, np.inf), "NaN or infinity"),
-        ],
-    )
-    def test_useless_frames(self, made, spoil, problem):
-        with pytest.raises(InputError, match=f"PET frame 2: .*{problem}"):
-            align_frames([made.pet, spoil(made.pet)], made.affine)
+    def test_a_frame_of_noise_is_neither_reference_nor_aligned(self, made, monkeypatch, capsys):
+        """As from the injection on: noise, a blank frame, and then the head."""
+        asked = []
+        motion = rigid(4, (3, -2, 2))
+
+        def registered(fixed, moving, **_):
+            asked.append((fixed.array.mean(), moving.array.mean()))
+            return motion
+
+        monkeypatch.setattr(pair, "register", registered)
+        monkeypatch.setattr(pair, "_fits_better", lambda *_: True)
+        noise = np.abs(np.random.default_rng(0).normal(0, 0.3, made.pet.shape)) * made.pet.max()
+        noise = noise.astype(np.float32) * (made.labels > 0)
+        frames = [noise, made.pet * 0, made.pet, made.pet, noise]
+        first, blank, reference, moved, last = align_frames(frames, made.affine)
+        assert len(asked) == 1
+        np.testing.assert_array_equal(reference, made.pet)
+        np.testing.assert_array_equal(first, noise)  # with frame 3
+        np.testing.assert_array_equal(blank, 0)
+        shape = made.pet.shape
+        for values, frame in ((moved, made.pet), (last, noise)):  # frame 5 with frame 4
+            expected = sample(Image(frame, made.affine), shape, made.affine, motion)
+            np.testing.assert_array_equal(values, expected)
+        said = capsys.readouterr().err
+        assert "PET frame 1: its signal is too weak to be aligned by; moved with frame 3" in said
+        assert "PET frame 5: its signal is too weak to be aligned by; moved with frame 4" in said
+        assert "frame 3 is the first with a clear signal" in said
+
+    def test_noise_first_changes_nothing_for_the_others(self, made):
+        motion = rigid(4, (3, -2, 2))
+        second = sample(Image(made.pet, made.affine), made.pet.shape, made.affine, motion)
+        noise = np.abs(np.random.default_rng(0).normal(0, made.pet.mean(), made.pet.shape))
+        alone = align_frames([made.pet, second], made.affine)
+        _, *others = align_frames([noise.astype(np.float32), made.pet, second], made.affine)
+        for one, other in zip(alone, others, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+    def test_ants_gives_up_on_a_frame(self, made, monkeypatch, capsys):
+        def registered(*_, **__):
+            raise InputError("registration", "ANTs gave up", "look at it")
+
+        monkeypatch.setattr(pair, "register", registered)
+        frames = align_frames([made.pet, made.pet], made.affine)
+        np.testing.assert_array_equal(frames[1], made.pet)
+        assert "PET frame 2: ANTs gave up" in capsys.readouterr().err
+
+    def test_nothing_in_any_frame_and_infinity_in_one(self, made):
+        with pytest.raises(InputError, match="PET frame 2: .*NaN or infinity"):
+            align_frames([made.pet, _spoilt(made.pet, np.inf)], made.affine)
+        with pytest.raises(InputError, match="PET frames: none has anything to align by"):
+            align_frames([made.pet * 0, made.pet * 0], made.affine)

@@ -473,7 +473,20 @@ class TestNiftiFrames:
         scan = scan_of(
             write(tmp_path / "a.nii", blank), modality="PET", frame_durations=(1.0, 1.0, 1.0)
         )
-        refused(scan, "it is empty, all voxels are 0")
+        loaded = load_scan(scan)
+        np.testing.assert_allclose(loaded.volume.array, head() * 2.5, rtol=1e-6)
+        assert "frame 2 of 3 left out: one value everywhere" in loaded.notes
+        all_blank = write(tmp_path / "b.nii", blank * 0)
+        refused(
+            scan_of(all_blank, modality="PET", frame_durations=(1.0, 1.0, 1.0)),
+            "it is empty, all voxels are 0",
+        )
+
+    def test_a_blank_file_among_the_frames(self, tmp_path):
+        files = [write(tmp_path / f"{n}.nii", self.stacked[..., n] * (n > 0)) for n in range(3)]
+        loaded = load_scan(scan_of(*files, modality="PET", frame_durations=(10.0, 300.0, 600.0)))
+        np.testing.assert_allclose(loaded.volume.array, head() * (1.5 + 2 * 4) / 3, rtol=1e-6)
+        refused(scan_of(files[0], modality="PET"), "it is empty, all voxels are 0")
 
     def test_nan_in_a_frame(self, tmp_path):
         values = self.stacked
@@ -481,6 +494,6 @@ class TestNiftiFrames:
         scan = scan_of(
             write(tmp_path / "a.nii", values), modality="PET", frame_durations=(1.0, 1.0, 1.0)
         )
-        refused(scan, "1 NaN", "--fill-nonfinite")
+        refused(scan, "frame 2 holds 1 NaN", "--fill-nonfinite")
         filled = load_scan(scan, allowed=Allowed(fill_nonfinite=True))
         np.testing.assert_allclose(filled.volume.array, head() * 6.5 / 3, rtol=1e-6)

@@ -53,6 +53,39 @@ class TestDicom:
         loaded = load_scan(scan, allowed=Allowed(average_frames=True))
         same_place(loaded.volume, series, series.values.mean(axis=-1), 0.25)
 
+    def test_dynamic_pet_with_a_blank_frame(self, tmp_path):
+        series = pet_series((10, 300, 600))
+        for plane in series.planes[: SHAPE[2]]:
+            plane.PixelData = bytes(len(plane.PixelData))
+        loaded = load_scan(dicom_scan(series, tmp_path))
+        same_place(loaded.volume, series, series.values @ [0, 1 / 3, 2 / 3], 0.25)
+        assert "frame 1 of 3 left out: one value everywhere" in loaded.notes
+
+    def test_the_head_of_a_whole_body_pet(self, tmp_path):
+        series = pet_series()
+        for plane in series.planes:
+            plane.NumberOfSlices = 335
+        scan = dicom_scan(series, tmp_path / "head")
+        refused(scan, "18 of 335 slices", "--fewer-slices")
+        loaded = load_scan(scan, allowed=Allowed(fewer_slices=True))
+        same_place(loaded.volume, series, series.values[..., 0], 0.25)
+        for k, plane in enumerate(series.planes):
+            plane.NumberOfSlices = SHAPE[2]
+            plane.ImagePositionPatient = [0, 0, 65 * k]
+            plane.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        refused(
+            dicom_scan(series, tmp_path / "body"),
+            "18 slices over 1170 mm, a whole body",
+            "another folder and pass --fewer-slices",
+        )
+
+    def test_an_mri_with_fewer_slices_than_its_xml_says(self, tmp_path):
+        series = mr_series()
+        scan = dicom_scan(series, tmp_path, "MRI", matrix_z=20)
+        refused(scan, "18 of 20 slices (Matrix Z of its XML)", "--fewer-slices")
+        (note,) = load_scan(scan, allowed=Allowed(fewer_slices=True)).notes
+        assert note.startswith("18 of 20 slices")
+
     def test_mr(self, tmp_path):
         series = mr_series()
         scan = dicom_scan(series, tmp_path, "MRI", matrix_z=SHAPE[2])
