@@ -23,6 +23,8 @@ from utils.errors import InputError
 SPIKE = 50  # times the 99.9 percentile
 # An MRI's end slice with this part of the fullest slice's tissue may not be the true end.
 FULL_END = 0.6
+# Cosine between a stack's direction and the body's from which on its lower end lies in the neck.
+RISING = 0.25
 
 _COREGISTERED = re.compile(r"co-?reg", re.IGNORECASE)
 
@@ -159,12 +161,20 @@ def _check_length(scan: Scan, series: Series, rules: Rules) -> None:
 
 
 def _full_ends(scan: Scan, series: Series) -> list[str]:
-    """Remark on full end slices of an MRI where nothing says how many slices there should be."""
+    """Remark on full end slices of an MRI where nothing says how many slices there should be.
+
+    The lower end of a stack that runs up, also obliquely, lies in the neck and is full.
+    """
     if scan.modality != "MRI" or scan.matrix_z is not None:
         return []
     slices = np.moveaxis(series.array, series.slice_axis, 0)
     tissue = (slices > 0.1 * np.percentile(series.array, 99)).mean(axis=(1, 2))
-    full = tissue[[0, -1]].max() / tissue.max() if tissue.max() else 0
+    step = series.affine[:3, series.slice_axis]
+    upwards = step[2] / np.linalg.norm(step)
+    ends = [0, -1]
+    if abs(upwards) > RISING:
+        ends = [-1] if upwards > 0 else [0]
+    full = tissue[ends].max() / tissue.max() if tissue.max() else 0
     if full <= FULL_END:
         return []
     held = f"an end slice holds {full:.0%} of the tissue of the fullest"

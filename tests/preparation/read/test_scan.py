@@ -196,6 +196,26 @@ class TestDicom:
         (note,) = load_scan(dicom_scan(series, tmp_path / "cut", "MRI")).notes
         assert "end slices may be missing" in note
 
+    @pytest.mark.parametrize("degrees", [0, 20, 50])
+    def test_the_neck_of_a_complete_oblique_mri(self, tmp_path, degrees):
+        """Tissue runs out of the stack below; above, the same would be a cut."""
+        turned = np.deg2rad(degrees)
+        axes = np.array([[1, 0, 0], [0, np.cos(turned), np.sin(turned)]])
+        normal = np.cross(*axes)
+        series = mr_series()
+        for k, plane in enumerate(series.planes):
+            filled = np.zeros((SHAPE[1], SHAPE[0]), "<u2")
+            if k < 14:
+                filled[6:16, 6:20] = 400
+            plane.PixelData = filled.tobytes()
+            plane.ImageOrientationPatient = [f"{value:.8g}" for value in axes.ravel()]
+            plane.ImagePositionPatient = [f"{value:.8g}" for value in 6.5 * k * normal]
+        assert load_scan(dicom_scan(series, tmp_path / "whole", "MRI")).notes == ()
+        for k, plane in enumerate(series.planes):
+            plane.ImagePositionPatient = [f"{value:.8g}" for value in -6.5 * k * normal]
+        (note,) = load_scan(dicom_scan(series, tmp_path / "cut", "MRI")).notes
+        assert "end slices may be missing" in note
+
     @pytest.mark.parametrize("row", ["row51-missing", "row51-zero", "row51-negative"])
     def test_row51_slope(self, tmp_path, row):
         series = pet_series()
