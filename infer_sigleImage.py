@@ -41,6 +41,7 @@ distributed = lazy("training.distributed")
 fuse = lazy("inference.fuse")
 optimum = lazy("inference.optimum")
 outputs = lazy("inference.outputs")
+page = lazy("inference.page.fusion")
 published = lazy("inference.published")
 trained = lazy("inference.trained")
 volume = lazy("data.volume")
@@ -113,20 +114,27 @@ def load_network(args: argparse.Namespace) -> trained.TrainedModel:
 
 
 def fuse_job(
-    job: fuse.Job, fuse_pair: Callable[[Volume, Volume], fuse.Fusion], wanted: outputs.Outputs
+    job: fuse.Job,
+    network: trained.TrainedModel,
+    fuse_pair: Callable[[trained.TrainedModel, Volume, Volume], fuse.Fusion],
+    wanted: outputs.Outputs,
 ) -> None:
     """Read, fuse, write and score one pair."""
-    mri, pet = volume.read_pair(job.mri, job.pet)
-    fusion = fuse_pair(mri, pet)
-    *files, last = wanted.write(job, fusion, mri)
-    print(f"\n{job.subject}: wrote {', '.join(map(str, files))} and {last}")
+    pair = volume.read_pair(job.mri, job.pet)
+    fusion = fuse_pair(network, *pair)
+    files, scores = wanted.write(job, fusion, pair[0]), fuse.score_rows(fusion)
+    if wanted.with_page:
+        balanced = page.fuse_balances(network, partial(fuse_pair, network, *pair), fusion)
+        shown = page.page_of(job.subject, fusion, pair, network, scores, balanced)
+        files.append(wanted.write_page(job, shown))
+    print(f"\n{job.subject}: wrote {', '.join(map(str, files[:-1]))} and {files[-1]}")
     print(f"of the network's output, {fusion.clipped:.1%} lay outside [0, 1] and was clipped")
-    print(fuse.score_table(fusion))
+    print(fuse.score_table(scores))
 
 
 def fuse_all(
     jobs: Sequence[fuse.Job],
-    fuse_pair: Callable[[Volume, Volume], fuse.Fusion],
+    fuse_one: Callable[[fuse.Job], None],
     wanted: outputs.Outputs,
     overwrite: bool,
 ) -> int:
@@ -138,7 +146,7 @@ def fuse_all(
             continue
         try:
             wanted.check(job, overwrite)
-            fuse_job(job, fuse_pair, wanted)
+            fuse_one(job)
         except InputError as error:
             report(error)
             failed.append(job.subject)
@@ -163,13 +171,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     resolution = args.resolution or ("published" if network.recipe == "released" else "native")
     refinement = optimum.choose_refinement(args.refine, args.objective, network)
     options = {"device": device, "resolution": resolution, "amp": args.amp}
-    fuse_pair = partial(fuse.fuse_pair, network, refinement=refinement, **options)
+    fuse_pair = partial(fuse.fuse_pair, refinement=refinement, **options)
+    fuse_one = partial(fuse_job, network=network, fuse_pair=fuse_pair, wanted=wanted)
     jobs = find_jobs(args)
     if args.data or args.list:
-        return fuse_all(jobs, fuse_pair, wanted, args.overwrite)
+        return fuse_all(jobs, fuse_one, wanted, args.overwrite)
     # The synthetic subject's place is this program's own, everything else is the user's.
     wanted.check(jobs[0], args.overwrite or not args.mri)
-    fuse_job(jobs[0], fuse_pair, wanted)
+    fuse_one(jobs[0])
     return 0
 
 

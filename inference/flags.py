@@ -53,5 +53,6 @@ def build_parser(description: str) -> Parser:
     add("--dicom", nargs="?", const="", metavar="SERIES", help=text)
     text = "take patient and study over from SERIES (left out)"
     add("--keep-patient", action="store_true", help=text)
+    add("--page", action="store_true", help="a page to look at the result in a browser, .html")
     add("--overwrite", action="store_true", help="replace outputs that are there")
     return parser

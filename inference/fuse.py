@@ -61,6 +61,9 @@ class Job:
             raise InputError(self.picture, "is already there", remedy)
 
 
+Scales = list[tuple[float, float]]  # of MRI and PET: the values that become 0 and 1
+
+
 @dataclass(frozen=True)
 class Fusion:
     """A fused volume beside its sources, (X, Y, Z) float32 in RAS+ order on the MRI's grid.
@@ -70,6 +73,7 @@ class Fusion:
         mri, pet: the sources on the scale of the network's inputs, clipped to [0, 1].
         foreground: where the recipe sees the head.
         clipped: fraction of the network's output that lay outside [0, 1].
+        scales: of MRI and PET, the values of the files that are 0 and 1 here.
     """
 
     fused: np.ndarray
@@ -77,6 +81,7 @@ class Fusion:
     pet: np.ndarray
     foreground: np.ndarray
     clipped: float
+    scales: Scales
 
 
 @torch.no_grad()
@@ -111,10 +116,7 @@ def fuse_pair(
         fused, scales, clipped = run(trained, pair, inside, device, refinement)
     fused[~inside] = 0
     scaled = [scale_between(v.array, *scale) for v, scale in zip(pair, scales, strict=True)]
-    return Fusion(fused, *scaled, foreground=inside, clipped=clipped)
-
-
-Scales = list[tuple[float, float]]  # of MRI and PET: the values that become 0 and 1
+    return Fusion(fused, *scaled, foreground=inside, clipped=clipped, scales=scales)
 
 
 def _published(
@@ -249,20 +251,29 @@ def _spans(side: int, size: int) -> list[tuple[slice, Tensor]]:
     return [(span, weights / total[span]) for span in spans]
 
 
-def score_table(fusion: Fusion) -> str:
+def score_rows(fusion: Fusion) -> list[list[str]]:
     """The fused volume's scores beside those of the average and of a copy of the MRI.
 
-    The references lie under the same foreground; the rows are lines of text, MRI / PET in each
+    The references lie under the same foreground. Rows of cells, the header first; MRI / PET in each
     cell.
     """
     average = fusion.mri + fusion.pet
     average *= 0.5
     average *= fusion.foreground
     copy = fusion.mri * fusion.foreground
-    rows = {"fused": fusion.fused, "average": average, "copy of the MRI": copy}
-    scores = score_in_blocks(list(rows.values()), fusion.mri, fusion.pet)
-    lines = [f"{'against MRI / PET':18}" + "".join(f"{name.upper():>18}" for name in SCORES)]
-    for name, values in zip(rows, scores, strict=True):
-        cells = [f"{values[f'{s}_mri']:.3f} / {values[f'{s}_pet']:.3f}" for s in SCORES]
+    volumes = {"fused": fusion.fused, "average": average, "copy of the MRI": copy}
+    scores = score_in_blocks(list(volumes.values()), fusion.mri, fusion.pet)
+    rows = [["against MRI / PET", *map(str.upper, SCORES)]]
+    for name, values in zip(volumes, scores, strict=True):
+        rows.append(
+            [name, *(f"{values[f'{s}_mri']:.3f} / {values[f'{s}_pet']:.3f}" for s in SCORES)]
+        )
+    return rows
+
+
+def score_table(rows: list[list[str]]) -> str:
+    """Rows of cells as lines of text."""
+    lines = []
+    for name, *cells in rows:
         lines.append(f"{name:18}" + "".join(f"{cell:>18}" for cell in cells))
     return "\n".join(lines)

@@ -7,6 +7,7 @@ from pathlib import Path
 from data.bids import stem
 from data.volume import Volume, write_colour_like, write_like
 from inference.fuse import Fusion, Job
+from inference.page.build import Page, write_page
 from inference.secondary_capture import read_series, write_series
 from utils.colour import ColourMap, colour_map
 from utils.errors import InputError
@@ -24,6 +25,7 @@ class Outputs:
         with_dicom: the colours as a series of secondary captures.
         series: folder of the MRI's own DICOM series, whose frame of reference they lie in.
         keep_patient: take patient and study over from it.
+        with_page: an HTML page to look at the volumes.
     """
 
     colours: ColourMap
@@ -31,6 +33,7 @@ class Outputs:
     with_dicom: bool = False
     series: Path | None = None
     keep_patient: bool = False
+    with_page: bool = False
 
     def files(self, job: Job) -> dict[str, Path]:
         """{kind: file or folder} of a job, in the order of writing."""
@@ -40,6 +43,8 @@ class Outputs:
             found["colour"] = job.output.with_name(f"{name}_colour.nii.gz")
         if self.with_dicom:
             found["dicom"] = job.output.with_name(f"{name}_dicom")
+        if self.with_page:
+            found["page"] = job.output.with_name(f"{name}.html")
         return found
 
     def check(self, job: Job, overwrite: bool) -> None:
@@ -56,7 +61,7 @@ class Outputs:
                 raise InputError(path, "is already there", remedy)
 
     def write(self, job: Job, fusion: Fusion, mri: Volume) -> list[Path]:
-        """Write all of it; returns the files."""
+        """Write all of it but the page; returns the files."""
         files = self.files(job)
         write_like(job.output, fusion.fused, mri)
         shown = fusion.mri, fusion.pet, fusion.fused, mri.voxel_mm
@@ -69,7 +74,13 @@ class Outputs:
         if self.with_dicom:
             title = f"fused MRI and PET, {self.colours.name}"
             write_series(files["dicom"], rgb, mri, title, self.series, self.keep_patient)
-        return list(files.values())
+        return [path for kind, path in files.items() if kind != "page"]
+
+    def write_page(self, job: Job, page: Page) -> Path:
+        """Write the page; returns its file."""
+        path = self.files(job)["page"]
+        write_page(path, page, self.colours)
+        return path
 
 
 def choose_outputs(args: argparse.Namespace) -> Outputs:
@@ -91,4 +102,5 @@ def choose_outputs(args: argparse.Namespace) -> Outputs:
     if series:
         read_series(series)
     colours = colour_map(args.colour or "hot")
-    return Outputs(colours, args.colour is not None, with_dicom, series, args.keep_patient)
+    with_colour = args.colour is not None
+    return Outputs(colours, with_colour, with_dicom, series, args.keep_patient, args.page)

@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from data.volume import read_pair
-from inference.fuse import fuse_pair, score_table
+from inference.fuse import fuse_pair, score_rows, score_table
 from inference.trained import TrainedModel
 from metrics import score
 from models.fusion_layer import gate
@@ -102,7 +102,7 @@ def test_the_released_recipe_keeps_its_scale_and_says_so(pair, capsys):
 
 def test_the_printed_scores_are_those_of_the_whole_volume(pair):
     fusion = fuse_pair(known(64), *read_pair(*pair), torch.device("cpu"))
-    lines = score_table(fusion).splitlines()
+    lines = score_table(score_rows(fusion)).splitlines()
     expected = score(fusion.fused, fusion.mri, fusion.pet, names=("psnr", "ssim", "nmi"))
     cells = [f"{expected[f'{s}_mri']:.3f} / {expected[f'{s}_pet']:.3f}" for s in ("psnr", "nmi")]
     assert all(cell in lines[1] for cell in cells)

@@ -23,7 +23,7 @@ def fusion_of(mri) -> Fusion:
     """The MRI as fused volume, with uptake that rises to the front."""
     scaled = mri.array / mri.array.max()
     pet = np.broadcast_to(np.linspace(0, 1, scaled.shape[1])[:, None], scaled.shape)
-    return Fusion(scaled, scaled, pet.astype(np.float32), scaled > 0, 0.0)
+    return Fusion(scaled, scaled, pet.astype(np.float32), scaled > 0, 0.0, [(0, 1), (0, 1)])
 
 
 def written(mri_file: Path, folder: Path, **options):
@@ -171,6 +171,7 @@ def test_what_is_there_is_not_replaced_unasked(head, head_affine, write_nifti, t
     ],
 )
 def test_flags_that_cannot_be_followed_are_refused(flags, words):
-    given = {"colour": None, "dicom": None, "keep_patient": False, "mri": Path("m.nii")} | flags
+    given = {"colour": None, "dicom": None, "keep_patient": False, "page": False}
+    given |= {"mri": Path("m.nii")} | flags
     with pytest.raises(InputError, match=words):
         choose_outputs(argparse.Namespace(**given))
