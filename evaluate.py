@@ -36,6 +36,7 @@ distributed = lazy("training.distributed")
 lesions = lazy("evaluation.lesions")
 methods = lazy("evaluation.methods")
 metrics = lazy("metrics")
+pages = lazy("evaluation.pages")
 plots = lazy("evaluation.plots")
 results = lazy("evaluation.results")
 scorebook = lazy("evaluation.scorebook")
@@ -159,6 +160,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     comparisons.write_statistics(args.out, shown)
     plots.save_box_plots(args.out, shown)
     plots.save_pages(args.out, complete, rows)
+    if args.page:
+        scored = [subject for subject in subjects if subject.name in complete]
+        pages.save_pages(scored, chosen, protocols[-1], settings, book, device)
+        print(f"to look at: {args.out / pages.FOLDER}")
     if args.lesions:
         lesions.write_lesions(lesions.LesionRecord(args.out), complete, rows)
     print(f"{len(complete)} subjects of {shown[0].n} participants in {args.out / 'table.md'}")

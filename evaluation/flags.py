@@ -60,5 +60,7 @@ def build_parser(description: str) -> Parser:
     add("--export-lesions", metavar="FOLDER", type=Path, help=text)
     out = Path("result/evaluation")
     add("--out", metavar="FOLDER", type=Path, default=out, help="(%(default)s)")
+    text = "a page for each subject to look at in a browser, pages/<subject>.html"
+    add("--page", action="store_true", help=text)
     add("--overwrite", action="store_true", help="score anew what is scored already")
     return parser

@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -687,6 +688,27 @@ def transfers_of(out):
     table = read_scores(out)
     assert len({key[2] for key in table}) == 1
     return {(key[1], key[4]): value for key, value in table.items() if key[3] == "transfer"}
+
+
+@pytest.mark.parametrize("grid", ["network", "native"])
+def test_a_page_shows_every_method_and_its_scores(score, synthetic_cohort, tmp_path, grid):
+    flags = (*QUICK, "--methods", "laplacian", "--page", "--grid", grid)
+    status, _, err = score(*flags)
+    assert status == 0, err
+    table = read_scores(tmp_path / "out")
+    for subject in find_subjects(synthetic_cohort).subjects:
+        text = (tmp_path / "out" / "pages" / f"{subject.name}.html").read_text("utf-8")
+        about = json.loads(re.search(r'id="about">(.*?)</script>', text)[1])
+        titles = [layer["name"] for layer in about["fused"]]
+        assert titles[:3] == ["Laplacian pyramid", "copy of the MRI", "average"]
+        assert [row[0] for row in about["scores"][1:]] == titles
+        parts = [table["volume", "average", subject.name, "ssim", s] for s in ("mri", "pet")]
+        assert about["scores"][3][2] == "{:.3f} / {:.3f}".format(*parts)
+        mri = nib.as_closest_canonical(nib.load(subject.mri))
+        if grid == "native":
+            start = mri.affine @ [*about["start"], 1]
+            np.testing.assert_allclose(np.array(about["affine"])[:, 3], start, atol=1e-4)
+        assert about["mri"]["window"][1] == pytest.approx(mri.get_fdata().max(), rel=0.2)
 
 
 def test_lesion_transfer_of_every_method_that_can_be_run(
