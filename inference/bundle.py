@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from textwrap import dedent
 
 import monai
 import numpy as np
@@ -234,12 +235,14 @@ def metadata(config: TrainConfig) -> dict:
 
 def readme(description: str) -> str:
     """The bundle's `docs/README.md`."""
-    command = __doc__.partition("bundle\n")[2].partition("\n\n")[0]
+    command = dedent(__doc__.partition("bundle\n")[2].partition("\n\n")[0])
     return f"""# DC2Fusion
 
 One MRI and one PET of a head go in, one fused volume comes out, on the MRI's own grid. For research
 only: not a medical device. What the network is and was trained on, its scores and limits:
-`weights/MODEL_CARD.md` of the repository. Network: {description}.
+`weights/MODEL_CARD.md` of the repository.
+
+Network: {description}.
 
 Run it in a checkout of the repository (`pip install -r requirements.txt pytorch-ignite fire`):
 

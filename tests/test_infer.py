@@ -493,6 +493,17 @@ class TestBadInput:
         names = ("dc2fusion.json", "no such file", "git checkout weights", "--checkpoint")
         refuses(infer_sigleImage.main, names=names)
 
+    def test_damaged_weights(self, refuses, pair, tmp_path, monkeypatch):
+        monkeypatch.setattr(weights, "SHIPPED", tmp_path / "dc2fusion.safetensors")
+        save_small_weights(weights.SHIPPED)
+        content = bytearray(weights.SHIPPED.read_bytes())
+        content[len(content) // 2] ^= 1
+        weights.SHIPPED.write_bytes(content)
+        names = ("dc2fusion.safetensors", "SHA-256", "git checkout weights")
+        flags = ("--mri", pair[0], "--pet", pair[1], "--output", tmp_path / "f.nii.gz")
+        refuses(infer_sigleImage.main, *flags, names=names)
+        assert not (tmp_path / "f.nii.gz").exists()
+
     def test_an_output_is_not_replaced_unless_asked(
         self, refuses, run_script, pair, run_folder, tmp_path
     ):
