@@ -18,7 +18,7 @@ subject that no training has seen.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +43,7 @@ optimum = lazy("inference.optimum")
 outputs = lazy("inference.outputs")
 page = lazy("inference.page.fusion")
 published = lazy("inference.published")
+sidecar = lazy("inference.sidecar")
 trained = lazy("inference.trained")
 volume = lazy("data.volume")
 
@@ -51,8 +52,8 @@ HELD_OUT = Path("synthetic-held-out")
 HELD_OUT_SEED = 20231015  # another than the training cohort's
 
 
-def find_jobs(args: argparse.Namespace) -> list[fuse.Job]:
-    """What the flags ask for.
+def find_jobs(args: argparse.Namespace, derivative: sidecar.Derivative | None) -> list[fuse.Job]:
+    """What the flags ask for, with names of a derivative's where there is one.
 
     Raises:
         InputError: flags that do not go together, or nothing to fuse.
@@ -82,6 +83,8 @@ def find_jobs(args: argparse.Namespace) -> list[fuse.Job]:
     print(found.summary())
     for subject in found.subjects:
         output = folder / f"{subject.name}_fused.nii.gz"
+        if derivative:
+            output = derivative.fused_file(subject.mri)
         jobs.append(fuse.Job(subject.name, subject.mri, subject.pet, output))
     return jobs
 
@@ -118,13 +121,17 @@ def fuse_job(
     network: trained.TrainedModel,
     fuse_pair: Callable[[trained.TrainedModel, Volume, Volume], fuse.Fusion],
     wanted: outputs.Outputs,
+    settings: Mapping[str, object],
 ) -> None:
     """Read, fuse, write and score one pair."""
     pair = volume.read_pair(job.mri, job.pet)
     fusion = fuse_pair(network, *pair)
-    files, scores = wanted.write(job, fusion, pair[0]), fuse.score_rows(fusion)
+    record = sidecar.record_of(job, fusion, network, settings)
+    files, scores = wanted.write(job, fusion, pair[0], record), fuse.score_rows(fusion)
     if wanted.with_page:
-        balanced = page.fuse_balances(network, partial(fuse_pair, network, *pair), fusion)
+        # A refined volume belongs to one objective: there is nothing to blend between.
+        again = None if settings["refine"] else partial(fuse_pair, network, *pair)
+        balanced = page.fuse_balances(network, again, fusion)
         shown = page.page_of(job.subject, fusion, pair, network, scores, balanced)
         files.append(wanted.write_page(job, shown))
     print(f"\n{job.subject}: wrote {', '.join(map(str, files[:-1]))} and {files[-1]}")
@@ -172,8 +179,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     refinement = optimum.choose_refinement(args.refine, args.objective, network)
     options = {"device": device, "resolution": resolution, "amp": args.amp}
     fuse_pair = partial(fuse.fuse_pair, refinement=refinement, **options)
-    fuse_one = partial(fuse_job, network=network, fuse_pair=fuse_pair, wanted=wanted)
-    jobs = find_jobs(args)
+    settings = {"resolution": resolution, "refine": args.refine, "objective": network.objective}
+    given = {"network": network, "fuse_pair": fuse_pair, "wanted": wanted, "settings": settings}
+    fuse_one = partial(fuse_job, **given)
+    jobs = find_jobs(args, wanted.derivative)
+    if wanted.derivative:
+        wanted.derivative.write_description()
     if args.data or args.list:
         return fuse_all(jobs, fuse_one, wanted, args.overwrite)
     # The synthetic subject's place is this program's own, everything else is the user's.

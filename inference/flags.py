@@ -54,5 +54,7 @@ def build_parser(description: str) -> Parser:
     text = "take patient and study over from SERIES (left out)"
     add("--keep-patient", action="store_true", help=text)
     add("--page", action="store_true", help="a page to look at the result in a browser, .html")
+    text = "of --output: plain, or bids, a BIDS derivative of the data set --data (plain)"
+    add("--layout", choices=("plain", "bids"), default="plain", help=text)
     add("--overwrite", action="store_true", help="replace outputs that are there")
     return parser

@@ -1,6 +1,7 @@
 """What is written of a fused pair: the volume, its picture, and what the flags ask for besides."""
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from data.volume import Volume, write_colour_like, write_like
 from inference.fuse import Fusion, Job
 from inference.page.build import Page, write_page
 from inference.secondary_capture import read_series, write_series
+from inference.sidecar import Derivative, write_json
 from utils.colour import ColourMap, colour_map
 from utils.errors import InputError
 from utils.optional import need
@@ -26,6 +28,7 @@ class Outputs:
         series: folder of the MRI's own DICOM series, whose frame of reference they lie in.
         keep_patient: take patient and study over from it.
         with_page: an HTML page to look at the volumes.
+        derivative: the BIDS derivative that the files are of, if any.
     """
 
     colours: ColourMap
@@ -34,11 +37,13 @@ class Outputs:
     series: Path | None = None
     keep_patient: bool = False
     with_page: bool = False
+    derivative: Derivative | None = None
 
     def files(self, job: Job) -> dict[str, Path]:
         """{kind: file or folder} of a job, in the order of writing."""
         name = stem(job.output)
-        found = {"volume": job.output, "picture": job.picture}
+        record = job.output.with_name(f"{name}.json")
+        found = {"volume": job.output, "picture": job.picture, "record": record}
         if self.with_colour:
             found["colour"] = job.output.with_name(f"{name}_colour.nii.gz")
         if self.with_dicom:
@@ -60,13 +65,20 @@ class Outputs:
                 remedy = "choose another output or pass --overwrite"
                 raise InputError(path, "is already there", remedy)
 
-    def write(self, job: Job, fusion: Fusion, mri: Volume) -> list[Path]:
-        """Write all of it but the page; returns the files."""
+    def write(self, job: Job, fusion: Fusion, mri: Volume, record: Mapping) -> list[Path]:
+        """Write all of it but the page; returns the files.
+
+        Args:
+            record: what the volume was made from, see `inference.sidecar.record_of`.
+        """
         files = self.files(job)
         write_like(job.output, fusion.fused, mri)
         shown = fusion.mri, fusion.pet, fusion.fused, mri.voxel_mm
         figure = fusion_figure(*shown, title=job.subject, colours=self.colours)
         save_figure(job.picture, figure)
+        write_json(
+            files["record"], self.derivative.record(job, record) if self.derivative else record
+        )
         if self.with_colour or self.with_dicom:
             rgb = self.colours.paint(fusion.fused, fusion.pet)
         if self.with_colour:
@@ -102,5 +114,18 @@ def choose_outputs(args: argparse.Namespace) -> Outputs:
     if series:
         read_series(series)
     colours = colour_map(args.colour or "hot")
-    with_colour = args.colour is not None
-    return Outputs(colours, with_colour, with_dicom, series, args.keep_patient, args.page)
+    derivative = None
+    if args.layout == "bids":
+        if not (args.data and args.output):
+            problem = "bids is for a data set and a folder of its own"
+            raise InputError("--layout", problem, "give --data and --output")
+        derivative = Derivative(args.data, args.output)
+    return Outputs(
+        colours,
+        args.colour is not None,
+        with_dicom,
+        series,
+        args.keep_patient,
+        args.page,
+        derivative,
+    )

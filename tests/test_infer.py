@@ -60,7 +60,8 @@ def test_the_result_lies_on_the_mri_in_every_header_field(pair, run_folder, run_
     assert not values[np.asarray(source.dataobj) == 0].any()
     with Image.open(output.with_name("fused.png")) as picture:
         assert min(picture.size) > 300
-    assert [p.name for p in sorted(output.parent.iterdir())] == ["fused.nii.gz", "fused.png"]
+    names = ["fused.json", "fused.nii.gz", "fused.png"]
+    assert [p.name for p in sorted(output.parent.iterdir())] == names
     for row in ("fused", "average", "copy of the MRI"):
         assert any(line.startswith(row) for line in out.splitlines())
     for metric in ("PSNR", "SSIM", "NMI"):
@@ -294,7 +295,9 @@ class TestMany:
         assert "2 fused, 0 skipped" in out and "1 failed bad" in out
         made = {path.name for path in (tmp_path / "out").iterdir()}
         assert made == {
-            f"{name}_fused.{kind}" for name in ("good", "also") for kind in ("nii.gz", "png")
+            f"{name}_fused.{kind}"
+            for name in ("good", "also")
+            for kind in ("nii.gz", "png", "json")
         }
 
 

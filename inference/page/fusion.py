@@ -56,15 +56,15 @@ def page_of(
 
 
 def fuse_balances(
-    network: TrainedModel, fuse: Callable[[], Fusion], own: Fusion
+    network: TrainedModel, fuse: Callable[[], Fusion] | None, own: Fusion
 ) -> dict[float, np.ndarray] | None:
     """Fused volumes by share of the MRI, for a network that takes any; None for others.
 
     Args:
-        fuse: fuses with the network as it is turned.
+        fuse: fuses with the network as it is turned; None to leave it at its balance.
         own: what it made at its present balance.
     """
-    if getattr(network.model, "balance", None) is None:
+    if fuse is None or not network.turns:
         return None
     present = network.model.default_balance
     fused = {present: own.fused}

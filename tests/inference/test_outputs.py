@@ -17,6 +17,7 @@ from utils.colour import colour_map
 from utils.errors import InputError
 
 HOT = colour_map("hot")
+RECORD = {"Description": "fused"}
 
 
 def fusion_of(mri) -> Fusion:
@@ -33,7 +34,7 @@ def written(mri_file: Path, folder: Path, **options):
     outputs, fusion = Outputs(HOT, **options), fusion_of(mri)
     outputs.check(job, overwrite=False)
     files = outputs.files(job)
-    assert outputs.write(job, fusion, mri) == list(files.values())
+    assert outputs.write(job, fusion, mri, RECORD) == list(files.values())
     return mri, fusion, files
 
 
@@ -167,11 +168,12 @@ def test_what_is_there_is_not_replaced_unasked(head, head_affine, write_nifti, t
         ({"keep_patient": True}, "--keep-patient"),
         ({"dicom": "series", "mri": None}, "--dicom: one DICOM series for many"),
         ({"dicom": "series"}, "series: cannot be read"),
+        ({"layout": "bids"}, "--layout: bids is for a data set"),
         ({"colour": "rainbow"}, "--colour: no colour map rainbow"),
     ],
 )
 def test_flags_that_cannot_be_followed_are_refused(flags, words):
     given = {"colour": None, "dicom": None, "keep_patient": False, "page": False}
-    given |= {"mri": Path("m.nii")} | flags
+    given |= {"mri": Path("m.nii"), "layout": "plain", "data": None, "output": None} | flags
     with pytest.raises(InputError, match=words):
         choose_outputs(argparse.Namespace(**given))
