@@ -20,8 +20,10 @@ scores reward them. The same command goes on after an interruption; see docs/rep
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 from data import splits
 from data.subjects import Subject, find_subjects
@@ -110,7 +112,8 @@ def choose_methods(
     if args.plane and not any(method.is_published for method in chosen):
         problem = "is that of published weights, and none are given"
         raise InputError("--plane", problem, "leave the flag out")
-    chosen += [methods.folder_method(text, names) for text in args.fused]
+    scale = choose_range(args)
+    chosen += [methods.folder_method(text, names, scale) for text in args.fused]
     labels = [method.label for method in chosen]
     twice = [label for label in labels if labels.count(label) > 1]
     if twice:
@@ -124,13 +127,32 @@ def choose_methods(
     return chosen
 
 
+def choose_range(args: argparse.Namespace) -> tuple[float, float] | None:
+    """What 0 and 1 are in the volumes fused elsewhere, None where these are.
+
+    Raises:
+        InputError: no range, or no volumes that it is of.
+    """
+    if not args.fused_range:
+        return None
+    low, high = args.fused_range
+    if not args.fused:
+        raise InputError("--fused-range", "is that of --fused", "leave the flag out")
+    if not -math.inf < low < high < math.inf:
+        problem = f"{low:g} to {high:g} is no range"
+        raise InputError("--fused-range", problem, "give the lower value first")
+    return low, high
+
+
 def export(args: argparse.Namespace, settings: scoring.Settings) -> int:
     """--export-lesions: write the lesioned pairs; returns the exit status."""
     subjects, _ = choose_subjects(args)
-    cases = (scoring.Case(subject, settings) for subject in subjects)
-    number = lesions.export_lesions(cases, args.export_lesions)
+    read = partial(scoring.Case, settings=settings)
+    number, failed = lesions.export_lesions(subjects, read, args.export_lesions)
     print(f"{number} pairs with lesions in {args.export_lesions}; see docs/measures.md")
-    return 0
+    if failed:
+        notice(f"{len(failed)} of {len(subjects)} subjects were left out: {', '.join(failed)}")
+    return 2 if failed else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

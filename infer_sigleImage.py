@@ -29,7 +29,7 @@ from data.bids import stem
 from data.subjects import PUBLISHED_MRI, find_subjects, read_pairs
 from inference.flags import build_parser
 from utils.cli import run
-from utils.errors import InputError, notice, report
+from utils.errors import InputError, in_one_line, notice, report
 from utils.optional import lazy
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def find_jobs(args: argparse.Namespace, derivative: sidecar.Derivative | None) -
         output = args.output or folder / f"{name}_fused.nii.gz"
         return [fuse.Job(name, args.mri, args.pet, output)]
     folder = args.output or folder
-    if folder.is_file() or folder.name.endswith((".nii", ".nii.gz")):
+    if folder.is_file() or stem(folder):
         raise InputError("--output", f"{folder} is no folder", "give a folder for several results")
     jobs = []
     if args.list:
@@ -154,8 +154,8 @@ def fuse_all(
         try:
             wanted.check(job, overwrite)
             fuse_one(job)
-        except InputError as error:
-            report(error)
+        except Exception as error:
+            report(in_one_line(error, job.subject))
             failed.append(job.subject)
     there = f"{skipped} skipped because they were there (--overwrite)"
     print(f"\n{len(jobs) - skipped - len(failed)} fused, {there}, {len(failed)} failed", *failed)

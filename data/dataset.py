@@ -26,7 +26,7 @@ from data.settings import NO_CACHE, Cache, Preprocessing
 from data.subjects import Subject
 from data.transforms import FIELD_OF_VIEW, KEYS, augmentation, deterministic, rescale, to_item
 from data.volume import read_pair
-from utils.errors import InputError, notice
+from utils.errors import InputError, in_one_line, notice
 from utils.files import replacing
 
 CACHE_VERSION = 2  # raise it when the deterministic part of the preprocessing changes
@@ -127,9 +127,10 @@ class PairDataset(Dataset):
     def _attempt(self, index: int) -> InputError | None:
         try:
             kept = self._kept(index)
-        except InputError as error:
+        except Exception as error:
+            error = in_one_line(error, self.subjects[index].name)
             if error.kind == "output":  # the cache cannot be written, whatever the data are like
-                raise
+                raise error from error.__cause__
             return error
         if self.cache.kind == "memory":
             self._memory[index] = kept

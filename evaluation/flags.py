@@ -31,6 +31,8 @@ def build_parser(description: str) -> Parser:
     add("--plane", choices=("axial", "coronal", "sagittal"), help=text)
     text = "NIfTI files fused elsewhere"
     add("--fused", nargs="+", default=[], metavar="LABEL=FOLDER", help=text)
+    text = "of --fused: the values that stand for 0 and 1 of the sources (0 1)"
+    add("--fused-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=text)
     add("--no-trivial", action="store_true", help="leave out copy, average, mixes and maximum")
     text = "how to read a released .pth (released)"
     add("--variant", choices=("paper", "released"), help=text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from data.subjects import PUBLISHED_MRI, PUBLISHED_PET, published_file
+from data.subjects import PUBLISHED_MRI, PUBLISHED_PET, Subject, published_file
 from evaluation.methods import LESIONED, Method
 from evaluation.results import Row
 from evaluation.scorebook import csv_text, write_text
@@ -37,7 +37,7 @@ from metrics.transfer import (
     lesioned_pairs,
     transfer,
 )
-from utils.errors import InputError
+from utils.errors import InputError, in_one_line, report
 from utils.files import replacing
 from utils.pictures import save_figure
 from utils.planes import plane_of
@@ -313,33 +313,52 @@ def _draw_row(
 # Other programs ----------------------------------------------------------------------------------
 
 
-def export_lesions(cases: Iterable[scoring.Case], folder: Path) -> int:
+def export_lesions(
+    subjects: Sequence[Subject], read: Callable[[Subject], scoring.Case], folder: Path
+) -> tuple[int, list[str]]:
     """Write the lesioned pairs of subjects as a data set in the published layout.
 
     One subject of the data set for each lesion and draw, named as in `lesions.json`; the volumes
     lie on the MRI's own grid in the units of the files, PET included, RAS+ order.
 
+    Args:
+        read: a subject -> its pair.
+
     Returns:
-        the number of pairs.
+        the number of pairs; the subjects that have none, because of an error that was reported.
 
     Raises:
-        InputError: too little tissue, or a place that cannot be written to.
+        InputError: a place that cannot be written to.
     """
-    listed = []
-    for case in cases:
-        for lesioned in _native_pairs(case):
-            name = exported_name(case.name, lesioned)
-            for source, volume in zip(SUFFIXES, case.files, strict=True):
-                array = volume.array
-                if source == lesioned.lesion.source:
-                    array = array + lesioned.delta[0, 0].numpy() * case.scale(source)
-                image = nib.Nifti1Image(array.astype(np.float32), volume.affine)
-                with replacing(published_file(folder, name, SUFFIXES[source])) as part:
-                    nib.save(image, part)
-            about = {"name": name, "subject": case.name, "draw": lesioned.draw}
-            listed.append(about | asdict(lesioned.lesion))
+    listed, failed = [], []
+    for subject in subjects:
+        try:
+            listed += _export_pairs(read(subject), folder)
+        except Exception as error:
+            error = in_one_line(error, subject.name)
+            if error.kind == "output":
+                raise error from error.__cause__
+            report(error)
+            failed.append(subject.name)
     write_text(folder / "lesions.json", json.dumps({"seed": SEED, "pairs": listed}, indent=1))
-    return len(listed)
+    return len(listed), failed
+
+
+def _export_pairs(case: scoring.Case, folder: Path) -> list[dict]:
+    """Write the lesioned pairs of one subject; returns what `lesions.json` says of them."""
+    listed = []
+    for lesioned in _native_pairs(case):
+        name = exported_name(case.name, lesioned)
+        for source, volume in zip(SUFFIXES, case.files, strict=True):
+            array = volume.array
+            if source == lesioned.lesion.source:
+                array = array + lesioned.delta[0, 0].numpy() * case.scale(source)
+            image = nib.Nifti1Image(array.astype(np.float32), volume.affine)
+            with replacing(published_file(folder, name, SUFFIXES[source])) as part:
+                nib.save(image, part)
+        about = {"name": name, "subject": case.name, "draw": lesioned.draw}
+        listed.append(about | asdict(lesioned.lesion))
+    return listed
 
 
 def exported_name(subject: str, case: Case) -> str:
@@ -362,11 +381,11 @@ def score_exported(case: scoring.Case, method: Method) -> Transfer:
     Raises:
         InputError: a volume that is missing or on another grid.
     """
-    without = torch.from_numpy(case.read_fused(method.fused_file(case.name)).array)
+    without = torch.from_numpy(case.read_fused(method.fused_file(case.name), method.scale).array)
     values: dict[Lesion, list[float]] = {}
     for lesioned in _native_pairs(case):
         path = method.lesioned_file(exported_name(case.name, lesioned))
-        fused = torch.from_numpy(case.read_fused(path).array)
+        fused = torch.from_numpy(case.read_fused(path, method.scale).array)
         found = transfer(fused, without, lesioned.delta[0, 0])
         values.setdefault(lesioned.lesion, []).append(found)
     return Transfer({lesion: np.array(each) for lesion, each in values.items()})

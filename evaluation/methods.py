@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from data.bids import stem
 from data.subjects import Subject, name_problem
 from inference.optimum import Optimum, parse_objective
 from inference.published import load_published, parse_published
@@ -51,6 +52,7 @@ class Method:
             checkpoint, or method, options and plane of published weights.
         is_published: a 2-D method with its authors' weights.
         balance: the share of the MRI that a network was turned to.
+        scale: what 0 and 1 are in the files of `folder`; None: these.
     """
 
     label: str
@@ -61,6 +63,7 @@ class Method:
     reading: str | None = None
     is_published: bool = False
     balance: float | None = None
+    scale: tuple[float, float] | None = None
 
     @property
     def is_trivial(self) -> bool:
@@ -245,11 +248,14 @@ def _network(
     return Method(label, trained.model.to(loading.device), files=files, reading=reading)
 
 
-def folder_method(text: str, subjects: Sequence[str]) -> Method:
+def folder_method(
+    text: str, subjects: Sequence[str], scale: tuple[float, float] | None = None
+) -> Method:
     """The method whose results `LABEL=FOLDER` has.
 
     Args:
         subjects: names of the whole cohort.
+        scale: what 0 and 1 are in its files; None: these.
 
     Raises:
         InputError: no such folder, a label that has its own meaning, or no file of any subject.
@@ -267,7 +273,8 @@ def folder_method(text: str, subjects: Sequence[str]) -> Method:
         problem = f"no volume of any of the {len(subjects)} subjects"
         remedy = f"name the files <subject>*.nii.gz, such as {subjects[0]}_fused.nii.gz"
         raise InputError(folder, problem, remedy)
-    return Method(label, folder=folder, subjects=tuple(subjects))
+    reading = f"range {scale[0]:g} to {scale[1]:g}" if scale else None
+    return Method(label, folder=folder, subjects=tuple(subjects), reading=reading, scale=scale)
 
 
 def _check_label(label: str, flag: str) -> None:
@@ -292,7 +299,7 @@ def _candidates(folder: Path, subject: str, names: Sequence[str]) -> list[Path]:
     """The files of a subject: those that begin with its name and with no longer one."""
     longer = [name for name in names if name != subject and _begins_with(name, subject)]
     found = []
-    for path in sorted([*folder.glob("*.nii"), *folder.glob("*.nii.gz")]):
+    for path in sorted(path for path in folder.iterdir() if stem(path)):
         of_another = any(_begins_with(path.name, name) for name in longer)
         if _begins_with(path.name, subject) and not of_another:
             found.append(path)

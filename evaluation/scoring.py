@@ -8,7 +8,7 @@ grid.
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from evaluation.methods import SOURCES, Method
 from evaluation.plots import save_slices
 from evaluation.scorebook import ScoreBook
 from metrics import Scorer, UndefinedScore
-from utils.errors import InputError, report
+from utils.errors import InputError, in_one_line, notice, report
 from utils.pictures import planes_through_centre
 
 GRIDS = ("network", "native")
@@ -150,7 +150,7 @@ class Case:
             InputError: a file of `method.folder` that is missing, unreadable or on another grid.
         """
         if method.folder:
-            fused = self.read_fused(method.fused_file(self.name))
+            fused = self.read_fused(method.fused_file(self.name), method.scale)
             return {grid: self._onto(fused, grid) for grid in grids}
         if method.is_trivial:
             return {grid: method.model(*self.pair(grid))[0, 0] for grid in grids}
@@ -162,8 +162,11 @@ class Case:
             volumes["native"] = torch.from_numpy(np.where(inside, native, 0))
         return {grid: volumes[grid] for grid in grids}
 
-    def read_fused(self, path: Path) -> Volume:
-        """A fused volume on the MRI's own grid.
+    def read_fused(self, path: Path, scale: tuple[float, float] | None = None) -> Volume:
+        """A fused volume on the MRI's own grid, on the scale of the sources.
+
+        Args:
+            scale: what its file has for 0 and 1; None: these.
 
         Raises:
             InputError: it lies on another grid or is on another scale than [0, 1].
@@ -177,17 +180,43 @@ class Case:
         if apart > GRID_TOLERANCE * min(mri.voxel_mm):
             problem = f"lies up to {apart:.3g} mm from the grid of its MRI"
             raise InputError(path, problem, "bring it to the MRI's own grid")
-        values = fused.array[fused.array > 0]
-        if not values.size or np.median(values) > 1:
-            problem = f"its values run from {fused.array.min():.4g} to {fused.array.max():.4g}"
-            raise InputError(path, problem, "bring it to the scale of the sources, [0, 1]")
-        return fused
+        return on_unit_scale(fused, scale)
 
     def _onto(self, fused: Volume, grid: str) -> Tensor:
         if grid == "native":
             return torch.from_numpy(fused.array)
         # In the place of the PET: cropped by the MRI's box, padded and resized like both sources.
         return self.steps(to_item(self.files[0], fused))["pet"].as_tensor()[0]
+
+
+# Of volumes in [0, 1], with some room for what a network's output goes beyond.
+LEAST_LOW, HIGHS = -0.1, (0.01, 1.5)
+
+
+def on_unit_scale(fused: Volume, scale: tuple[float, float] | None) -> Volume:
+    """A volume that another program fused, on the scale of the sources; not clipped.
+
+    Percentiles decide, not the median, which noise in the air can lie below, nor single voxels.
+
+    Args:
+        scale: the values that stand for 0 and 1; None: these.
+
+    Raises:
+        InputError: it is on another scale.
+    """
+    if scale:
+        low, high = map(np.float32, scale)
+        fused = replace(fused, array=(fused.array - low) / (high - low))
+    array = fused.array
+    bright = array[array > 0]
+    low = np.percentile(array, 0.1)
+    high = np.percentile(bright, 99.9) if bright.size else 0
+    if low < LEAST_LOW or not HIGHS[0] <= high <= HIGHS[1]:
+        after = " after --fused-range" if scale else ""
+        problem = f"its values{after} run from {array.min():.4g} to {array.max():.4g}"
+        remedy = "bring it to the scale of the sources, [0, 1], or pass --fused-range LOW HIGH"
+        raise InputError(fused.path, problem, remedy)
+    return fused
 
 
 # All subjects ------------------------------------------------------------------------------------
@@ -216,6 +245,7 @@ def evaluate(
         the subjects that a method, or all of them, could not be scored on; each error was reported.
     """
     stamps, failed = _stamps(subjects, methods)
+    undefined: dict[str, str] = {}
     book.drop_outdated(stamps)
     tasks = {}
     for subject in subjects:
@@ -232,14 +262,29 @@ def evaluate(
                 continue
             try:
                 errors = _score_case(
-                    Case(subject, settings), todo, settings, book, record, device, bar
+                    Case(subject, settings), todo, settings, book, record, device, bar, undefined
                 )
-            except InputError as error:
-                errors = [error]
+            except Exception as error:
+                errors = [in_one_line(error, "scoring")]
             for error in errors:
                 _report(subject, error)
                 failed.add(subject.name)
+    _say_undefined(undefined)
     return [subject.name for subject in subjects if subject.name in failed]
+
+
+def _say_undefined(reasons: dict[str, str]) -> None:
+    """One line for each reason against scoring whole volumes; the tables count every NaN.
+
+    Args:
+        reasons: by the key of a score.
+    """
+    keys: dict[str, list[str]] = {}
+    for key, reason in reasons.items():
+        if not reason.startswith("0/0"):  # that is about single methods and slices
+            keys.setdefault(reason, []).append(key)
+    for reason, without in keys.items():
+        notice(f"no value (nan) of {', '.join(without)}: {reason}")
 
 
 def _report(subject: Subject, error: InputError) -> None:
@@ -286,8 +331,13 @@ def _score_case(
     record: LesionRecord | None,
     device: torch.device,
     bar: tqdm,
+    undefined: dict[str, str],
 ) -> list[InputError]:
-    """Fuse and score one subject by each method and write the scores; returns what went wrong."""
+    """Fuse and score one subject by each method and write the scores; returns what went wrong.
+
+    Args:
+        undefined: gets the reason of every score without a value, by its key.
+    """
     scorers = _scorers(case, tasks, settings, device)
     grids = {settings.grid, *map(settings.grid_of, scorers)}
     scores, stamps, pictured, errors = {}, {}, {}, []
@@ -300,15 +350,16 @@ def _score_case(
             for protocol in task.protocols:
                 volume = fused[settings.grid_of(protocol)]
                 mine[protocol, label] = _scores(scorers[protocol], volume)
+                undefined |= scorers[protocol].undefined
             if record and "volume" in task.protocols:
                 kinds = KINDS[settings.lesions]
                 mine["volume", label] |= measure(case, task.method, kinds, device, record)
             scores |= mine
             pictured[label], stamps[label] = fused[settings.grid], task.stamp
-        except InputError as error:
-            errors.append(error)
         except ValueError as error:  # what a scorer says of a volume with NaN in it
             errors.append(InputError(label, str(error), "look at this method's result"))
+        except Exception as error:
+            errors.append(in_one_line(error, label))
         bar.update()
     if pictured:
         _save_slices(book.folder, case, settings.grid, pictured)

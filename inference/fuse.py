@@ -27,8 +27,9 @@ from inference.optimum import Refinement
 from inference.trained import TrainedModel
 from metrics import clip_unit
 from metrics.blocks import score_in_blocks
+from metrics.ssim import WINDOW
 from models.baselines.slicewise import Slicewise
-from utils.errors import InputError
+from utils.errors import InputError, notice
 
 SCORES = ("psnr", "ssim", "nmi")  # printed for a fused pair
 OVERLAP = 0.25  # of neighbouring windows, at least
@@ -263,6 +264,8 @@ def score_rows(fusion: Fusion) -> list[list[str]]:
     copy = fusion.mri * fusion.foreground
     volumes = {"fused": fusion.fused, "average": average, "copy of the MRI": copy}
     scores = score_in_blocks(list(volumes.values()), fusion.mri, fusion.pet)
+    if min(fusion.mri.shape) < WINDOW:
+        notice(f"SSIM has no value (nan): a window has {WINDOW} voxels a side, the volume fewer")
     rows = [["against MRI / PET", *map(str.upper, SCORES)]]
     for name, values in zip(volumes, scores, strict=True):
         rows.append(

@@ -412,11 +412,23 @@ def test_volumes_fused_elsewhere_score_like_the_same_fusion_here(score, fused_el
             "scale of the sources",
         ),
         (
+            lambda path, image: save(path, with_noise(image.get_fdata() * 255), image.affine),
+            "pass --fused-range LOW HIGH",
+        ),
+        (
+            lambda path, image: save(path, 2 * image.get_fdata() - 1, image.affine),
+            "its values run from -1 to",
+        ),
+        (
+            lambda path, image: save(path, image.get_fdata() / 255, image.affine),
+            "scale of the sources",
+        ),
+        (
             lambda path, image: path.write_bytes(path.read_bytes()[:200]),
             "synthetic-002_fused.nii.gz",
         ),
     ],
-    ids=["missing", "twice", "shape", "moved", "0..255", "truncated"],
+    ids=["missing", "twice", "shape", "moved", "0..255", "noisy", "-1..1", "dark", "truncated"],
 )
 def test_one_bad_volume_leaves_its_subject_out(score, fused_elsewhere, tmp_path, damage, problem):
     path = fused_elsewhere / "synthetic-002_fused.nii.gz"
@@ -428,6 +440,55 @@ def test_one_bad_volume_leaves_its_subject_out(score, fused_elsewhere, tmp_path,
     assert "1 of 3 subjects were left out: synthetic-002" in err
     text = (tmp_path / "out" / "table.md").read_text()
     assert "n = 2 participants" in text and "| mine |" in text
+
+
+def with_noise(array):
+    """Noise of the air that hides the scale from the median: most voxels lie in (0, 1]."""
+    noise = np.random.default_rng(0).uniform(0.01, 0.9, array.shape)
+    noisy = np.where(array > 0, array, noise)
+    assert 0 < np.median(noisy[noisy > 0]) <= 1
+    return noisy
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (-1, 1)])
+def test_volumes_on_another_scale_that_is_named(score, fused_elsewhere, tmp_path, low, high):
+    flags = *QUICK, "--no-trivial", "--fused", f"mine={fused_elsewhere}"
+    status, _, err = score(*flags, out=tmp_path / "unit")
+    assert status == 0, err
+    for path in fused_elsewhere.iterdir():
+        image = nib.load(path)
+        save(path, image.get_fdata() * (high - low) + low, image.affine)
+    status, _, err = score(*flags, "--fused-range", low, high, out=tmp_path / "other")
+    assert status == 0, err
+    expected = read_scores(tmp_path / "unit")
+    for key, value in read_scores(tmp_path / "other").items():
+        assert value == pytest.approx(expected[key], rel=1e-4), key
+    status, _, err = score(*flags, "--fused-range", low, 10 * high, out=tmp_path / "other")
+    assert "notice: mine: its files are not those" in err  # another reading is scored again
+
+
+def test_a_method_that_fails_in_any_way_leaves_the_others_going(score, monkeypatch, tmp_path):
+    real = scoring.Case.fuse
+
+    def fuse(self, method, grids, device):
+        if (self.name, method.label) == BAD:
+            raise RuntimeError("out of memory\nsecond line")
+        return real(self, method, grids, device)
+
+    monkeypatch.setattr(scoring.Case, "fuse", fuse)
+    status, _, err = score(*QUICK)
+    assert status == 2 and "Traceback" not in err
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: synthetic-003: maximum: RuntimeError out of memory (test_eval")
+    assert "n = 2 participants" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_scores_without_a_value_are_said_once(score, synthetic_cohort, one_subject):
+    """MS-SSIM's four scales need 88 voxels."""
+    status, _, err = score("--size", SIZE, "--metrics", "ms_ssim", "psnr")
+    assert status == 0, err
+    said = [line for line in err.splitlines() if "no value (nan)" in line]
+    assert len(said) == 1 and "ms_ssim" in said[0] and "Warning" not in err
 
 
 def save(path, array, affine):
@@ -614,6 +675,8 @@ def test_a_list_chooses_the_subjects(score, tmp_path):
         (("--methods", "mine=nowhere"), ("nowhere", "no such checkpoint")),
         (("--methods", "average", "average"), ("average", "twice")),
         (("--fused", "mine"), ("--fused", "LABEL=FOLDER")),
+        (("--fused-range", "0", "255"), ("--fused-range", "that of --fused")),
+        (("--fused", "mine=.", "--fused-range", "1", "1"), ("--fused-range", "no range")),
         (("--fused", "mine=nowhere"), ("nowhere", "no such folder")),
         (("--fused", "mine=."), ("no volume of any of the 3 subjects",)),
         (("--fused", "average=."), ("--fused", "average")),

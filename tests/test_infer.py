@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 import infer_sigleImage
-from data.volume import read_pair
+from data.volume import read_pair, read_volume
 from losses import build_objective
 from models import build_model
 from tests.helpers.golden import golden, rule_filled_released_state, shared_file
@@ -299,6 +299,50 @@ class TestMany:
             for name in ("good", "also")
             for kind in ("nii.gz", "png", "json")
         }
+
+    def test_a_pair_that_fails_in_any_way_leaves_the_others_going(
+        self, pair, run_folder, run_script, tmp_path, monkeypatch
+    ):
+        lines = ["subject,mri,pet", *(f"{name},{pair[0]},{pair[1]}" for name in ("a", "b", "c"))]
+        (tmp_path / "pairs.csv").write_text("\n".join(lines))
+        calls, real = [], infer_sigleImage.fuse.fuse_pair
+
+        def fuse_pair(*arguments, **options):
+            calls.append(1)
+            if len(calls) == 2:
+                raise ZeroDivisionError("made to fail")
+            return real(*arguments, **options)
+
+        monkeypatch.setattr("inference.fuse.fuse_pair", fuse_pair)
+        flags = "--list", tmp_path / "pairs.csv", "--output", tmp_path / "out"
+        status, out, err = run_script(infer_sigleImage.main, *flags, "--checkpoint", run_folder)
+        assert status == 2 and "2 fused, 0 skipped" in out and "1 failed b" in out
+        assert "error: b: ZeroDivisionError made to fail (test_infer.py:" in err
+        assert "Traceback" not in err
+
+    def test_any_case_of_the_endings(self, pair, run_folder, run_script, refuses, tmp_path):
+        mri, pet = (path.rename(path.with_name(path.name.upper())) for path in pair)
+        output = tmp_path / "out" / "FUSED.Nii.GZ"
+        flags = "--mri", mri, "--pet", pet, "--output", output, "--checkpoint", run_folder
+        status, _, err = run_script(infer_sigleImage.main, *flags)
+        assert status == 0, err
+        assert {path.name for path in output.parent.iterdir()} == {"FUSED.Nii.GZ", "FUSED.png"}
+        assert output.read_bytes()[:2] == b"\x1f\x8b" and read_volume(output).array.any()
+        (tmp_path / "pairs.csv").write_text(f"mri,pet\n{mri},{pet}\n")
+        flags = "--list", tmp_path / "pairs.csv", "--output", tmp_path / "x.NII.gz"
+        refuses(infer_sigleImage.main, *flags, "--checkpoint", run_folder, names=("no folder",))
+
+
+def test_a_volume_below_the_window_has_no_ssim_and_that_is_said_once(
+    head, head_affine, write_nifti, run_folder, run_script, tmp_path
+):
+    thin = head[:, :, 3:12]
+    files = [write_nifti(f"{name}.nii", thin, head_affine) for name in ("mri", "pet")]
+    flags = "--mri", files[0], "--pet", files[1], "--output", tmp_path / "fused.nii"
+    status, out, err = run_script(infer_sigleImage.main, *flags, "--checkpoint", run_folder)
+    assert status == 0, err
+    assert "nan / nan" in out and err.count("SSIM has no value (nan)") == 1
+    assert "Warning" not in err
 
 
 class TestPublishedWeights:

@@ -22,7 +22,7 @@ from training.config import FROM_WEIGHTS, TrainConfig
 from training.distributed import Process
 from training.runlog import RunLog, peak_memory_gib
 from training.validation import BEST_BY, METRICS, NETWORK, Scores, summarise, validate
-from utils.errors import InputError
+from utils.errors import InputError, notice
 
 REFERENCES = ("average", "copy-mri")  # every score is read beside these
 DECAY_POWER = 0.9
@@ -122,6 +122,7 @@ class Trainer:
         self.loader = self._build_loader()
         self.validation = validation
         self.references: dict[str, Scores] = {}
+        self.said_undefined = False
         self.epoch, self.step, self.best = 0, 0, -math.inf
         if resumed:
             self._restore(resumed)
@@ -287,6 +288,7 @@ class Trainer:
         self._stop_together(where, problem)
         scores = summarise(self.process.gather(found.rows))
         self.references = self.references or {name: scores[name] for name in REFERENCES}
+        self._say_undefined(scores[NETWORK])
         if self.log:
             for example in found.examples:
                 self.log.example(self.epoch, example)
@@ -294,6 +296,15 @@ class Trainer:
                 self.log.scores(self.epoch, name, values)
             self.log.scores(self.epoch, self.config.model, scores[NETWORK])
         return scores[NETWORK]
+
+    def _say_undefined(self, scores: Scores) -> None:
+        """Say once which scores have no value for some subjects."""
+        number = len(self.validation)
+        without = [name for name, (_, _, n) in scores.items() if n < number]
+        if without and self.process.is_main and not self.said_undefined:
+            names = ", ".join(without)
+            notice(f"validation: {names} of the network have no value (nan) for some subjects")
+            self.said_undefined = True
 
     def _fuse(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
         with self._autocast():

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from data.dataset import PairDataset
-from metrics import Scorer
+from metrics import Scorer, UndefinedScore
 
 NETWORK = "network"  # its name among the methods
 METRICS = ("psnr", "ssim", "nmi")
@@ -79,10 +80,13 @@ def validate(
         if not fused.isfinite().all():
             found.not_finite = item["name"]
             return found
-        score = build_scorer(mri[0, 0], pet[0, 0], best_by)
-        found.rows.append((NETWORK, score(fused)))
+        volumes = {NETWORK: fused}
         for name, method in beside.items():
-            found.rows.append((name, score(method(mri, pet)[0, 0].float())))
+            volumes[name] = method(mri, pet)[0, 0].float()
+        score = build_scorer(mri[0, 0], pet[0, 0], best_by)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedScore)  # NaN does not count as a subject
+            found.rows += [(name, score(volume)) for name, volume in volumes.items()]
         if index < PICTURED_SUBJECTS:
             volumes = (volume.cpu().numpy() for volume in (mri[0, 0], pet[0, 0], fused))
             found.examples.append(Example(item["name"], *volumes))

@@ -1,8 +1,10 @@
 """What goes wrong outside the program, and how it is said: one line each."""
 
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 Kind = Literal["input", "package", "output", "final"]
@@ -28,6 +30,23 @@ class InputError(Exception):
 
     def __reduce__(self) -> tuple:
         return type(self), (self.source, self.problem, self.remedy, self.kind)
+
+
+def in_one_line(error: Exception, case: object) -> InputError:
+    """An error of one case of a batch as one line, so that the others can go on.
+
+    Args:
+        error: an `InputError` is returned as it is; any other one is named with its place in the
+            code.
+        case: whose error it is.
+    """
+    if isinstance(error, InputError):
+        return error
+    said = next(iter(str(error).splitlines()), "")
+    where = traceback.extract_tb(error.__traceback__)[-1:]
+    place = "".join(f" ({Path(frame.filename).name}:{frame.lineno})" for frame in where)
+    problem = f"{type(error).__name__} {said}".strip() + place
+    return InputError(case, problem, "run it alone to see the whole error")
 
 
 def notice(text: str) -> None:

@@ -1,9 +1,12 @@
 """Files that can be read, files that nobody ever finds half of, and tables in them."""
 
+import contextlib
 import os
+import platform
 import re
 import shutil
 import stat
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +18,10 @@ _LFS_POINTER = re.compile(rb"version https://(git-lfs|hawser)\.github\.com/spec/
 # An unlocked file's pointer, or the text of a link where the disk knows no links.
 _ANNEX_POINTER = re.compile(rb"[./]*(\.git/)?annex/objects/")
 _ANNEX_OBJECTS = "/annex/objects/"
+
+# What is being written: `.<process>-<where it runs>.<name>`; earlier versions named no place.
+_PART = re.compile(r"\.(\d+)(?:-([0-9a-f]{8}))?\..+", re.DOTALL)
+_swept: set[Path] = set()
 
 
 def reading_problem(path: str | os.PathLike) -> tuple[str, str] | None:
@@ -68,8 +75,9 @@ def check_readable(path: str | os.PathLike) -> None:
 def replacing(path: str | os.PathLike, remedy: str = "choose another place") -> Iterator[Path]:
     """A path beside `path` to write to, renamed into its place when the block ends well.
 
-    Missing folders are made. The temporary name keeps the suffixes, which some writers go by, and
-    is removed whatever happens.
+    Missing folders are made. The temporary name keeps the suffixes in small letters, which some
+    writers go by, and is removed whatever happens; what a killed process has left is removed by the
+    next one that writes into the folder.
 
     Args:
         path: the file to be written or replaced.
@@ -80,9 +88,10 @@ def replacing(path: str | os.PathLike, remedy: str = "choose another place") -> 
             folder's place).
     """
     path = Path(path)
-    part = path.with_name(f".{os.getpid()}.{path.name}")
+    part = _part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
         try:
             yield part
             os.replace(part, path)
@@ -100,9 +109,10 @@ def replacing_folder(path: Path, remedy: str = "choose another place") -> Iterat
     Raises:
         InputError: of kind "output", the system refuses.
     """
-    part = path.with_name(f".{os.getpid()}.{path.name}")
+    part = _part_of(path)
     try:
         part.mkdir(parents=True)
+        _sweep(path.parent)
         yield part
         shutil.rmtree(path, ignore_errors=True)
         os.replace(part, path)
@@ -111,6 +121,50 @@ def replacing_folder(path: Path, remedy: str = "choose another place") -> Iterat
         raise InputError(path, problem, remedy, kind="output") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def is_part(name: str) -> bool:
+    """Whether a file or folder is what `replacing` or `replacing_folder` write to."""
+    return _PART.fullmatch(name) is not None
+
+
+def _part_of(path: Path) -> Path:
+    endings = "".join(path.suffixes[-2:])
+    name = path.name.removesuffix(endings) + endings.lower()
+    return path.with_name(f".{os.getpid()}-{_place()}.{name}")
+
+
+def _place() -> str:
+    """Where process numbers mean what they do here: this machine, or a container on it."""
+    space = ""
+    with contextlib.suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")
+    return f"{zlib.crc32((platform.node() + space).encode()):08x}"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes of this place have left half-written; once for a folder."""
+    if folder in _swept or os.name != "posix":
+        return
+    _swept.add(folder)
+    for entry in list(folder.iterdir()):
+        part = _PART.fullmatch(entry.name)
+        if not part or part[2] != _place() or _is_alive(int(part[1])):
+            continue
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def write_tsv(

@@ -26,10 +26,10 @@ import nibabel as nib
 
 from preparation.output.layout import FLAGGED, HIDDEN, PICTURES, Place, discard, move_into
 from utils.errors import InputError, notice
+from utils.files import is_part
 
 ORPHANS_S = 20  # how long processes of a killed run are waited for
 
-_PART = re.compile(r"\.\d+\..+")  # what `utils.files.replacing` writes to
 _PLAIN_PATH = re.compile(r"[\w./+@%~-]+", re.ASCII)  # ANTs takes commas, blanks and brackets apart
 
 try:
@@ -87,7 +87,7 @@ class PreparedFolder:
                     raise InputError(self.root, problem, "wait a few minutes, or end them")
             shutil.rmtree(self.working, ignore_errors=True)
             for part in (*self.root.glob(".*"), *(self.root / PICTURES).glob(".*")):
-                if _PART.fullmatch(part.name):
+                if is_part(part.name):
                     part.unlink(missing_ok=True)
             yield
 

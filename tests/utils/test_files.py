@@ -2,11 +2,14 @@
 
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
+from utils import files
 from utils.errors import InputError
-from utils.files import check_readable, reading_problem, replacing, write_tsv
+from utils.files import check_readable, is_part, reading_problem, replacing, write_tsv
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 KEY = "annex/objects/MD5E-s4--aa.nii.gz"
@@ -77,6 +80,28 @@ def test_what_is_interrupted_leaves_the_old_file(tmp_path):
         part.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_temporary_name_has_endings_in_small_letters(tmp_path):
+    with replacing(tmp_path / "A.b.Nii.GZ") as part:
+        assert part.name.endswith(".A.b.nii.gz") and is_part(part.name)
+        part.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["A.b.Nii.GZ"]
+
+
+def test_what_a_killed_process_has_left_is_cleared_away(tmp_path):
+    """Of processes that are alive, elsewhere, or no such files, nothing is touched."""
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True
+    )
+    dead, here = dead.stdout.decode().strip(), files._place()
+    kept = f".{os.getppid()}-{here}.a.pt", f".{dead}-00000000.a.pt", f".{dead}", "a.pt"
+    for name in (*kept, f".{dead}-{here}.a.pt"):
+        (tmp_path / name).write_text("half")
+    (tmp_path / f".{dead}-{here}.series").mkdir()
+    with replacing(tmp_path / "b.pt") as part:
+        part.write_text("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "b.pt"}
 
 
 def test_a_place_that_cannot_be_written_is_an_error_of_the_output(tmp_path):
