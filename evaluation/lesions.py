@@ -39,7 +39,7 @@ from metrics.transfer import (
 )
 from utils.errors import InputError, in_one_line, report
 from utils.files import replacing
-from utils.pictures import save_figure
+from utils.pictures import AS_WRITTEN, save_figure
 from utils.planes import plane_of
 
 if TYPE_CHECKING:
@@ -270,12 +270,13 @@ def lesion_figure(planes: dict[str, np.ndarray], rows: Sequence[Row], subject: s
             left = LEFT_INCHES + 3 * half * PANEL_INCHES
             _draw_row(figure, planes, f"{source} {label}", box, left, bottom)
             middle = (bottom + PANEL_INCHES / 2) / height
-            figure.text(0.1 / width, middle, title, **text)
+            figure.text(0.1 / width, middle, title, **text, **AS_WRITTEN)
     note = (
         f"{subject}, axial · grey window [0, 1], differences from -{DIFFERENCE:g} (blue) to "
         f"{DIFFERENCE:g} (orange) · radiological convention"
     )
-    figure.text(0.1 / width, 0.15 / height, note, color="0.8", fontsize=7, va="center")
+    look = {"color": "0.8", "fontsize": 7, "va": "center"} | AS_WRITTEN
+    figure.text(0.1 / width, 0.15 / height, note, **look)
     return figure
 
 

@@ -13,7 +13,7 @@ from evaluation.results import Results, Row
 from evaluation.scorebook import source_of
 from metrics import ALL_METRICS, keys_of
 from utils.files import replacing
-from utils.pictures import Planes, comparison_figure, save_figure
+from utils.pictures import AS_WRITTEN, Planes, comparison_figure, save_figure
 
 SLICES = "slices"  # folder of the planes that the pages are made of
 SUBJECTS_A_PAGE = 4
@@ -115,7 +115,7 @@ def box_plot(results: Results, name: str, keys: Sequence[str]) -> Figure:
         panel.tick_params(labelsize=8)
         panel.grid(axis="x", color="0.9")
         panel.set_axisbelow(True)
-    panels[0].set_yticks(ticks, [row.title for row in results.rows])
+    panels[0].set_yticks(ticks, [row.title for row in results.rows], **AS_WRITTEN)
     panels[0].set_ylim(0.4, len(ticks) + 0.6)
     return figure
 

@@ -28,11 +28,18 @@ from torch import nn
 from training.build import build_network
 from training.config import TrainConfig
 from utils.errors import InputError
-from utils.files import replacing
+from utils.files import check_readable, replacing
 
 FORMAT = "dc2fusion-1"
 LAST, BEST = "last.pt", "best.pt"
 _SAVED_KEYS = {"config", "model", "optimizer", "epoch", "step", "best", "rng", "versions"}
+
+
+def full_disk_remedy(folder: Path) -> str:
+    """What to do about a run that could not write: go on, if an epoch was finished."""
+    if (folder / LAST).exists():
+        return "free space, then --resume it"
+    return "free space and start again, no epoch was finished"
 
 
 def save(path: Path, content: dict) -> None:
@@ -46,7 +53,7 @@ def save(path: Path, content: dict) -> None:
         "monai": str(monai.__version__),
         "python": platform.python_version(),
     }
-    with replacing(path, "free space, then --resume") as part:
+    with replacing(path, full_disk_remedy(path.parent)) as part:
         try:
             torch.save({"format": FORMAT, "versions": versions, **content}, part)
         except RuntimeError as error:  # how torch reports a full disk
@@ -55,7 +62,7 @@ def save(path: Path, content: dict) -> None:
 
 def keep_as(source: Path, target: Path) -> None:
     """Make `target` the same checkpoint as `source`, in one step and if possible without a copy."""
-    with replacing(target, "free space, then --resume") as part:
+    with replacing(target, full_disk_remedy(target.parent)) as part:
         try:
             os.link(source, part)  # `save` replaces files, so what is linked stays as it is
         except OSError:
@@ -69,6 +76,7 @@ def read(path: Path) -> dict:
         InputError: missing, truncated, not a checkpoint, or a pickle with anything but tensors and
             plain values in it.
     """
+    check_readable(path)
     if not path.is_file():
         raise InputError(path, "no such checkpoint", "give a run folder, a .pt or a released .pth")
     try:

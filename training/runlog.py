@@ -7,16 +7,20 @@ import platform
 import resource
 import shutil
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from data.splits import write_split
+from training.checkpoint import full_disk_remedy
 from training.config import TrainConfig
 from training.validation import Example, Scores
+from utils.errors import InputError
 from utils.files import replacing
 from utils.pictures import fusion_figure
 
@@ -46,20 +50,37 @@ class RunLog:
         folder: the run's folder.
         epoch, step: what a resumed run has done already; later rows of an interrupted epoch are
             dropped.
+
+    Every method raises an `InputError` of kind "output" where the disk refuses.
     """
 
     def __init__(self, folder: Path, epoch: int = 0, step: int = 0) -> None:
         self.folder = folder
+        _silence_writing_thread()
         # TensorBoard drops what is at this step or later, left by an epoch that was not finished.
         self._purge_step = step + 1 if epoch else None
         self._purge_epoch = epoch + 1 if epoch else None
         self._writers: dict[str, SummaryWriter] = {}
-        if not epoch:  # curves of an attempt that did not finish one epoch
-            shutil.rmtree(folder / "log", ignore_errors=True)
         self.scores_file = folder / "scores.csv"
         self.losses_file = folder / "losses.csv"
+        with self._writing():
+            self._clear_after(epoch)
+
+    def _clear_after(self, epoch: int) -> None:
+        if not epoch:  # curves of an attempt that did not finish one epoch
+            shutil.rmtree(self.folder / "log", ignore_errors=True)
         for file in (self.scores_file, self.losses_file):
             _keep_until(file, epoch)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Make one line of what the system refuses."""
+        try:
+            yield
+        except OSError as error:
+            problem = f"cannot be written ({error.strerror or error})"
+            remedy = full_disk_remedy(self.folder)
+            raise InputError(self.folder, problem, remedy, kind="output") from error
 
     def _writer(self, name: str, purge: int | None = None) -> SummaryWriter:
         if name not in self._writers:
@@ -68,25 +89,28 @@ class RunLog:
 
     def step(self, step: int, values: dict[str, float]) -> None:
         """Values of one training step, such as {"loss/total": ...}."""
-        writer = self._writer("training", self._purge_step)
-        for tag, value in values.items():
-            writer.add_scalar(tag, value, step)
+        with self._writing():
+            writer = self._writer("training", self._purge_step)
+            for tag, value in values.items():
+                writer.add_scalar(tag, value, step)
 
     def epoch(self, epoch: int, means: dict[str, float]) -> None:
         """Means of an epoch's steps, a row of `losses.csv`."""
         row = [epoch, *(f"{value:.6g}" for value in means.values())]
-        self._append(self.losses_file, ("epoch", *means), [row])
+        with self._writing():
+            self._append(self.losses_file, ("epoch", *means), [row])
 
     def scores(self, epoch: int, method: str, scores: Scores) -> None:
         """A method's validation scores."""
         rows = []
         for name, (mean, sd, subjects) in scores.items():
             rows.append([epoch, method, name, f"{mean:.6g}", f"{sd:.6g}", subjects])
-        self._append(self.scores_file, COLUMNS, rows)
-        writer = self._writer(method, self._purge_epoch)
-        for name, (mean, _, _) in scores.items():
-            if math.isfinite(mean):  # the PSNR of a copy to itself is infinite: nothing to draw
-                writer.add_scalar(f"validation/{name}", mean, epoch)
+        with self._writing():
+            self._append(self.scores_file, COLUMNS, rows)
+            writer = self._writer(method, self._purge_epoch)
+            for name, (mean, _, _) in scores.items():
+                if math.isfinite(mean):  # the PSNR of a copy to itself is infinite: nothing to draw
+                    writer.add_scalar(f"validation/{name}", mean, epoch)
 
     @staticmethod
     def _append(path: Path, header: Sequence[str], rows: list[list]) -> None:
@@ -98,13 +122,30 @@ class RunLog:
         """A picture of one subject, shown by TensorBoard with a slider over epochs."""
         title = f"{example.subject}, epoch {epoch}"
         figure = fusion_figure(example.mri, example.pet, example.fused, title=title)
-        writer = self._writer("training", self._purge_step)
-        writer.add_figure(f"fusion/{example.subject}", figure, epoch)
+        with self._writing():
+            writer = self._writer("training", self._purge_step)
+            writer.add_figure(f"fusion/{example.subject}", figure, epoch)
 
     def close(self) -> None:
         """Write out what is still in memory."""
-        for writer in self._writers.values():
-            writer.close()
+        with self._writing():
+            for writer in self._writers.values():
+                writer.close()
+
+
+def _silence_writing_thread() -> None:
+    """Keep the traceback of TensorBoard's thread off the screen where the disk is full.
+
+    Its next call raises the same error where it can be told.
+    """
+    others = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        is_writer = type(failed.thread).__name__ == "_AsyncWriterThread"
+        if not (is_writer and isinstance(failed.exc_value, OSError)):
+            others(failed)
+
+    threading.excepthook = hook
 
 
 def _keep_until(path: Path, epoch: int) -> None:

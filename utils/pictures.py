@@ -4,6 +4,7 @@ Figures are plain `Figure` objects on the Agg canvas: nothing is registered with
 be made in any thread, need no display, and are freed like any other object.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from utils.planes import PLANES, plane_of
 
 COLUMNS = ("MRI", "PET", "fused", "colour")
 PANEL_INCHES = 2.6  # the longest side of the volume on paper
+AS_WRITTEN = {"parse_math": False}  # of names from outside, in which a $ is no formula
 HEADER_INCHES, FOOTER_INCHES, GAP_INCHES = 0.30, 0.48, 0.05
 HOT = colour_map("hot")
 
@@ -153,7 +155,7 @@ def _captions(figure: Figure, where: str, title: str | None, colours: ColourMap)
         centre = (GAP_INCHES / 2 + (column + 0.5) * cell) / width
         figure.text(centre, top / height, name, **look)
     if title:
-        figure.text(0.5, 1 - HEADER_INCHES * 0.5 / height, title, **look)
+        figure.text(0.5, 1 - HEADER_INCHES * 0.5 / height, title, **look, **AS_WRITTEN)
     small = {"color": "0.8", "fontsize": 8, "va": "center"}
     left = 2 * GAP_INCHES / width
     figure.text(left, 0.32 / height, where, **small)
@@ -229,7 +231,7 @@ def comparison_figure(
     FigureCanvasAgg(figure)
     lefts = [SIDE_INCHES + i * (cell + GAP_INCHES) for i in range(len(columns))]
     for left, title in zip(lefts, columns.values(), strict=True):
-        look = {"color": "white", "fontsize": 9, "ha": "center", "va": "center"}
+        look = {"color": "white", "fontsize": 9, "ha": "center", "va": "center"} | AS_WRITTEN
         figure.text((left + cell / 2) / width, 1 - 0.6 * HEADER_INCHES / height, title, **look)
     top = height - HEADER_INCHES * 1.2
     for name, volumes in subjects.items():
@@ -237,6 +239,7 @@ def comparison_figure(
         bottom = _draw_subject(figure, name, shown, sizes[name], lefts, cell, top)
         middle = (top + bottom + SUBJECT_GAP_INCHES) / 2
         look = {"color": "white", "fontsize": 10, "rotation": 90, "ha": "center", "va": "center"}
+        look |= AS_WRITTEN
         figure.text(0.5 * SIDE_INCHES / width, middle / height, name, **look)
         top = bottom
     figure.text(SIDE_INCHES / width, 0.12 / height, NOTE, color="0.8", fontsize=8, va="center")
@@ -305,5 +308,6 @@ def save_figure(path: Path, figure: Figure, dpi: int = 110) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    with replacing(path, "give another path") as part:
+    with replacing(path, "give another path") as part, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of names; boxes are drawn for them
         figure.savefig(part, format="png", dpi=dpi, facecolor=figure.get_facecolor())

@@ -1,6 +1,7 @@
 """Pictures: what lands where on the page, in which size, and that files appear whole or not."""
 
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -8,7 +9,13 @@ from matplotlib import image as png
 
 from utils.colour import colour_map
 from utils.errors import InputError
-from utils.pictures import COLUMNS, fusion_figure, save_figure
+from utils.pictures import (
+    COLUMNS,
+    comparison_figure,
+    fusion_figure,
+    planes_through_centre,
+    save_figure,
+)
 from utils.planes import PLANES
 
 
@@ -155,6 +162,22 @@ def test_png_is_written_whole_and_alone(tmp_path):
     save_figure(path, fusion_figure(volume, volume, volume, (2, 2, 2)))
     assert png.imread(path).shape[2] == 4
     assert [p.name for p in path.parent.iterdir()] == ["pair.png"]
+
+
+@pytest.mark.parametrize("name", ["cost$_", "a$b^{c$", "患者 1", "\\frac{", "a_b^c"])
+def test_names_are_shown_as_they_are_written(tmp_path, name):
+    """`$` begins no formula, and a letter that the font lacks is no warning."""
+    volumes = [head()[0]] * 3
+    planes = planes_through_centre(volumes[0], {name: volumes[0]})
+    pages = {
+        "fusion": fusion_figure(*volumes, title=name),
+        "comparison": comparison_figure({name: planes}, {name: name}, {name: (1, 1, 1)}),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for kind, page in pages.items():
+            save_figure(tmp_path / f"{kind}.png", page)
+            assert name in [text.get_text() for text in page.texts]
 
 
 def test_a_failed_write_leaves_the_old_picture(tmp_path, monkeypatch):
