@@ -3,7 +3,7 @@
 The drawing is NiiVue's (BSD-2-Clause, `niivue-0.69.0.umd.js.gz` beside this file); `viewer.js` says
 what is drawn. Volumes are cut to the head and stored in 4096 levels, whole numbers up to 4095 as
 they are; where the file would be larger than MOST_BYTES, the fused ones in 256 levels, which is
-what a display shows, and at last the sources, too.
+what a display shows, then the sources, too, and at last of many balances only three are kept.
 """
 
 import base64
@@ -12,7 +12,8 @@ import html
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,9 @@ def write_page(path: Path, page: Page, colours: ColourMap) -> int:
     Raises:
         InputError: the file cannot be written.
     """
-    for levels in LEVELS:
-        text = build_page(page, colours, levels).encode()
+    pages = [page, _with_three(page)] if page.balances else [page]
+    for shown, levels in product(pages, LEVELS):
+        text = build_page(shown, colours, levels).encode()
         if len(text) <= MOST_BYTES:
             break
     else:
@@ -94,6 +96,13 @@ def write_page(path: Path, page: Page, colours: ColourMap) -> int:
     with replacing(path) as part:
         part.write_bytes(text)
     return len(text)
+
+
+def _with_three(page: Page) -> Page:
+    """The page with the first, the middle and the last of its balances."""
+    kept = sorted({0, len(page.balances) // 2, len(page.balances) - 1})
+    fused, balances = [page.fused[n] for n in kept], [page.balances[n] for n in kept]
+    return replace(page, fused=fused, balances=balances)
 
 
 def build_page(page: Page, colours: ColourMap, levels: tuple[int, int] = LEVELS[0]) -> str:
@@ -104,6 +113,10 @@ def build_page(page: Page, colours: ColourMap, levels: tuple[int, int] = LEVELS[
     """
     box = _head_box(page.inside)
     start = [side.start for side in box]
+    notes = list(page.notes)
+    if page.balances:
+        shares = ", ".join(f"{share:g}" for share in page.balances)
+        notes.append(f"Fused at the shares {shares} of the MRI; between them the page blends.")
     affine = np.array(page.affine, dtype=np.float64)
     affine[:3, 3] = (affine @ [*start, 1])[:3]
     maps = [colours, *(colour_map(name) for name in MAPS if name != colours.name)]
@@ -116,7 +129,7 @@ def build_page(page: Page, colours: ColourMap, levels: tuple[int, int] = LEVELS[
         "voxel_mm": sides(affine).tolist(),
         "centre": _centre_mm(page.inside[box], affine),
         "scores": [list(map(str, row)) for row in page.scores],
-        "notes": list(page.notes),
+        "notes": notes,
         "balances": None if page.balances is None else list(page.balances),
         "balance": page.balance,
         "first": "colour",

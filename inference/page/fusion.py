@@ -40,8 +40,6 @@ def page_of(
     notes = [*NOTES, network.description]
     if balanced:
         layers = [Layer(f"{share:.2f}", fused, unit="0 to 1") for share, fused in balanced.items()]
-        shares = ", ".join(f"{share:g}" for share in balanced)
-        notes.append(f"Fused at the shares {shares} of the MRI; between them the page blends.")
     return Page(
         title,
         pair[0].affine,

@@ -124,6 +124,20 @@ def test_a_large_page_is_stored_in_fewer_levels(head, head_affine, tmp_path, mon
     assert "page.html: " in capsys.readouterr().err
 
 
+def test_of_many_balances_three_are_kept_where_the_page_is_too_large(
+    head, head_affine, tmp_path, monkeypatch
+):
+    shares = (0.0, 0.25, 0.4, 0.5, 0.75, 1.0)
+    page = page_of(head, head_affine, shares=shares, balances=shares)
+    smallest = len(build_page(page, HOT, build.LEVELS[-1]).encode())
+    monkeypatch.setattr(build, "MOST_BYTES", smallest - 1)
+    assert write_page(tmp_path / "page.html", page, HOT) < smallest
+    about = json.loads(Reader((tmp_path / "page.html").read_text("utf-8")).scripts["about"])
+    assert about["balances"] == [0, 0.5, 1]
+    assert [layer["name"] for layer in about["fused"]] == ["0.00", "0.50", "1.00"]
+    assert "0, 0.5, 1" in about["notes"][-1]
+
+
 def test_a_place_that_cannot_be_written_is_an_input_error(head, head_affine, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
