@@ -79,6 +79,15 @@ def hot_limit(array: np.ndarray) -> float | None:
     return limit if array.max() > HOT * limit else None
 
 
+def hot_remark(array: np.ndarray) -> str | None:
+    """What to say of a volume with outliers, None where there is none."""
+    limit = hot_limit(array)
+    if limit is None:
+        return None
+    number, times = np.count_nonzero(array > HOT * limit), array.max() / limit
+    return f"voxels up to {times:.0f} times as bright as the rest ({number} of them)"
+
+
 def without_hot_voxels(pair: tuple[Volume, Volume], clip: bool) -> tuple[Volume, Volume]:
     """MRI and PET with outliers clipped, and a notice for each volume that has any.
 
@@ -93,8 +102,7 @@ def _without_hot_voxels(volume: Volume, clip: bool) -> Volume:
     limit = hot_limit(volume.array)
     if limit is None:
         return volume
-    number, times = np.count_nonzero(volume.array > HOT * limit), volume.array.max() / limit
-    what = f"{volume.path}: voxels up to {times:.0f} times as bright as the rest ({number} of them)"
+    what = f"{volume.path}: {hot_remark(volume.array)}"
     if not clip:
         notice(f"{what}; the brightest is white, as released, and the rest is dark")
         return volume

@@ -9,6 +9,7 @@ from data.subjects import PUBLISHED_MRI, PUBLISHED_PET
 from data.volume import first_bytes, kind_of
 from preparation.descriptions import FILE_NAME
 from utils.errors import InputError
+from utils.files import reading_problem
 from utils.optional import need
 
 AVERAGED_SCAN = "download the 'Co-registered, Averaged' DICOM of this scan instead"
@@ -62,6 +63,8 @@ def by_content(file: Path) -> str:
     As `by_name`. A file that cannot be opened is judged by its name: reading it will say why.
     """
     named = by_name(file.name)
+    if reading_problem(file):
+        return named
     try:
         start = first_bytes(file)
     except OSError:

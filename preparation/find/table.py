@@ -5,7 +5,8 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from data.bids import entities, frame_durations, read_json, stem, tracer_problem
+from data.bids import entities, frame_durations, read_json, sidecar_of
+from data.bids import pet_problem as problem_of_pet
 from preparation.descriptions import FILE_NAME, pet_problem, read_place
 from preparation.formats import (
     NOT_READ,
@@ -27,7 +28,7 @@ from preparation.scans import (
     scan_cells,
 )
 from utils.errors import InputError
-from utils.files import write_tsv
+from utils.files import reading_problem, write_tsv
 from utils.text import natural_key, read_table
 
 _PAIR_COLUMNS = "subject", "mri", "pet"
@@ -135,6 +136,8 @@ def _scan_at(path: Path, subject: str, modality: str) -> Scan | str:
 
 def _files_at(path: Path, modality: str) -> tuple[Path, ...] | str:
     """The file, or the files of the folder; what is wrong where there is none."""
+    if problem := reading_problem(path):
+        return f"the {modality} is {', '.join(problem)}"
     try:
         if path.is_file():
             return (path.absolute(),)
@@ -199,13 +202,13 @@ def _described(scan: Scan) -> Scan:
 def _with_sidecar(pet: Scan) -> Scan | str:
     """A NIfTI PET with the FrameDuration of the JSON beside it, or what this says against it."""
     first = pet.files[0]
-    sidecar = first.with_name(stem(first) + ".json")
+    sidecar = sidecar_of(first)
     try:
-        fields = read_json(sidecar) if sidecar.is_file() else {}
+        fields = read_json(sidecar) if os.path.lexists(sidecar) else {}
         durations = frame_durations(fields)
     except (InputError, ValueError, TypeError) as error:
         return f"the PET's sidecar is damaged ({error})"
-    return tracer_problem(entities(first), fields) or replace(pet, frame_durations=durations)
+    return problem_of_pet(entities(first), fields) or replace(pet, frame_durations=durations)
 
 
 def refuse_inside(out: str | os.PathLike, source: str | os.PathLike) -> None:

@@ -12,6 +12,7 @@ from data.volume import KINDS
 from preparation.descriptions import pet_problem
 from preparation.formats import NOT_READ, by_bytes, reason
 from utils.errors import InputError
+from utils.files import check_readable, reading_problem
 from utils.optional import need
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def read_header(file: Path) -> "Dataset | None":
         InputError: missing, unreadable, or marked as DICOM and damaged; or pydicom is missing.
     """
     pydicom = need("pydicom")
+    check_readable(file)
     marked = False
     try:
         with open(file, "rb") as stream:
@@ -107,6 +109,8 @@ def describe(file: Path) -> SeriesHeader | str:
     Raises:
         InputError: pydicom is missing.
     """
+    if problem := reading_problem(file):
+        return ", ".join(problem)
     try:
         kind = by_bytes(file)
     except OSError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from data.foreground import HOT, hot_remark
 from data.volume import PREPARED, Rules, Volume, check_background, check_grid, check_not_blank
 from preparation.read.dicom import DOWNLOAD_OR_ALLOW, Series, read_series
 from preparation.read.dicom_header import DOWNLOAD_AGAIN
@@ -20,7 +21,6 @@ from preparation.read.nifti import read_nifti
 from preparation.scans import Scan
 from utils.errors import InputError
 
-SPIKE = 50  # times the 99.9 percentile
 # An MRI's end slice with this part of the fullest slice's tissue may not be the true end.
 FULL_END = 0.6
 # Cosine between a stack's direction and the body's from which on its lower end lies in the neck.
@@ -240,11 +240,10 @@ def _average(
 def _remarks_on_range(array: np.ndarray) -> list[str]:
     """Spikes and values below 0."""
     remarks = []
-    lowest, highest = float(array.min()), float(array.max())
-    usual = float(np.percentile(array, 99.9))
-    if usual > 0 and highest > SPIKE * usual:
-        factor = f"{highest / usual:.0f} times the 99.9 percentile"
-        remarks.append(f"the maximum is {factor}: clipped for registration")
+    lowest = float(array.min())
+    if hot := hot_remark(array):
+        limit = "times the 99.9 percentile of what is above 0"
+        remarks.append(f"{hot}, above {HOT:g} {limit}: clipped for registration")
     if lowest < 0:
         below = int((array < 0).sum())
         remarks.append(f"{below} voxels below 0 (down to {lowest:.4g}), 0 in the result")

@@ -12,6 +12,7 @@ import pytest
 
 from data.phantom.dicom_writer import About, transverse, write_series
 from preparation.find.table import read_scan_pairs, refuse_inside, write_pairs_tsv
+from preparation.read.dicom_header import describe
 from preparation.scans import Findings, LeftOutScan, Scan, ScanPair
 from tests.helpers.findings import reasons, summary
 from tests.helpers.golden import ROOT
@@ -351,3 +352,33 @@ def test_row55_output_inside_the_input(tmp_path):
     for out in ("in", "in/out/deep", "link/out", "out/../in/x"):
         with pytest.raises(InputError, match="lies in the input folder"):
             refuse_inside(tmp_path / out, tmp_path / "in")
+
+
+class TestNotDownloaded:
+    def test_links_pointers_and_pipes_are_no_scans(self, tmp_path):
+        (tmp_path / "link.nii.gz").symlink_to(".git/annex/objects/aa/bb/KEY/KEY")
+        pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n"
+        (tmp_path / "pointer.nii.gz").write_text(pointer)
+        os.mkfifo(tmp_path / "pipe.nii")
+        lines = ["subject,mri,pet", "a,link.nii.gz,p", "b,pointer.nii.gz,p", "c,pipe.nii,p"]
+        (tmp_path / "pairs.csv").write_text("\n".join(lines))
+        findings = read_scan_pairs(tmp_path / "pairs.csv")
+        words = ("datalad get", "git lfs pull", "a pipe, a socket or a device")
+        for name, word in zip("abc", words, strict=True):
+            assert word in reasons(findings, name)[0]
+
+    def test_a_pipe_in_a_folder_of_dicom_files(self, tmp_path):
+        (tmp_path / "series").mkdir()
+        os.mkfifo(tmp_path / "series" / "1.dcm")
+        assert "no file" in describe(tmp_path / "series" / "1.dcm")
+        (tmp_path / "pairs.csv").write_text("subject,mri,pet\na,series,series\n")
+        read_scan_pairs(tmp_path / "pairs.csv")  # does not wait for ever
+
+
+def test_a_pet_without_attenuation_correction_by_its_sidecar(tmp_path):
+    for name in ("m.nii", "p.NII"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "p.JSON").write_text('{"AttenuationCorrection": "none"}')
+    (tmp_path / "pairs.csv").write_text("subject,mri,pet\na,m.nii,p.NII\n")
+    said = reasons(read_scan_pairs(tmp_path / "pairs.csv"), "a")[0]
+    assert "not corrected for attenuation (AttenuationCorrection: none)" in said
