@@ -284,7 +284,10 @@ def frame_durations(fields: Mapping) -> tuple[float, ...] | None:
     if value is None:
         return None
     items = value if isinstance(value, list) else [value]
-    seconds = tuple(float(item) for item in items)
+    try:
+        seconds = tuple(float(item) for item in items)
+    except OverflowError as error:  # a whole number of hundreds of digits
+        raise ValueError("FrameDuration is too large") from error
     if not all(0 < item < float("inf") for item in seconds):
         raise ValueError(f"FrameDuration {value}")
     return seconds

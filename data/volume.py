@@ -191,7 +191,8 @@ def read_frames(path: str | os.PathLike, rules: Rules) -> list[Volume]:
             a rule.
     """
     path = Path(path)
-    with _file_errors(path):
+    # What a header's odd numbers overflow to is found by the checks; NumPy need not say it too.
+    with _file_errors(path), np.errstate(over="ignore", invalid="ignore"):
         opener = gzip.open if _is_compressed(path) else open
         with opener(path, "rb") as stream:
             start = stream.read(_LONGEST_HEADER)

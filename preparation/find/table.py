@@ -32,6 +32,7 @@ from utils.files import reading_problem, write_tsv
 from utils.text import natural_key, read_table
 
 _PAIR_COLUMNS = "subject", "mri", "pet"
+_MOST_FILES = 50_000  # a dynamic PET of 100 frames has 20,000
 _COLUMNS = (
     "subject",
     "status",
@@ -187,6 +188,8 @@ def _files_below(folder: Path) -> tuple[Path, ...]:
     for at, folders, files in os.walk(folder.absolute(), onerror=refused):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(at, name) for name in files if not name.startswith(".")]
+        if len(found) > _MOST_FILES:
+            raise ValueError(f"more than {_MOST_FILES} files are no one scan; name its own folder")
     return tuple(sorted(found, key=lambda file: natural_key(os.fspath(file))))
 
 

@@ -37,6 +37,8 @@ DOWNLOAD_OR_ALLOW = (
 _UNCOMPRESS = "write it without compression, for example with dcmdjpeg or gdcmconv --raw"
 # DICOM PS3.5, A.4.13: each frame is a DEFLATE stream of its own.
 _DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
+# Its decoder in Rust prints a backtrace about damaged data, pydicom's own is silent.
+_RLE = "1.2.840.10008.1.2.5"
 # Times and durations of planes that differ by less are the same.
 _SAME_MS = 1.0
 _FLOATING = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}  # bits
@@ -351,9 +353,14 @@ def _read_pixels(file: Path) -> np.ndarray:
         _check_decoder(file, syntax)
     else:
         _check_length(file, content, keyword)
+    if syntax == _RLE:
+        content.pixel_array_options(decoding_plugin="pydicom")
     try:
         return content.pixel_array
-    except Exception as error:  # each of pydicom's plug-ins raises its own
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    # Each of pydicom's plug-ins raises its own; one in Rust panics, which is no Exception.
+    except BaseException as error:
         how = f"{syntax.name} pixel data" if syntax.is_encapsulated else "pixel data"
         raise InputError(file, f"{how} cut short or damaged", DOWNLOAD_AGAIN) from error
 

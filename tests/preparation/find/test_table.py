@@ -225,6 +225,13 @@ class TestTableOfPairs:
         (pair,) = read_scan_pairs(root / "pairs.csv").pairs
         assert files[4] in pair.mri.files
 
+    def test_a_folder_of_everything(self, touch, monkeypatch):
+        monkeypatch.setattr("preparation.find.table._MOST_FILES", 3)
+        root = touch("p.nii", *(f"mri/{number}.dcm" for number in range(4)))
+        touch("pairs.csv", text="subject,mri,pet\na,mri,p.nii\n")
+        (reason,) = reasons(read_scan_pairs(root / "pairs.csv"), "a")
+        assert "more than 3 files are no one scan; name its own folder" in reason
+
     def test_dicom_without_preamble_under_any_name(self, touch):
         pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
         root = touch("p.nii", "mri/.x", "mri/also.img")
@@ -283,6 +290,8 @@ class TestTableOfPairs:
         touch("p.json", text='{"TracerName": "DASB"}')
         said = reasons(read_scan_pairs(root / "pairs.csv"), "y")
         assert said == ["line 3: tracer is DASB, not FDG"]
+        touch("p.json", text='{"FrameDuration": 1' + "0" * 400 + "}")
+        assert "FrameDuration is too large" in reasons(read_scan_pairs(root / "pairs.csv"), "y")[0]
         touch("p.json", text="[]")
         assert "sidecar is damaged" in reasons(read_scan_pairs(root / "pairs.csv"), "y")[0]
 

@@ -852,6 +852,28 @@ class TestDefects:
         files[7].write_bytes(files[7].read_bytes()[:-60])
         refused(files, "MRI", "pixel data", "cut short", source=files[7])
 
+    def test_damage_in_compressed_data_is_one_line_and_nothing_else(self, tmp_path, capfd):
+        """A decoder in Rust panics, with a backtrace; RLE goes by pydicom's own."""
+        series = mr_series()
+        for plane in series.planes:
+            plane.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
+        files = series.write(tmp_path)
+        content = bytearray(files[7].read_bytes())
+        content[-200:-10] = b"\x7f" * 190
+        files[7].write_bytes(content)
+        refused(files, "MRI", "RLE", "cut short or damaged", source=files[7])
+        assert capfd.readouterr() == ("", "")
+
+    def test_a_decoder_that_panics(self, tmp_path, monkeypatch):
+        class PanicException(BaseException):
+            """As of pyo3."""
+
+        def pixel_array(_):
+            raise PanicException("index out of bounds")
+
+        monkeypatch.setattr(pydicom.Dataset, "pixel_array", property(pixel_array))
+        refused(mr_series().write(tmp_path), "MRI", "cut short or damaged")
+
     def test_no_decoder(self, tmp_path, monkeypatch):
         series = mr_series()
         files = series.write(tmp_path)
