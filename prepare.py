@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from data.tracers import is_fdg
 from preparation.flags import build_parser
 from utils.cli import run
 from utils.errors import InputError, notice
@@ -55,6 +56,12 @@ def check_flags(args: argparse.Namespace) -> Path:
             raise InputError(f"--{flag.replace('_', '-')}", "goes with --adni only", "leave it out")
     if args.bids_filter and not args.bids:
         raise InputError("--bids-filter", "goes with --bids only", "leave it out")
+    if not is_fdg(args.tracer):
+        if not args.bids:
+            raise InputError("--tracer", "goes with --bids only", "make the data set BIDS")
+        if args.layout != "bids":  # the other layout's names say FDG
+            problem = f"the published layout is of FDG, not of {args.tracer}"
+            raise InputError("--layout", problem, "pass --layout bids")
     if args.template and not args.template.is_file():
         raise InputError(args.template, "no such file", "check the path")
     source = getattr(args, given[0])
@@ -66,7 +73,7 @@ def check_flags(args: argparse.Namespace) -> Path:
 def find(args: argparse.Namespace) -> scans.Findings:
     """Everything that the input holds, paired and left out."""
     if args.bids:
-        return bids.find_bids(args.bids, args.max_days, args.bids_filter)
+        return bids.find_bids(args.bids, args.max_days, args.bids_filter, args.tracer)
     if args.pairs:
         return table.read_scan_pairs(args.pairs, args.max_days)
     return adni.find_adni(
@@ -115,8 +122,11 @@ def order_of(
 ) -> cohort.Order:
     """What the flags ask for."""
     allowed = scan.Allowed(args.average_frames, args.fill_nonfinite, args.assume_ras, args.prefer)
+    options = subject.PrepareOptions(
+        args.space, args.template, args.mask, args.layout, allowed, args.tracer
+    )
     return cohort.Order(
-        subject.PrepareOptions(args.space, args.template, args.mask, args.layout, allowed),
+        options,
         folder,
         source,
         jobs=args.jobs or default_jobs(cohort.BYTES_EACH),

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from data.tracers import FDG_NAME, is_fdg
 from preparation.align.quality import LEAST_NMI, judge
 from preparation.align.template import PACKAGED, load_template
 from preparation.output.folder import PreparedFolder
@@ -160,7 +161,13 @@ def prepare(
         settled.append(after if after is item else told(after))
     if order.options.layout == "bids":
         participants = order.folder.participants()
-        write_bids_dataset(order.folder.root, versions["dc2fusion"], participants, order.source)
+        write_bids_dataset(
+            order.folder.root,
+            versions["dc2fusion"],
+            participants,
+            order.source,
+            order.options.tracer,
+        )
     order.folder.tidy()
     return settled
 
@@ -180,7 +187,7 @@ def plan(pairs: Sequence[ScanPair], order: Order) -> list[Item]:
     problems = name_problems(pairs, options.layout, there)
     items = []
     for pair in pairs:
-        place = place_of(pair.name, options.layout, options.space, options.template)
+        place = place_of(pair.name, options.layout, options.space, options.template, options.tracer)
         item = Item(pair, place, problem=problems.get(pair.name))
         items.append(item if item.problem else _compared(item, order))
     _mention_others(items, folder, there)
@@ -250,8 +257,14 @@ def _kind(layout: str, options: Mapping, template: str | None) -> dict[str, str 
         "--layout": layout,
         "--space": space,
         "--mask": mask,
+        "--tracer": _tracer_kind(options.get("tracer", FDG_NAME)),
         "--template": template if decides else None,
     }
+
+
+def _tracer_kind(name: str) -> str:
+    """One name for all names of FDG."""
+    return FDG_NAME if is_fdg(name) else name
 
 
 def template_name(path: Path | None) -> str:
@@ -283,7 +296,10 @@ def fingerprint(pair: ScanPair, options: PrepareOptions) -> str:
     template = "nilearn"
     if options.template:
         template = hashlib.sha256(options.template.read_bytes()).hexdigest()
-    content = [VERSION, inputs, about, asdict(options) | {"template": template}, _versions()]
+    chosen = asdict(options) | {"template": template}
+    if is_fdg(options.tracer):  # as before there was a choice
+        del chosen["tracer"]
+    content = [VERSION, inputs, about, chosen, _versions()]
     text = json.dumps(content, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from data.tracers import FDG_NAME
 from utils.cli import Parser, non_negative_int, positive_float, positive_int
 
 
@@ -38,6 +39,8 @@ def _add_source(parser: Parser) -> None:
     source.add_argument(
         "--bids-filter", metavar="JSON", type=Path, help="BIDS: entities that the files must have"
     )
+    text = "BIDS: whose PETs to take, with --layout bids when it is not FDG (FDG)"
+    source.add_argument("--tracer", metavar="NAME", default=FDG_NAME, help=text)
     source.add_argument(
         "--max-days", metavar="N", type=non_negative_int, default=365, help="MRI to PET (365)"
     )

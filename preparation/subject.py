@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from data.grids import sides
+from data.tracers import FDG_NAME
 from preparation.align.pair import Aligned, AlignOptions, align_frames, align_pair
 from preparation.output.folder import PreparedFolder
 from preparation.output.layout import (
@@ -40,6 +41,7 @@ class PrepareOptions:
         space, template, mask: as in `preparation.align.pair.AlignOptions`.
         layout: "pairs" or "bids".
         allowed: what is not to be an error in a scan.
+        tracer: of the PETs, which BIDS has in names and sidecars.
     """
 
     space: str = "mri"
@@ -47,6 +49,7 @@ class PrepareOptions:
     mask: str = "none"
     layout: str = "pairs"
     allowed: Allowed = Allowed()
+    tracer: str = FDG_NAME
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,9 @@ def _files(job: Job, images: dict[str, bytes]) -> dict[Path, bytes]:
     files = {place.mri: images["mri"], place.pet: images["pet"]}
     if options.layout == "bids":
         sources = {"mri": job.pair.mri.where, "pet": job.pair.pet.where}
-        sidecars = bids_sidecars(place, options.space, options.template, options.mask, sources)
+        sidecars = bids_sidecars(
+            place, options.space, options.template, options.mask, sources, options.tracer
+        )
         for name, content in sidecars.items():
             files[name] = json_text(content).encode()
     return files

@@ -21,6 +21,7 @@ import nibabel as nib
 import numpy as np
 
 from data.subjects import NOT_SUBJECTS, PUBLISHED_MRI, PUBLISHED_PET
+from data.tracers import FDG_NAME, is_fdg
 from preparation.align.template import PACKAGED
 from preparation.scans import PLAIN_NAME, ScanPair
 from utils.errors import InputError
@@ -62,13 +63,16 @@ class Place:
     session: str = ""
 
 
-def place_of(name: str, layout: str, space: str, template: Path | None) -> Place:
+def place_of(
+    name: str, layout: str, space: str, template: Path | None, tracer: str = FDG_NAME
+) -> Place:
     """Where the subject `name` lies in a data set.
 
     Args:
         layout: "pairs" or "bids".
         space, template: as in `preparation.align.pair.AlignOptions`; BIDS has them in the files'
             names.
+        tracer: of the PET; BIDS has it in the file's name.
     """
     if layout == "pairs":
         mri, pet = Path(f"{name}{PUBLISHED_MRI}.nii.gz"), Path(f"{name}{PUBLISHED_PET}.nii.gz")
@@ -81,8 +85,16 @@ def place_of(name: str, layout: str, space: str, template: Path | None) -> Place
         folder, stem = folder / f"ses-{session}", f"{stem}_ses-{session}"
     in_template = f"space-{space_label(template)}_res-1_" if space == "mni" else ""
     mri = Path("anat") / f"{stem}_{in_template}desc-preproc_T1w.nii.gz"
-    pet = Path("pet") / f"{stem}_trc-18FFDG_{in_template or 'space-T1w_'}desc-preproc_pet.nii.gz"
+    pet = (
+        Path("pet")
+        / f"{stem}_trc-{tracer_label(tracer)}_{in_template or 'space-T1w_'}desc-preproc_pet.nii.gz"
+    )
     return Place(folder, mri, pet, Path(f"{stem}_prepare.json"), participant, session)
+
+
+def tracer_label(tracer: str) -> str:
+    """The BIDS label of a tracer."""
+    return "18FFDG" if is_fdg(tracer) else re.sub("[^A-Za-z0-9]", "", tracer)
 
 
 def space_label(template: Path | None) -> str:
@@ -172,13 +184,19 @@ def write_durably(folder: Path, contents: Mapping[Path, bytes]) -> None:
 
 
 def bids_sidecars(
-    place: Place, space: str, template: Path | None, mask: str, sources: Mapping[str, Path]
+    place: Place,
+    space: str,
+    template: Path | None,
+    mask: str,
+    sources: Mapping[str, Path],
+    tracer: str = FDG_NAME,
 ) -> dict[Path, dict]:
     """The JSON beside each image: {file relative to the subject's folder: content}.
 
     Args:
         space, template, mask: as in `preparation.align.pair.AlignOptions`.
         sources: {"mri": file or folder, "pet": file or folder}.
+        tracer: of the PET.
     """
     masked = {"none": "", "head": ", cut to the head", "brain": ", cut to the brain"}[mask]
     where = "in its own space" if space == "mri" else "in the space of a template (affine)"
@@ -192,9 +210,9 @@ def bids_sidecars(
         "Sources": [sources["mri"].absolute().as_uri()],
     }
     pet = common | {
-        "Description": f"FDG-PET on the grid of the MRI, aligned rigidly to it{masked}",
+        "Description": f"{tracer}-PET on the grid of the MRI, aligned rigidly to it{masked}",
         "Sources": [sources["pet"].absolute().as_uri()],
-        "TracerName": "FDG",
+        "TracerName": tracer,
     }
     if space == "mri":
         pet["SpatialReference"] = f"bids::{place.folder / place.mri}"
@@ -206,7 +224,11 @@ def _sidecar(image: Path) -> Path:
 
 
 def write_bids_dataset(
-    root: Path, version: str, participants: Mapping[str, str], source: Path
+    root: Path,
+    version: str,
+    participants: Mapping[str, str],
+    source: Path,
+    tracer: str = FDG_NAME,
 ) -> None:
     """The files that make a folder of subjects a BIDS derivative data set.
 
@@ -219,7 +241,7 @@ def write_bids_dataset(
         InputError: a file cannot be written.
     """
     description = {
-        "Name": "Aligned MRI and FDG-PET",
+        "Name": f"Aligned MRI and {tracer}-PET",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "DC2Fusion prepare.py", "Version": version}],
@@ -231,7 +253,7 @@ def write_bids_dataset(
         "dataset_description.json": json_text(description),
         "participants.json": json_text(columns),
         "participants.tsv": "\n".join(["participant_id\tsource_id", *rows]) + "\n",
-        "README.md": _README,
+        "README.md": _README.replace("FDG", tracer),
         ".bidsignore": "\n".join(_IGNORED_BY_BIDS) + "\n",
     }
     for name, text in texts.items():

@@ -43,6 +43,8 @@ def test_a_fingerprint_is_of_inputs_options_and_template(pair, tmp_path):
         ),
         fingerprint(replace(pair, pet=replace(pair.pet, files=pair.pet.files[:1])), options),
     ]
+    assert fingerprint(pair, replace(options, tracer="[18F]FDG")) == first
+    others.append(fingerprint(pair, replace(options, tracer="DASB")))
     template.write_bytes(b"2")
     others.append(fingerprint(pair, options))
     template.write_bytes(b"1")

@@ -8,8 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from data.bids import entities, tracer_problem
 from preparation.output import layout
 from preparation.output.layout import (
+    bids_sidecars,
     name_problems,
     nifti_bytes,
     place_of,
@@ -95,3 +97,15 @@ def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"no space left, 3 of 20 MB"):
         write_durably(tmp_path / "new", {Path("a"): bytes(20_000_000)})
     assert not list((tmp_path / "new").iterdir())
+
+
+def test_another_tracer_stands_in_names_and_sidecars():
+    """So that training finds it by --tracer, and never takes it for FDG."""
+    place = place_of("sub-01", "bids", "mri", None, "[11C]DASB")
+    assert place.pet.name == "sub-01_trc-11CDASB_space-T1w_desc-preproc_pet.nii.gz"
+    sources = {"mri": Path("m.nii"), "pet": Path("p.nii")}
+    sidecars = bids_sidecars(place, "mri", None, "none", sources, "[11C]DASB")
+    pet = next(content for path, content in sidecars.items() if "_pet" in path.name)
+    assert pet["TracerName"] == "[11C]DASB"
+    assert tracer_problem(entities(place.pet), pet, "DASB") is None
+    assert "not FDG" in tracer_problem(entities(place.pet), pet)
