@@ -37,7 +37,8 @@ def page_of(
     for name, volume, scale in zip(("MRI", "PET"), pair, fusion.scales, strict=True):
         sources.append(Layer(name, volume.array, scale, OWN_UNIT))
     layers = [Layer("fused", fusion.fused, unit="0 to 1")]
-    notes = [*NOTES, network.description]
+    about = network.description.removeprefix(f"{network.source}: ")  # a place on this machine
+    notes = [*NOTES, f"Network: {network.source.name}, {about}"]
     if balanced:
         layers = [Layer(f"{share:.2f}", fused, unit="0 to 1") for share, fused in balanced.items()]
     return Page(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,7 +29,9 @@ class Turned(nn.Module):
 
 
 def network(model: nn.Module) -> TrainedModel:
-    return TrainedModel(model, "paper", 64, "run/last.pt", "run/last.pt: a mean", objective="o:1:1")
+    return TrainedModel(
+        model, "paper", 64, Path("run/last.pt"), "run/last.pt: a mean", objective="o:1:1"
+    )
 
 
 def fused(model: TrainedModel, pair):
@@ -48,7 +51,7 @@ def test_sources_keep_the_units_of_their_files(pair):
         shown = np.clip((volume.array - low) / (high - low), 0, 1)
         np.testing.assert_allclose(shown, scaled, atol=1e-5)  # the colours of page and picture
     assert page.balances is None and len(page.fused) == 1
-    assert page.scores[1][0] == "fused" and any("a mean" in note for note in page.notes)
+    assert page.scores[1][0] == "fused" and page.notes[-1] == "Network: last.pt, a mean"
 
 
 def test_a_network_for_any_balance_is_fused_at_several_and_left_as_it_was(pair):
