@@ -326,7 +326,8 @@ class TestMany:
         flags = "--mri", mri, "--pet", pet, "--output", output, "--checkpoint", run_folder
         status, _, err = run_script(infer_sigleImage.main, *flags)
         assert status == 0, err
-        assert {path.name for path in output.parent.iterdir()} == {"FUSED.Nii.GZ", "FUSED.png"}
+        made = {path.name for path in output.parent.iterdir()}
+        assert made == {"FUSED.Nii.GZ", "FUSED.png", "FUSED.json"}
         assert output.read_bytes()[:2] == b"\x1f\x8b" and read_volume(output).array.any()
         (tmp_path / "pairs.csv").write_text(f"mri,pet\n{mri},{pet}\n")
         flags = "--list", tmp_path / "pairs.csv", "--output", tmp_path / "x.NII.gz"
