@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if name in given:
             given[name] = os.path.abspath(given[name])
     resume = given.pop("resume", None)
+    if resume and Path(resume).name in ("", ".."):  # the folder's name is that of the run
+        resume = os.path.abspath(resume)
     config, resumed = resumed_run(given, Path(resume)) if resume else (new_run(given), None)
     folder = config.run_folder
     if resumed and resumed["epoch"] >= config.epochs:
@@ -89,6 +91,7 @@ def new_run(given: dict) -> TrainConfig:
         given = weights.start_from(weights.read(weights.SHIPPED), given)
     config = TrainConfig.of(given)
     config.check()
+    config.check_folder()
     build.check_names(config)
     return config
 
@@ -97,11 +100,15 @@ def resumed_run(given: dict, path: Path) -> tuple[TrainConfig, dict]:
     """The configuration of a run to go on with, and its checkpoint.
 
     Raises:
-        InputError: no such checkpoint, or a flag that would make it another run.
+        InputError: no such checkpoint, one with values that do not go together, or a flag that
+            would make it another run.
     """
     path = path / checkpoint.LAST if path.is_dir() else path
     content, config = checkpoint.read_own(path)
-    return config.continued(given, path.parent), content
+    config = config.continued(given, path.parent)
+    config.check()
+    build.check_names(config)
+    return config, content
 
 
 def lists_of(config: TrainConfig, resumed: dict | None) -> tuple[Path | str, Path | str] | None:

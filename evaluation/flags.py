@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data.tracers import FDG_NAME
-from utils.cli import Parser, device_numbers, positive_int, share
+from utils.cli import Parser, cube_side, device_numbers, share
 
 
 def build_parser(description: str) -> Parser:
@@ -48,7 +48,7 @@ def build_parser(description: str) -> Parser:
     text = "1 axial, 3 all, for slice metrics (1)"
     add("--planes", type=int, choices=(1, 3), default=1, help=text)
     text = "voxels a side of the network's grid (128)"
-    add("--size", type=positive_int, default=128, help=text)
+    add("--size", type=cube_side, default=128, help=text)
     add("--recipe", choices=("paper", "released"), default="paper", help="preprocessing (paper)")
     text = "volume protocol: score on the network's grid or on the MRI's own (network)"
     add("--grid", choices=("network", "native"), default="network", help=text)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data.tracers import FDG_NAME
-from utils.cli import Parser, device_numbers, non_negative_int, positive_int, share
+from utils.cli import Parser, cube_side, device_numbers, non_negative_int, share
 
 
 def build_parser(description: str) -> Parser:
@@ -28,7 +28,7 @@ def build_parser(description: str) -> Parser:
     add("--plane", choices=("axial", "coronal", "sagittal"), help=text)
     add("--variant", choices=("paper", "released"), help="how to read a released .pth (released)")
     text = "cube of a released .pth or of --weights (128)"
-    add("--size", type=positive_int, default=128, help=text)
+    add("--size", type=cube_side, default=128, help=text)
     text = "the MRI's voxels, or the training's cube (native; for the released recipe published)"
     add("--resolution", choices=("native", "published"), help=text)
     text = "then improve the result over its voxels by N steps (0)"

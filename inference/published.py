@@ -12,7 +12,8 @@ from pathlib import Path
 
 from inference.trained import TrainedModel, is_own
 from models import build_model, slicewise_names
-from models.baselines.weights import WeightsError, load_weights
+from models.baselines.weights import WeightsError, load_weights, weight_files
+from utils.archives import check_archive
 from utils.errors import InputError
 
 FORM = "METHOD=FILE or METHOD:OPTION=VALUE,...=FILE"
@@ -111,6 +112,8 @@ def load_published(
     except ValueError as error:
         raise InputError(flag, f"{method}: {error}", f"see {PAGE}") from error
     try:
+        for file in weight_files(path):
+            check_archive(file)
         skipped = load_weights(model.method, path)
     except WeightsError as error:
         remedy = f"give {method}'s published weights, see {PAGE}"

@@ -15,6 +15,7 @@ from models.baselines.slicewise import slices_of
 from models.fusion_layer import fusion_strategy
 from models.variants import build_variant
 from training.config import FROM_WEIGHTS, TrainConfig
+from utils.archives import check_archive
 from utils.errors import InputError
 
 HELP = "see train_diff.py --help"
@@ -64,6 +65,8 @@ def build_loss(config: TrainConfig, balance: float | None = None) -> Callable:
 
 
 def _build_slice_loss(config: TrainConfig) -> Callable:
+    if config.vgg:
+        check_archive(config.vgg)
     try:
         return build_slice_objective(config.model, config.vgg)
     except OSError as error:

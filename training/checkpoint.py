@@ -7,32 +7,34 @@ An own checkpoint is a dict of tensors and plain values:
     optimizer   state dict of the optimiser
     epoch       epochs that are done; the learning rate follows from it
     step        training steps that are done
-    best        the best score so far
+    best        the best score so far, in best.pt its own
     rng         states of the random number generators, of each process
     versions    of torch, monai and Python
 """
 
-import os
+import math
 import pickle
 import platform
 import random
-import shutil
 import zipfile
 from pathlib import Path
 
 import monai
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from training.build import build_network
 from training.config import TrainConfig
+from utils.archives import check_archive
 from utils.errors import InputError
 from utils.files import check_readable, replacing
 
 FORMAT = "dc2fusion-1"
 LAST, BEST = "last.pt", "best.pt"
 _SAVED_KEYS = {"config", "model", "optimizer", "epoch", "step", "best", "rng", "versions"}
+_UNCHANGED = "give an unchanged checkpoint"
 
 
 def full_disk_remedy(folder: Path) -> str:
@@ -60,25 +62,17 @@ def save(path: Path, content: dict) -> None:
             raise OSError(str(error)) from error
 
 
-def keep_as(source: Path, target: Path) -> None:
-    """Make `target` the same checkpoint as `source`, in one step and if possible without a copy."""
-    with replacing(target, full_disk_remedy(target.parent)) as part:
-        try:
-            os.link(source, part)  # `save` replaces files, so what is linked stays as it is
-        except OSError:
-            shutil.copyfile(source, part)
-
-
 def read(path: Path) -> dict:
     """Read a checkpoint file, own or released, running no code from it.
 
     Raises:
-        InputError: missing, truncated, not a checkpoint, or a pickle with anything but tensors and
-            plain values in it.
+        InputError: missing, truncated, damaged, not a checkpoint, a pickle with anything but
+            tensors and plain values in it, or one that unpacks to far more than it is.
     """
     check_readable(path)
     if not path.is_file():
         raise InputError(path, "no such checkpoint", "give a run folder, a .pt or a released .pth")
+    check_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -86,7 +80,7 @@ def read(path: Path) -> dict:
             problem = "holds more than tensors and plain values, which could run code when loaded"
             raise InputError(path, problem, "give a state dict saved by torch.save") from error
         raise InputError(path, "not a checkpoint", "give a .pt or .pth file") from error
-    except (EOFError, RuntimeError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a file that only looks like a pickle raises nearly any kind
         problem = "truncated or not a checkpoint"
         raise InputError(path, problem, "copy or download it again") from error
     if not isinstance(content, dict):
@@ -104,16 +98,47 @@ def read_own(path: Path) -> tuple[dict, TrainConfig]:
     """Read a checkpoint of this project with its configuration.
 
     Raises:
-        InputError: as `read`, or a checkpoint that is not this project's.
+        InputError: as `read`, or a checkpoint that is not this project's or holds impossible
+            values.
     """
     content = read(path)
     if content.get("format") != FORMAT or not _SAVED_KEYS <= content.keys():
         problem = "not a checkpoint of this project"
         raise InputError(path, problem, "give one that train_diff.py wrote")
     try:
-        return content, TrainConfig.from_dict(content["config"])
+        config = TrainConfig.from_dict(content["config"])
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(path, f"{error}", "use the version of the code that wrote it") from error
+    check_size(path, config, bytes_each=4)
+    for key, known in (("epoch", int), ("step", int), ("best", (int, float))):
+        value = content[key]
+        possible = isinstance(value, known) and not isinstance(value, bool)
+        if not possible or math.isnan(value) or (key != "best" and value < 0):
+            raise InputError(path, f"its {key} is {value!r:.40}", _UNCHANGED)
+    return content, config
+
+
+def check_size(path: Path, config: TrainConfig, bytes_each: int) -> None:
+    """Refuse a configuration of a network that a file is too small to hold.
+
+    So that a small file cannot ask for the memory of a huge network.
+
+    Args:
+        bytes_each: of a number in the file.
+
+    Raises:
+        InputError: it is.
+    """
+    if config.slicewise:  # networks of one size
+        return
+    least = 0
+    for level, depth in enumerate(config.depths):
+        least += depth * 8 * (config.embed_dim * 2**level) ** 2  # a block's MLP alone
+    if path.stat().st_size < bytes_each * least:
+        problem = (
+            f"is too small for a network of width {config.embed_dim} and {config.depths} blocks"
+        )
+        raise InputError(path, problem, _UNCHANGED)
 
 
 def restore_model(path: Path, content: dict, config: TrainConfig) -> nn.Module:
@@ -122,13 +147,91 @@ def restore_model(path: Path, content: dict, config: TrainConfig) -> nn.Module:
     Raises:
         InputError: the tensors do not fit the configuration.
     """
+    problem = "its tensors do not fit its configuration"
     try:
         model = build_network(config)
-        model.load_state_dict(content["model"])
     except (ValueError, RuntimeError, TypeError, AttributeError) as error:
-        problem = "its tensors do not fit its configuration: " + " ".join(str(error).split())[:300]
-        raise InputError(path, problem, "give an unchanged checkpoint") from error
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(path, f"{problem}: {reason}", _UNCHANGED) from error
+    wanted, given = model.state_dict(), content["model"]
+    if not isinstance(given, dict):
+        raise InputError(path, f"{problem}: there are none", _UNCHANGED)
+    for name in (*wanted, *(name for name in given if name not in wanted)):
+        fault = misfit(given.get(name), wanted.get(name))
+        if fault:
+            raise InputError(path, f"{problem}: {name} {fault}", _UNCHANGED)
+    model.load_state_dict(given)
     return model
+
+
+def misfit(given: object, wanted: Tensor | None, dtype: torch.dtype | None = None) -> str | None:
+    """What keeps what a file holds from being a tensor of a network; None where nothing does.
+
+    Args:
+        dtype: that it must have, if not that of `wanted`.
+    """
+    if given is None:
+        return "is missing"
+    if wanted is None:
+        return "is of another network"
+    if not isinstance(given, Tensor):
+        return f"is a {type(given).__name__}, no tensor"
+    if given.shape != wanted.shape:
+        return f"has shape {tuple(given.shape)}, its configuration asks for {tuple(wanted.shape)}"
+    dtype = dtype or wanted.dtype
+    if given.dtype != dtype:
+        return f"holds {given.dtype}, not {dtype}"
+    if given.layout != torch.strided or given.device.type != "cpu":
+        return "holds no plain values"
+    return None
+
+
+def restore_optimizer(path: Path, state: object, optimizer: Optimizer) -> None:
+    """Give a new optimiser the moments that a checkpoint holds, and nothing else of it.
+
+    PyTorch's own loading compares no shapes, and the fused kernels write beyond what is too short.
+
+    Args:
+        state: of a checkpoint, what `optimizer.state_dict()` was.
+
+    Raises:
+        InputError: it is of another optimiser or network.
+    """
+    own = optimizer.state_dict()
+    try:
+        known = [g["params"] for g in state["param_groups"]] == [
+            group["params"] for group in own["param_groups"]
+        ]
+        moments = {index: dict(given) for index, given in state["state"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problem = "its state of the optimiser cannot be understood"
+        raise InputError(path, problem, _UNCHANGED) from error
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if not known or not moments.keys() <= set(range(len(parameters))):
+        raise InputError(path, "its state of the optimiser is of other tensors", _UNCHANGED)
+    expected = _moments_of_a_number(optimizer)
+    for index, given in moments.items():
+        for name in expected | given:
+            # One for each number of the parameter, or one for all.
+            wanted = expected.get(name)
+            if wanted is not None and wanted.ndim:
+                wanted = parameters[index]
+            fault = misfit(given.get(name), wanted)
+            if fault:
+                problem = f"its state of the optimiser: {name} of tensor {index} {fault}"
+                raise InputError(path, problem, _UNCHANGED)
+            # In memory of its own: what was read may be a view, or share another one's.
+            given[name] = torch.empty_like(wanted, device="cpu").copy_(given[name])
+    optimizer.load_state_dict({"state": moments, "param_groups": own["param_groups"]})
+
+
+def _moments_of_a_number(optimizer: Optimizer) -> dict[str, Tensor]:
+    """What such an optimiser keeps of a parameter of one number, shape (1,)."""
+    number = nn.Parameter(torch.zeros(1))
+    number.grad = torch.zeros(1)
+    alike = type(optimizer)([number], **optimizer.defaults)
+    alike.step()
+    return alike.state[number]
 
 
 def rng_states() -> dict:
@@ -142,12 +245,20 @@ def rng_states() -> dict:
     }
 
 
-def restore_rng(states: dict) -> None:
-    """Set what `rng_states` returned; CUDA's only where as many devices are there."""
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, position, has_gauss, cached = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(states["torch"])
-    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
+def restore_rng(path: Path, states: dict) -> None:
+    """Set what `rng_states` returned; CUDA's only where as many devices are there.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        version, internal, gauss = states["python"]
+        random.setstate((version, tuple(internal), gauss))
+        name, keys, position, has_gauss, cached = states["numpy"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+        torch.set_rng_state(states["torch"])
+        if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(states["cuda"])
+    except Exception as error:  # the generators raise each its own kinds
+        problem = "its states of the random generators cannot be used"
+        raise InputError(path, problem, _UNCHANGED) from error

@@ -6,6 +6,7 @@ there. Nothing heavy is imported, so that `--help` stays quick.
 """
 
 import os
+from argparse import ArgumentTypeError
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
@@ -15,11 +16,14 @@ from typing import Any
 from data.settings import CACHES, RECIPES, Cache, Preprocessing, Slicing
 from training.hyperparameters import NETWORKS, PUBLISHED, Hyperparameters
 from utils.cli import (
+    cube_side,
     device_numbers,
+    item_count,
     loss_weight,
     non_negative_int,
     positive_float,
     positive_int,
+    process_count,
     seed,
 )
 from utils.errors import InputError
@@ -109,7 +113,7 @@ class TrainConfig:
     )
     run: str | None = _data(None, "BIDS: which `run-` number to take of several images")
     tracer: str = _data("FDG", "BIDS: which tracer's PETs to take", metavar="NAME")
-    size: int = _data(128, "voxels a side that the network sees", type=positive_int)
+    size: int = _data(128, "voxels a side that the network sees", type=cube_side)
     recipe: str = _data(
         "paper", "recipe of the preprocessing", shown="as the variant", choices=tuple(RECIPES)
     )
@@ -130,12 +134,12 @@ class TrainConfig:
         metavar="FOLDER",
     )
     drawn: int = _data(
-        200, "pairs that `--synthesis` draws an epoch", models=DC2FUSION, type=positive_int
+        200, "pairs that `--synthesis` draws an epoch", models=DC2FUSION, type=item_count
     )
     cache: str = _data(
         "disk", "where preprocessed volumes are kept", changeable=True, choices=CACHES
     )
-    workers: int = _data(2, "loading processes", changeable=True, type=non_negative_int)
+    workers: int = _data(2, "loading processes", changeable=True, type=process_count)
 
     model: str = setting(
         "model", "dc2fusion", "method to train; all but dc2fusion fuse slice by slice", choices=ALL
@@ -328,7 +332,7 @@ class TrainConfig:
         """Refuse, before a run begins, values that do not go together.
 
         Raises:
-            InputError: naming the flag; also for a folder that holds a run.
+            InputError: naming the flag.
         """
         if not any(first or second for first, second in self.weights):
             problem = "all six loss weights are 0"
@@ -354,10 +358,16 @@ class TrainConfig:
         if self.synthesis in ("labels", "both") and not self.labels:
             problem = f"is missing beside --synthesis {self.synthesis}"
             raise InputError("--labels", problem, "give the folder of the label maps")
-        if self.run_folder.is_dir():
-            self._check_folder(set(os.listdir(self.run_folder)))
 
-    def _check_folder(self, content: set[str]) -> None:
+    def check_folder(self) -> None:
+        """Refuse a folder that holds a run, or anything else.
+
+        Raises:
+            InputError: it does.
+        """
+        if not self.run_folder.is_dir():
+            return
+        content = set(os.listdir(self.run_folder))
         # A run that ended before its first epoch leaves no checkpoint: it may start afresh.
         begun = "config.json" in content and not content & {"last.pt", "best.pt"}
         if content and not begun:
@@ -416,17 +426,16 @@ class TrainConfig:
         What was written before there were initialisations is of a network without a gate.
 
         Raises:
-            ValueError: for keys that are unknown or hold another type; the message names them.
+            ValueError: for keys that are unknown or hold what no flag could have given; the message
+            names them.
         """
         unknown = sorted(values.keys() - SETTINGS.keys())
         if unknown:
             raise ValueError(f"configuration keys are unknown: {', '.join(unknown)}")
         values = _with_tuples(values)
         for name, value in values.items():
-            if not _has_type_of(value, getattr(cls, name)):
+            if not _is_possible(name, value):
                 raise ValueError(f"configuration key {name} holds {value!r}")
-        if values.get("model", cls.model) not in PUBLISHED:
-            raise ValueError(f"configuration key model holds {values['model']!r}")
         config = cls(**values)
         if "init" not in values and not config.slicewise and config.variant == "paper":
             return replace(config, switched=(*config.switched, WITHOUT_GATE))
@@ -441,12 +450,22 @@ def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
-def _has_type_of(value: object, default: object) -> bool:
-    if default is None or isinstance(default, str):
-        return value is None or isinstance(value, str)
-    if isinstance(default, float):
-        return isinstance(value, (float, int))
-    return isinstance(value, type(default))
+def _is_possible(name: str, value: object) -> bool:
+    """Whether a setting could have been given this value: by its flag, or as its default."""
+    default, options = getattr(TrainConfig, name), SETTINGS[name].options
+    if value is None or isinstance(default, bool):
+        return type(value) is type(default)
+    if isinstance(value, tuple) != isinstance(default, tuple):
+        return False
+    parts = value if "nargs" in options else (value,)
+    texts = [",".join(map(str, p)) if isinstance(p, tuple) else str(p) for p in parts]
+    read = options.get("type", str)
+    try:
+        meant = tuple(read(text) for text in texts)
+    except (ValueError, ArgumentTypeError):
+        return False
+    choices = options.get("choices", meant)
+    return meant == parts and all(part in choices for part in meant)
 
 
 def flag(name: str) -> str:

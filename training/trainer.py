@@ -337,16 +337,20 @@ class Trainer:
             "best": self.best,
             "rng": rng,
         }
-        checkpoint.save(last, content)
+        # The best one first: who is killed in between does this epoch again. A file of its own
+        # each, so that damage to one leaves the other.
         if is_best:
-            checkpoint.keep_as(last, best)
+            checkpoint.save(best, content)
+        checkpoint.save(last, content)
 
     def _restore(self, content: dict) -> None:
-        self.optimizer.load_state_dict(content["optimizer"])
+        last = self.config.run_folder / checkpoint.LAST
+        checkpoint.restore_optimizer(last, content["optimizer"], self.optimizer)
         self.epoch, self.step, self.best = content["epoch"], content["step"], content["best"]
         # States belong to processes; with another number of devices there is no going on with them.
-        if len(content["rng"]) == self.process.world_size:
-            checkpoint.restore_rng(content["rng"][self.process.rank])
+        rng = content["rng"]
+        if isinstance(rng, list) and len(rng) == self.process.world_size:
+            checkpoint.restore_rng(last, rng[self.process.rank])
 
     def _say(self, loss: float, scores: Scores | None, seconds: float) -> None:
         """One line an epoch that stays readable in a log file."""

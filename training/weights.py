@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from training.build import build_network
+from training.checkpoint import check_size, misfit
 from training.config import WEIGHTS, TrainConfig, flag, refuse_foreign
 from training.hyperparameters import NETWORKS
 from utils.errors import InputError
@@ -63,7 +64,8 @@ class Weights:
         """
         wanted = model.state_dict()
         for name in wanted.keys() | self.tensors.keys():
-            problem = _misfit(self.tensors.get(name), wanted.get(name))
+            dtype = stored_type(wanted[name]) if name in wanted else None
+            problem = misfit(self.tensors.get(name), wanted.get(name), dtype)
             if problem:
                 raise InputError(self.path, f"its tensor {name} {problem}", REMEDY)
         model.load_state_dict(self.tensors)
@@ -80,19 +82,6 @@ class Weights:
         except ValueError as error:
             raise InputError(self.path, f"its configuration: {error}", REMEDY) from error
         return self.load_into(model).eval()
-
-
-def _misfit(given: Tensor | None, wanted: Tensor | None) -> str | None:
-    """What keeps a tensor of a file from being one of the network's."""
-    if given is None:
-        return "is missing"
-    if wanted is None:
-        return "is of another network"
-    if given.shape != wanted.shape:
-        return f"has shape {tuple(given.shape)}, its configuration asks for {tuple(wanted.shape)}"
-    if given.dtype != stored_type(wanted):
-        return f"holds {given.dtype}, not {stored_type(wanted)}"
-    return None
 
 
 def stored_type(tensor: Tensor) -> torch.dtype:
@@ -138,7 +127,9 @@ def read(path: Path) -> Weights:
     if header != _header(record["about"]):
         problem = f"its header differs from {path.with_suffix('.json').name}"
         raise InputError(path, problem, REMEDY)
-    return Weights(path, _config(path, header), tensors, record)
+    config = _config(path, header)
+    check_size(path, config, bytes_each=2)
+    return Weights(path, config, tensors, record)
 
 
 def _read_record(path: Path) -> dict:

@@ -69,6 +69,27 @@ def non_negative_int(text: str) -> int:
     return value
 
 
+def cube_side(text: str) -> int:
+    """argparse type: voxels a side of a cube that memory can hold, 1 to 512."""
+    return _up_to(512, positive_int(text))
+
+
+def process_count(text: str) -> int:
+    """argparse type: processes that a machine can run, 0 to 256."""
+    return _up_to(256, non_negative_int(text))
+
+
+def item_count(text: str) -> int:
+    """argparse type: items that an epoch can have, 1 to a million."""
+    return _up_to(1_000_000, positive_int(text))
+
+
+def _up_to(most: int, value: int) -> int:
+    if value > most:
+        raise argparse.ArgumentTypeError(f"{value} is above {most}")
+    return value
+
+
 def positive_float(text: str) -> float:
     """argparse type: a finite number above 0."""
     value = float(text)

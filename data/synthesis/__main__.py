@@ -13,7 +13,7 @@ from data.phantom.cohort import write_image
 from data.subjects import PUBLISHED_MRI, PUBLISHED_PET, published_file
 from data.synthesis.dataset import SOURCES, find_anatomies
 from data.synthesis.pair import draw_pair
-from utils.cli import Parser, non_negative_int, positive_int, run
+from utils.cli import Parser, cube_side, non_negative_int, positive_int, run
 from utils.errors import InputError
 
 
@@ -25,7 +25,7 @@ def build_parser() -> Parser:
     parser.add_argument("--labels", type=Path, metavar="FOLDER", help="label maps")
     text = "anatomies to draw from (labels with --labels, else heads)"
     parser.add_argument("--synthesis", choices=SOURCES, help=text)
-    parser.add_argument("--size", type=positive_int, default=128, help="voxels a side (128)")
+    parser.add_argument("--size", type=cube_side, default=128, help="voxels a side (128)")
     parser.add_argument("--seed", type=non_negative_int, default=3407, help="seed (3407)")
     parser.add_argument("--cache", type=Path, default=Path("result/cache"), help="(result/cache)")
     return parser

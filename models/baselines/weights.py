@@ -6,9 +6,6 @@ skipped because the method never uses it; a tensor too many, too few or of anoth
 error.
 """
 
-import pickle
-import zipfile
-import zlib
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -102,7 +99,9 @@ def _read(network: nn.Module, path: Path) -> dict[str, torch.Tensor]:
 def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a file that only looks like a pickle raises nearly any kind
         raise WeightsError(path, "cut short, or no state dict of plain tensors") from error
     if not isinstance(content, dict) or not content:
         raise WeightsError(path, f"holds a {type(content).__name__}, no state dict")
@@ -133,17 +132,16 @@ def _array_files(path: Path) -> list[Path]:
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays}
-    except (
-        ValueError,
-        EOFError,
-        AttributeError,
-        TypeError,
-        zlib.error,
-        zipfile.BadZipFile,
-    ) as error:
+        with np.load(path, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content}
+    except OSError:
+        raise
+    except Exception as error:  # so does one that only looks like an archive
         raise WeightsError(path, "cut short, or no .npz of plain arrays") from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+            raise WeightsError(path, f"its member {name} is no array of numbers")
+    return arrays
 
 
 def _tensorflow_data(path: Path) -> Path | None:

@@ -1,6 +1,7 @@
 """Published weight files: all forms are read, all tensors accounted for, misfits named."""
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from models import build_model, slicewise_names
 from models.baselines.dilran import DILRAN
 from models.baselines.matr import MATR
 from models.baselines.u2fusion import U2Fusion
-from models.baselines.weights import load_weights
+from models.baselines.weights import WeightsError, load_weights
 from tests.helpers.golden import golden
 
 DATA = "model.ckpt.data-00000-of-00001"
@@ -256,3 +257,14 @@ def test_two_dimensional_methods_are_built_slicewise():
         assert fused.shape == mri.shape
         assert fused.min() >= 0 and fused.max() <= 1
         assert not fused[..., 1].any()
+
+
+def test_a_member_that_is_no_array_of_numbers_is_named(tmp_path):
+    arrays = {"encoder.conv1_1.weight": np.array(["text"])}
+    np.savez(tmp_path / "texts.npz", **arrays)
+    np.savez(tmp_path / "bytes.npz")
+    with zipfile.ZipFile(tmp_path / "bytes.npz", "a") as archive:
+        archive.writestr("readme.txt", "no array")
+    for name, member in (("texts", "encoder.conv1_1.weight"), ("bytes", "readme.txt")):
+        with pytest.raises(WeightsError, match=f"its member {member} is no array"):
+            load_weights(U2Fusion(), tmp_path / f"{name}.npz")
