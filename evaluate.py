@@ -30,6 +30,7 @@ from data.subjects import Subject, find_subjects
 from evaluation.flags import build_parser
 from utils.cli import run
 from utils.errors import InputError, notice
+from utils.locks import alone_in
 from utils.optional import lazy
 
 # They import torch or matplotlib, for which --help need not wait.
@@ -167,14 +168,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if args.export_lesions:
         return export(args, settings)
-    book = scorebook.ScoreBook(args.out, asdict(settings), args.overwrite)
+    with alone_in(args.out, "wait for it, or choose another --out"):
+        book = scorebook.ScoreBook(args.out, asdict(settings), args.overwrite)
+        return evaluate(args, protocols, settings, book)
+
+
+def evaluate(
+    args: argparse.Namespace,
+    protocols: Sequence[str],
+    settings: scoring.Settings,
+    book: scorebook.ScoreBook,
+) -> int:
+    """Score, then write tables and pictures; returns the exit status."""
     device = distributed.choose_devices(args.gpus)[0]
     if device.type == "cpu":
         notice("no GPU: fusing and scoring on the CPU")
     subjects, cohort = choose_subjects(args)
     loading = methods.Loading(args.size, args.recipe, device, args.variant, args.plane or "axial")
     chosen = choose_methods(args, loading, cohort)
-    failed = scoring.evaluate(subjects, chosen, protocols, settings, book, device)
+    try:
+        failed = scoring.evaluate(subjects, chosen, protocols, settings, book, device)
+    finally:
+        book.close()
 
     rows = [results.Row(method.label, method.title, method.is_trivial) for method in chosen]
     complete, shown = results.collect(book, subjects, rows, protocols, settings.describe)

@@ -14,7 +14,6 @@ The same command goes on after an interruption. Exit status: 0 all made, 1 some 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -155,15 +154,6 @@ def prepare_all(findings: scans.Findings, order: cohort.Order) -> int:
     return report.exit_status(items, findings.left_out)
 
 
-def stop_on_termination() -> None:
-    """Let SIGTERM end the run as Ctrl-C does, so that no process of it stays behind."""
-
-    def stop(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, stop)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Flags -> pairs -> one process for each -> data set, report; returns the exit status."""
     args = build_parser(__doc__).parse_args(argv)
@@ -180,7 +170,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not findings.pairs:
             raise InputError(source, "no pair to prepare", f"see the reasons in {pairs_table}")
         check_installed(cohort.PACKAGES, "prepare.py")
-        stop_on_termination()
         return prepare_all(findings, order_of(args, folder, source))
 
 

@@ -26,7 +26,8 @@ from data.subjects import Subject, find_subjects
 from training.config import FROM_WEIGHTS, TrainConfig
 from training.flags import build_parser
 from utils.cli import run
-from utils.errors import notice
+from utils.errors import InputError, notice
+from utils.locks import alone_in
 from utils.optional import lazy
 
 # These import torch when they are first used, so that --help does not wait for it.
@@ -40,6 +41,7 @@ weights = lazy("training.weights")
 
 SYNTHETIC = Path("synthetic")  # where the synthetic cohort is made
 SYNTHETIC_SUBJECTS = 8
+AT_WORK = "wait for it, or choose another --name"
 
 Split = tuple[list[Subject], list[Subject]]  # training and validation
 
@@ -59,11 +61,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     resume = given.pop("resume", None)
     if resume and Path(resume).name in ("", ".."):  # the folder's name is that of the run
         resume = os.path.abspath(resume)
-    config, resumed = resumed_run(given, Path(resume)) if resume else (new_run(given), None)
-    folder = config.run_folder
-    if resumed and resumed["epoch"] >= config.epochs:
-        print(f"all {config.epochs} epochs of {folder} are done; train on with a larger --epochs")
+    if not resume:
+        train_new(new_run(given))
         return
+    path = Path(resume)
+    folder = path if path.is_dir() else path.parent
+    if not folder.is_dir():
+        raise InputError(resume, "no such run", "give a run folder or a checkpoint in it")
+    with alone_in(folder, AT_WORK):
+        config, resumed = resumed_run(given, path)
+        if resumed["epoch"] >= config.epochs:
+            done = f"all {config.epochs} epochs of {folder} are done"
+            print(f"{done}; train on with a larger --epochs")
+            return
+        train(config, *prepared(config, resumed), resumed)
+
+
+def train_new(config: TrainConfig) -> None:
+    """A new run; its folder is there only when nothing speaks against the data."""
+    ready = prepared(config)
+    with alone_in(config.run_folder, AT_WORK):
+        config.check_folder()
+        train(config, *ready)
+
+
+def prepared(config: TrainConfig, resumed: dict | None = None) -> tuple:
+    """The devices, the subjects and their data sets, all of them read."""
     devices = distributed.choose_devices(config.gpus)
     if devices[0].type == "cpu":
         notice("no GPU: training on the CPU; `make demo` is the quick way to see a result")
@@ -71,7 +94,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         notice(f"no --vgg: {config.published.without_vgg}")
     subjects = choose_subjects(config, lists_of(config, resumed))
     config.check_batches(len(subjects[0]) + (config.drawn if config.synthesis else 0))
-    datasets = build.build_datasets(config, *subjects)
+    return devices, subjects, build.build_datasets(config, *subjects)
+
+
+def train(
+    config: TrainConfig,
+    devices: list,
+    subjects: Split,
+    datasets: tuple,
+    resumed: dict | None = None,
+) -> None:
+    """Write the run folder and train, in a process for each device."""
+    folder = config.run_folder
     runlog.start_run_folder(config, subjects)
     drawn = f" (and {config.drawn} drawn)" if config.synthesis else ""
     numbers = f"{len(subjects[0])} training{drawn} and {len(subjects[1])} validation pairs"

@@ -145,12 +145,21 @@ class PairDataset(Dataset):
             return self._read(subject)
         path = self.cache.folder / f"{subject.name}-{self._cache_key(subject)}.npy"
         try:
-            return np.load(path, mmap_mode="r")
-        except (OSError, ValueError, EOFError):  # not there yet, or damaged
-            array = self._read(subject)
+            array = np.load(path, mmap_mode="r")
+        except Exception:  # not there yet, or damaged
+            array = None
+        if array is not None and self._fits(array):
+            return array
+        array = self._read(subject)
+        # A new file in its place: other programs may have mapped the old one.
         with replacing(path, "free space or pass --cache memory") as part:
             np.save(part, array)  # `part` ends in .npy, or NumPy would add that
         return array
+
+    def _fits(self, array: np.ndarray) -> bool:
+        """Whether a cached array can be what `_read` makes."""
+        shape = (len(KEYS), *(self.preprocessing.size,) * 3)
+        return array.shape == shape and array.dtype == np.float32
 
     def _read(self, subject: Subject) -> np.ndarray:
         """(2, size, size, size) float32: MRI and PET after the deterministic transforms."""

@@ -84,6 +84,10 @@ class SliceDataset(PairDataset):
         row, column = np.clip(centre - patch // 2, 0, limits)
         return np.ascontiguousarray(pair[:, row : row + patch, column : column + patch])
 
+    def _fits(self, array: np.ndarray) -> bool:
+        sides = (self.preprocessing.size,) * 2
+        return array.ndim == 4 and array.shape[1:] == (len(KEYS), *sides) and array.dtype == "f4"
+
     def _read(self, subject: Subject) -> np.ndarray:
         """(S, 2, H, W) float32 in [0, 1]: the slices of MRI and PET that are not zero in both."""
         volumes = dict(zip(KEYS, torch.from_numpy(super()._read(subject))[:, None], strict=True))

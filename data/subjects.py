@@ -38,6 +38,7 @@ PUBLISHED_MRI, PUBLISHED_PET = "_mri_MNI152", "_FDG_MNI152"
 # Folders beside the subjects: what others made of them (BIDS), and what prepare.py writes for
 # people to look at.
 NOT_SUBJECTS = ("derivatives", "flagged", "qc")
+LONGEST_NAME = 200  # bytes; file systems take 255, and files are named <subject>_..., too
 _LOOKED_FOR = (
     "looked for <subject>/<subject>_mri_MNI152.nii.gz with <subject>_FDG_MNI152.nii.gz, and for "
     "sub-*/[ses-*/]anat/*_T1w.nii.gz with sub-*/[ses-*/]pet/*_pet.nii.gz"
@@ -181,6 +182,8 @@ def name_problem(name: str) -> str | None:
         return "is empty"
     if name != name.strip():
         return "begins or ends with a blank"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        return f"is longer than {LONGEST_NAME} bytes, too long for the names of files"
     if "/" in name or "\\" in name or ".." in name or name == "." or re.match("[A-Za-z]:", name):
         return "has a path in it"
     if any(not character.isprintable() for character in name):

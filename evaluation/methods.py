@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -91,7 +92,7 @@ class Method:
         Raises:
             InputError: none or several.
         """
-        return _only_volume(self.folder, subject, self.subjects)
+        return _only_volume(self.folder, subject, self._volumes[subject])
 
     def lesioned_file(self, name: str) -> Path:
         """What the program made of an exported lesioned pair, in `<folder>/lesions/`.
@@ -99,7 +100,12 @@ class Method:
         Raises:
             InputError: none or several.
         """
-        return _only_volume(self.folder / LESIONED, name, ())
+        folder = self.folder / LESIONED
+        return _only_volume(folder, name, _volumes_by_name(folder, (name,))[name])
+
+    @cached_property
+    def _volumes(self) -> dict[str, list[Path]]:
+        return _volumes_by_name(self.folder, self.subjects)
 
 
 def _file_stamp(path: Path) -> list:
@@ -269,7 +275,7 @@ def folder_method(
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(folder, "no such folder", "give the folder with the fused volumes")
-    if not any(_candidates(folder, name, subjects) for name in subjects):
+    if not any(_volumes_by_name(folder, subjects).values()):
         problem = f"no volume of any of the {len(subjects)} subjects"
         remedy = f"name the files <subject>*.nii.gz, such as {subjects[0]}_fused.nii.gz"
         raise InputError(folder, problem, remedy)
@@ -284,8 +290,7 @@ def _check_label(label: str, flag: str) -> None:
         raise InputError(flag, f"the label {label!r} {problem}", remedy)
 
 
-def _only_volume(folder: Path, subject: str, names: Sequence[str]) -> Path:
-    found = _candidates(folder, subject, names)
+def _only_volume(folder: Path, subject: str, found: Sequence[Path]) -> Path:
     if not found:
         raise InputError(folder, f"no volume of {subject}", f"add {subject}*.nii.gz")
     if len(found) > 1:
@@ -295,17 +300,16 @@ def _only_volume(folder: Path, subject: str, names: Sequence[str]) -> Path:
     return found[0]
 
 
-def _candidates(folder: Path, subject: str, names: Sequence[str]) -> list[Path]:
-    """The files of a subject: those that begin with its name and with no longer one."""
-    longer = [name for name in names if name != subject and _begins_with(name, subject)]
-    found = []
+def _volumes_by_name(folder: Path, names: Sequence[str]) -> dict[str, list[Path]]:
+    """{subject: the files that begin with its name and with no longer one}, in one look.
+
+    A name is a whole word of the file's: "s1_fused.nii" is of "s1", "s10.nii" is not.
+    """
+    found: dict[str, list[Path]] = {name: [] for name in names}
     for path in sorted(path for path in folder.iterdir() if stem(path)):
-        of_another = any(_begins_with(path.name, name) for name in longer)
-        if _begins_with(path.name, subject) and not of_another:
-            found.append(path)
+        for end in range(len(path.name), 0, -1):
+            name, follows = path.name[:end], path.name[end : end + 1]
+            if name in found and not re.match("[A-Za-z0-9]", follows):
+                found[name].append(path)
+                break
     return found
-
-
-def _begins_with(text: str, name: str) -> bool:
-    """Whether text begins with a whole word: "s1_fused.nii" with "s1", "s10.nii" does not."""
-    return re.match(re.escape(name) + "(?![A-Za-z0-9])", text) is not None

@@ -1,5 +1,7 @@
 """Pictures of an evaluation: box plots of the scores, and pages of subjects x methods."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -16,6 +18,7 @@ from utils.files import replacing
 from utils.pictures import AS_WRITTEN, Planes, comparison_figure, save_figure
 
 SLICES = "slices"  # folder of the planes that the pages are made of
+PAGES = "pages.json"  # beside them: what each page was drawn of
 SUBJECTS_A_PAGE = 4
 ARROWS = {"higher": "higher is better", "lower": "lower is better"}
 PART_TITLES = {
@@ -68,21 +71,51 @@ def read_slices(folder: Path, subject: str) -> tuple[dict[str, Planes], np.ndarr
 def save_pages(folder: Path, subjects: Sequence[str], rows: Sequence[Row]) -> None:
     """Pages of subjects x methods, `pictures-01.png` and so on; pages of an earlier evaluation go.
 
+    A page of the same planes and columns as before stays.
+
     Args:
         rows: the methods that have a column, after the sources.
     """
     columns = {"MRI": "MRI", "PET": "PET"} | {row.label: row.title for row in rows}
     kept = [name for name in subjects if (folder / SLICES / f"{name}.npz").exists()]
-    pages = []
+    before, now = _drawn_pages(folder), {}
     for start in range(0, len(kept), SUBJECTS_A_PAGE):
-        volumes, voxel_mm = {}, {}
-        for name in kept[start : start + SUBJECTS_A_PAGE]:
-            volumes[name], voxel_mm[name] = read_slices(folder, name)
-        pages.append(folder / f"pictures-{start // SUBJECTS_A_PAGE + 1:02d}.png")
-        save_figure(pages[-1], comparison_figure(volumes, columns, voxel_mm), dpi=130)
+        names = kept[start : start + SUBJECTS_A_PAGE]
+        path = folder / f"pictures-{start // SUBJECTS_A_PAGE + 1:02d}.png"
+        made_of = [[name, *_state(folder / SLICES / f"{name}.npz")] for name in names]
+        about = hashlib.sha256(json.dumps([list(columns.items()), made_of]).encode()).hexdigest()
+        if before.get(path.name) != [about, *_state(path)]:
+            _save_page(folder, path, names, columns)
+        now[path.name] = [about, *_state(path)]
+    with replacing(folder / SLICES / PAGES, "give another --out") as part:
+        part.write_text(json.dumps(now), encoding="utf-8")
     for path in folder.glob("pictures-[0-9][0-9]*.png"):
-        if path not in pages:
+        if path.name not in now:
             path.unlink()
+
+
+def _save_page(folder: Path, path: Path, names: Sequence[str], columns: Mapping[str, str]) -> None:
+    volumes, voxel_mm = {}, {}
+    for name in names:
+        volumes[name], voxel_mm[name] = read_slices(folder, name)
+    save_figure(path, comparison_figure(volumes, columns, voxel_mm), dpi=130)
+
+
+def _drawn_pages(folder: Path) -> dict[str, list]:
+    """{page: what it was drawn of, and its state}; a second a page is worth a look."""
+    try:
+        return dict(json.loads((folder / SLICES / PAGES).read_text("utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}
+
+
+def _state(path: Path) -> list[int]:
+    """Size and time of a file; of none, nothing."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
 
 
 def save_box_plots(folder: Path, all_results: Sequence[Results]) -> None:

@@ -4,7 +4,8 @@ A row is (protocol, method, subject, metric, source, value). `source` is "mri", 
 worse of the two) for the parts of a metric, "mean" or "sum" for its value over both sources, and
 "joint" where it has no parts. Beside it, `scores.json` holds the settings and, for each method and
 subject, a stamp of the files behind the scores, so that an interrupted evaluation goes on and a
-changed file is never mixed in.
+changed file is never mixed in. While an evaluation runs, each further subject is a line of
+`scores.jsonl`: both files would else be written anew for every one.
 """
 
 import csv
@@ -12,15 +13,16 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
 from metrics import ALL_METRICS, keys_of
 from utils.errors import InputError, notice
-from utils.files import replacing
+from utils.files import append_text, replacing
 
 COLUMNS = ("protocol", "method", "subject", "metric", "source", "value")
-SCORES, STAMPS = "scores.csv", "scores.json"
+SCORES, STAMPS, NEW = "scores.csv", "scores.json", "scores.jsonl"
 VERSION = 2  # raise it when the way from files to scores changes
 ANOTHER = "choose another --out, or --overwrite to score anew"
 
@@ -75,11 +77,14 @@ class ScoreBook:
         self.settings = json.loads(json.dumps({"version": VERSION, **settings}))
         self.scores: dict[tuple[str, str, str], Scores] = {}
         self.stamps: dict[str, dict[str, list]] = {}
+        self._is_written = False  # whether the tables hold what there is, but for `NEW`
+        self._forgets = overwrite
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(self.folder, "is a file", "give a folder")
         if (self.folder / SCORES).exists() and not overwrite:
             self._read_stamps()
             self._read_scores()
+            self._read_new()
 
     def _read_stamps(self) -> None:
         path = self.folder / STAMPS
@@ -87,7 +92,7 @@ class ScoreBook:
             content = json.loads(path.read_text("utf-8"))
             there, self.stamps = content["settings"], content["stamps"]
             names = there.keys() | self.settings.keys()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             problem = f"does not say how {SCORES} beside it was made"
             raise InputError(path, problem, ANOTHER) from error
         for name in sorted(names):
@@ -110,6 +115,22 @@ class ScoreBook:
         except (OSError, ValueError, KeyError, csv.Error) as error:
             problem = f"not a table of scores ({type(error).__name__}: {error})"
             raise InputError(path, problem, ANOTHER) from error
+
+    def _read_new(self) -> None:
+        """What an evaluation that was killed had still to write into the tables."""
+        path = self.folder / NEW
+        if not path.exists():
+            return
+        for line in path.read_text("utf-8", errors="replace").splitlines():
+            with suppress(
+                ValueError, KeyError, TypeError, AttributeError, RecursionError
+            ):  # the last line may be half
+                entry = json.loads(line)
+                scores = {}
+                for protocol, method, values in entry["scores"]:
+                    read = {key: float(value) for key, value in values.items() if key in PLACES}
+                    scores[protocol, method] = read
+                self._take(entry["subject"], scores, dict(entry["stamps"]))
 
     def drop_outdated(self, stamps: Mapping[str, Mapping[str, list]]) -> None:
         """Forget, with a notice, the scores of methods and subjects whose files have changed.
@@ -139,21 +160,46 @@ class ScoreBook:
         self, subject: str, scores: Mapping[tuple[str, str], Scores], stamps: Mapping[str, list]
     ) -> None:
         """Take in a subject's {(protocol, method): scores} with {method: stamp}; write."""
+        self._take(subject, scores, stamps)
+        if not self._is_written:
+            self._save()
+            return
+        listed = []
+        for (protocol, method), values in scores.items():
+            listed.append((protocol, method, {key: _digits(v) for key, v in values.items()}))
+        entry = {"subject": subject, "stamps": stamps, "scores": listed}
+        append_text(self.folder / NEW, json.dumps(entry) + "\n", "give another --out")
+
+    def close(self) -> None:
+        """Write the tables, if there is something new."""
+        if (self.folder / NEW).exists():
+            self._save()
+
+    def _take(
+        self, subject: str, scores: Mapping[tuple[str, str], Scores], stamps: Mapping[str, list]
+    ) -> None:
         for method, stamp in stamps.items():
             self.stamps.setdefault(method, {})[subject] = stamp
         for (protocol, method), values in scores.items():
-            self.scores[protocol, method, subject] = dict(values)
-        self._save()
+            # As they are read again: an evaluation that goes on gives the same tables.
+            read = {key: float(_digits(value)) for key, value in values.items()}
+            self.scores[protocol, method, subject] = read
 
     def _save(self) -> None:
+        if self._forgets:  # or the new stamps could vouch for old scores
+            for name in (NEW, SCORES):
+                (self.folder / name).unlink(missing_ok=True)
+            self._forgets = False
         content = {"settings": self.settings, "stamps": self.stamps}
         write_text(self.folder / STAMPS, json.dumps(content, indent=1) + "\n")
         rows = []
         for where, values in self.scores.items():
             for key, place in PLACES.items():
                 if key in values:
-                    rows.append((*where, *place, f"{values[key]:.10g}"))
+                    rows.append((*where, *place, _digits(values[key])))
         write_text(self.folder / SCORES, csv_text(COLUMNS, rows))
+        (self.folder / NEW).unlink(missing_ok=True)  # all of it is in the tables now
+        self._is_written = True
 
     def complete(
         self, protocols: Sequence[str], methods: Sequence[str], subjects: Sequence[str]
@@ -185,6 +231,10 @@ class ScoreBook:
                         columns.setdefault(key, []).append(mean)
             table[method] = columns
         return table
+
+
+def _digits(value: float) -> str:
+    return f"{value:.10g}"
 
 
 def _text(value: object) -> str:

@@ -103,7 +103,7 @@ def _model_of(run: Path) -> str:
     """The model that a run folder says it is of; DC2Fusion where it does not say."""
     try:
         return json.loads((run / "config.json").read_text())["model"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "dc2fusion"
 
 

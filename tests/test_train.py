@@ -25,6 +25,7 @@ from training.config import TrainConfig
 from training.distributed import launch
 from training.runlog import start_run_folder
 from training.trainer import REFERENCES, Trainer, learning_rate
+from utils.locks import alone_in
 
 
 def test_a_run_leaves_everything_that_is_promised(train, synthetic_cohort):
@@ -69,7 +70,7 @@ def test_tensorboard_holds_terms_by_source_and_reference_lines(train):
         "time/step seconds",
         "memory/peak GiB",
     } <= scalars
-    assert any(tag.startswith("fusion/synthetic-00") for tag in tags("training", "images"))
+    assert any(tag.startswith("fusion/synthetic-00") for tag in tags("dc2fusion", "images"))
     for method in ("dc2fusion", "average", "copy-mri"):
         assert "validation/ssim_pet" in tags(method, "scalars")
 
@@ -379,6 +380,17 @@ class TestBadInput:
             train_diff.main, "--data", synthetic_cohort, "--name", "mine", names=("--name", "mine")
         )
         assert (tmp_path / "result" / "mine" / "best.pt").read_text() == "precious"
+
+    @pytest.mark.parametrize("resumed", [False, True])
+    def test_a_run_that_is_at_work_is_left_alone(
+        self, refuses, synthetic_cohort, tmp_path, resumed
+    ):
+        folder = tmp_path / "result" / "mine"
+        flags = ("--data", synthetic_cohort, "--out", tmp_path / "result", "--name", "mine")
+        with alone_in(folder, "wait"):
+            flags = ("--resume", folder) if resumed else (*flags, *QUICK)
+            refuses(train_diff.main, *flags, names=("mine", "another program is at work"))
+            assert [path.name for path in folder.iterdir()] == [".lock"]
 
     def test_a_run_that_ended_before_its_first_epoch_starts_afresh(self, train, tmp_path):
         folder = tmp_path / "result" / "run"

@@ -28,7 +28,7 @@ from torch.optim import Optimizer
 from training.build import build_network
 from training.config import TrainConfig
 from utils.archives import check_archive
-from utils.errors import InputError
+from utils.errors import InputError, notice
 from utils.files import check_readable, replacing
 
 FORMAT = "dc2fusion-1"
@@ -184,6 +184,25 @@ def misfit(given: object, wanted: Tensor | None, dtype: torch.dtype | None = Non
     if given.layout != torch.strided or given.device.type != "cpu":
         return "holds no plain values"
     return None
+
+
+def complete_best(folder: Path, content: dict) -> None:
+    """Write `best.pt` where a run was killed before it could.
+
+    Args:
+        content: of the checkpoint that the run goes on from.
+    """
+    path = folder / BEST
+    if content["best"] == -math.inf:
+        return
+    try:
+        if read_own(path)[0]["best"] >= content["best"]:
+            return
+    except InputError as error:
+        if path.exists():
+            notice(f"{error}; the last epoch takes its place until a better one")
+    # Before the kill, `last.pt` was written first: the score that it knows is its own.
+    save(path, {key: content[key] for key in _SAVED_KEYS - {"versions"}})
 
 
 def restore_optimizer(path: Path, state: object, optimizer: Optimizer) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data.settings import CACHES, RECIPES, Cache, Preprocessing, Slicing
+from data.subjects import LONGEST_NAME
 from training.hyperparameters import NETWORKS, PUBLISHED, Hyperparameters
 from utils.cli import (
     cube_side,
@@ -339,6 +340,8 @@ class TrainConfig:
             raise InputError("--alpha1 .. --gamma2", problem, "give one above 0")
         if Path(self.name).name != self.name or self.name in ("", ".", ".."):
             raise InputError("--name", f"{self.name!r} is no folder name", "leave paths to --out")
+        if len(os.fsencode(self.name)) > LONGEST_NAME:
+            raise InputError("--name", f"is longer than {LONGEST_NAME} bytes", "give a shorter one")
         if self.size < 16:
             raise InputError("--size", f"{self.size} is below 16 voxels", "give 16 or more")
         if self.slicewise and self.cache == "none":
@@ -367,7 +370,7 @@ class TrainConfig:
         """
         if not self.run_folder.is_dir():
             return
-        content = set(os.listdir(self.run_folder))
+        content = {name for name in os.listdir(self.run_folder) if not name.startswith(".")}
         # A run that ended before its first epoch leaves no checkpoint: it may start afresh.
         begun = "config.json" in content and not content & {"last.pt", "best.pt"}
         if content and not begun:

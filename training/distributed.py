@@ -48,6 +48,14 @@ class Process:
         dist.all_gather_object(parts, items)
         return [item for part in parts for item in part]
 
+    def average(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean over all processes, value by value."""
+        if self.world_size == 1:
+            return values
+        values = values.clone()
+        dist.all_reduce(values)
+        return values / self.world_size
+
     def raise_together(self, error: InputError | None) -> None:
         """Raise an error that any process has in all of them: none must wait for one that is gone.
 
@@ -90,6 +98,7 @@ def launch(function: Callable, devices: list[torch.device], *arguments) -> None:
 
     Raises:
         SystemExit: with the status of the first process that ended in an error it has reported.
+        InputError: a process was killed.
     """
     if len(devices) == 1:
         _make_current(devices[0])
@@ -98,10 +107,19 @@ def launch(function: Callable, devices: list[torch.device], *arguments) -> None:
     with tempfile.TemporaryDirectory() as folder:
         meeting_point = (Path(folder) / "store").as_uri()
         options = function, devices, meeting_point, arguments
+        processes = multiprocessing.spawn(_worker, options, nprocs=len(devices), join=False)
         try:
-            multiprocessing.spawn(_worker, options, nprocs=len(devices))
+            while not processes.join():
+                pass
         except multiprocessing.ProcessExitedException as error:
-            raise SystemExit(error.exit_code) from None
+            if not error.signal_name:
+                raise SystemExit(error.exit_code) from None
+            source = f"process {error.error_index + 1} of {len(devices)}"
+            problem = f"was killed ({error.signal_name}), perhaps out of memory"
+            raise InputError(source, problem, "look at the machine, then --resume") from None
+        finally:  # after Ctrl-C or SIGTERM none of them goes on alone
+            for process in processes.processes:
+                process.terminate()
 
 
 def _make_current(device: torch.device) -> None:

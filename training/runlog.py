@@ -1,6 +1,7 @@
 """What a run leaves to look at: TensorBoard's `log/`, `losses.csv` and `scores.csv` beside it."""
 
 import csv
+import io
 import json
 import math
 import platform
@@ -9,7 +10,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -114,17 +115,27 @@ class RunLog:
 
     @staticmethod
     def _append(path: Path, header: Sequence[str], rows: list[list]) -> None:
-        new = not path.exists()
-        with open(path, "a", newline="") as file:
-            csv.writer(file).writerows([header, *rows] if new else rows)
+        text = _csv(rows if path.exists() else [header, *rows])
+        with open(path, "a", newline="", encoding="utf-8") as file:
+            file.write(text)
 
-    def example(self, epoch: int, example: Example) -> None:
-        """A picture of one subject, shown by TensorBoard with a slider over epochs."""
+    def example(self, epoch: int, method: str, example: Example) -> None:
+        """A picture of one subject, shown by TensorBoard with a slider over epochs.
+
+        It lies beside the method's scores, whose steps are epochs, too: in another run those of an
+        epoch that is done again would stay.
+        """
         title = f"{example.subject}, epoch {epoch}"
         figure = fusion_figure(example.mri, example.pet, example.fused, title=title)
         with self._writing():
-            writer = self._writer("training", self._purge_step)
+            writer = self._writer(method, self._purge_epoch)
             writer.add_figure(f"fusion/{example.subject}", figure, epoch)
+
+    def flush(self) -> None:
+        """Write out what is still in memory, and go on."""
+        with self._writing():
+            for writer in self._writers.values():
+                writer.flush()
 
     def close(self) -> None:
         """Write out what is still in memory."""
@@ -149,14 +160,29 @@ def _silence_writing_thread() -> None:
 
 
 def _keep_until(path: Path, epoch: int) -> None:
-    """Drop a table's rows of epochs after `epoch`, the whole table where that is 0."""
+    """Drop a table's rows of epochs after `epoch`, the whole table where that is 0.
+
+    A row that a kill has cut short is of such an epoch.
+    """
     if not path.is_file():
         return
-    with open(path, newline="") as file:
+    if not epoch:
+        path.unlink()
+        return
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
         header, *rows = list(csv.reader(file)) or [[]]
-    path.unlink()
-    if epoch:
-        RunLog._append(path, header, [row for row in rows if int(row[0]) <= epoch])
+    kept = [header]
+    for row in rows:
+        if len(row) == len(header) and row[0].isdecimal() and int(row[0]) <= epoch:
+            kept.append(row)
+    with replacing(path, "free space, then --resume") as part:
+        part.write_text(_csv(kept), encoding="utf-8", newline="")
+
+
+def _csv(rows: Iterable[Sequence]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -208,12 +208,15 @@ class Trainer:
         norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         losses = {"loss/total": loss.detach()}
         losses |= {f"loss/{name}": value for name, value in terms.items()}
+        own = torch.stack([*losses.values(), norm])
         # All in one transfer from the device.
-        *numbers, norm = torch.stack([*losses.values(), norm]).tolist()
+        *numbers, norm = own.tolist()
         values = dict(zip(losses, numbers, strict=True))
         self._stop_unless_finite(values, batch["name"])
         values["gradient norm"] = norm
         self._stop_unless_finite(values, batch["name"])
+        if self.process.world_size > 1:  # of all processes' pairs
+            values = dict(zip(values, self.process.average(own).tolist(), strict=True))
         self.optimizer.step()
         self._limit_weights()
         values["learning rate"] = self.optimizer.param_groups[0]["lr"]
@@ -291,7 +294,7 @@ class Trainer:
         self._say_undefined(scores[NETWORK])
         if self.log:
             for example in found.examples:
-                self.log.example(self.epoch, example)
+                self.log.example(self.epoch, self.config.model, example)
             for name, values in self.references.items():
                 self.log.scores(self.epoch, name, values)
             self.log.scores(self.epoch, self.config.model, scores[NETWORK])
@@ -337,6 +340,7 @@ class Trainer:
             "best": self.best,
             "rng": rng,
         }
+        self.log.flush()  # what is behind the checkpoint must not be lost
         # The best one first: who is killed in between does this epoch again. A file of its own
         # each, so that damage to one leaves the other.
         if is_best:
@@ -347,6 +351,8 @@ class Trainer:
         last = self.config.run_folder / checkpoint.LAST
         checkpoint.restore_optimizer(last, content["optimizer"], self.optimizer)
         self.epoch, self.step, self.best = content["epoch"], content["step"], content["best"]
+        if self.process.is_main:
+            checkpoint.complete_best(self.config.run_folder, content)
         # States belong to processes; with another number of devices there is no going on with them.
         rng = content["rng"]
         if isinstance(rng, list) and len(rng) == self.process.world_size:

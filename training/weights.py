@@ -140,7 +140,7 @@ def _read_record(path: Path) -> dict:
         record = json.loads(read_text(path))
         about = record["about"]
         complete = isinstance(record["sha256"], str) and isinstance(about, dict)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(path, "is not the record of weights", REMEDY) from error
     if not complete or not {"config", "balance", "date"} <= about.keys():
         raise InputError(path, "is not the record of weights", REMEDY)
@@ -158,7 +158,7 @@ def _header(about: dict) -> dict[str, str]:
 def _config(path: Path, header: dict[str, str]) -> TrainConfig:
     try:
         return TrainConfig.from_dict(json.loads(header["config"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         problem = f"its configuration cannot be understood ({error})"
         raise InputError(path, problem, "use the version of the code that wrote it") from error
 

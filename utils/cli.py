@@ -1,7 +1,9 @@
 """What the four scripts share at the command line: one-line errors and argument types."""
 
 import argparse
+import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -12,6 +14,14 @@ from utils.errors import InputError, report
 # makes a training step ten times slower; letting them sleep after a short while costs less than a
 # tenth when the machine is idle (measured on 2 cores). Must be set before torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+# What the system refuses through no fault of the program, and what to do.
+_REFUSALS = {
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOSPC: "free space and run the command again",
+    errno.EDQUOT: "free space and run the command again",
+    errno.EROFS: "choose another place",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,21 +46,43 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
+class Terminated(BaseException):
+    """SIGTERM arrived: what a cluster or a container sends before it kills."""
+
+
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and leave with its exit status.
 
-    `InputError` becomes one line on stderr and status 2, Ctrl-C becomes status 130. Everything else
+    `InputError` becomes one line on stderr and status 2, and so does a system that refuses (a full
+    disk, a name too long). Ctrl-C becomes status 130 and SIGTERM 143, after a line. Everything else
     is a programming error and keeps its traceback.
     """
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         status = main() or 0
     except InputError as error:
         report(error)
         status = 2
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        source = error.filename or "the system"
+        report(InputError(source, os.strerror(error.errno), _REFUSALS[error.errno]))
+        status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        status = 128 + signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
     raise SystemExit(status)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
+    raise Terminated
 
 
 def positive_int(text: str) -> int:

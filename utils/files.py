@@ -1,17 +1,17 @@
 """Files that can be read, files that nobody ever finds half of, and tables in them."""
 
-import contextlib
+import errno
 import os
-import platform
 import re
+import secrets
 import shutil
 import stat
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from utils.errors import InputError
+from utils.locks import holding, try_lock
 
 _LONGEST_POINTER = 32 * 1024  # bytes; git-annex takes nothing longer for one
 _LFS_POINTER = re.compile(rb"version https://(git-lfs|hawser)\.github\.com/spec/")
@@ -19,9 +19,10 @@ _LFS_POINTER = re.compile(rb"version https://(git-lfs|hawser)\.github\.com/spec/
 _ANNEX_POINTER = re.compile(rb"[./]*(\.git/)?annex/objects/")
 _ANNEX_OBJECTS = "/annex/objects/"
 
-# What is being written: `.<process>-<where it runs>.<name>`; earlier versions named no place.
-_PART = re.compile(r"\.(\d+)(?:-([0-9a-f]{8}))?\..+", re.DOTALL)
-_swept: set[Path] = set()
+# What is being written; earlier versions named it `.<process>[-<where it runs>].<name>`.
+_PART = re.compile(r"\.tmp-[0-9a-f]{16}\..+", re.DOTALL)
+_EARLIER_PART = re.compile(r"\.\d+(-[0-9a-f]{8})?\..+", re.DOTALL)
+_cleared: set[Path] = set()  # folders that this process has looked at
 
 
 def reading_problem(path: str | os.PathLike) -> tuple[str, str] | None:
@@ -75,9 +76,10 @@ def check_readable(path: str | os.PathLike) -> None:
 def replacing(path: str | os.PathLike, remedy: str = "choose another place") -> Iterator[Path]:
     """A path beside `path` to write to, renamed into its place when the block ends well.
 
-    Missing folders are made. The temporary name keeps the suffixes in small letters, which some
-    writers go by, and is removed whatever happens; what a killed process has left is removed by the
-    next one that writes into the folder.
+    Missing folders are made. The temporary file is new and nobody else's; its name keeps the
+    suffixes in small letters, which some writers go by. It is removed whatever happens, after a
+    kill by the next program that writes into the folder. What is renamed is on the disk: a power
+    failure leaves the old file or the new one.
 
     Args:
         path: the file to be written or replaced.
@@ -88,15 +90,20 @@ def replacing(path: str | os.PathLike, remedy: str = "choose another place") -> 
             folder's place).
     """
     path = Path(path)
-    part = _part_of(path)
+    part = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path.parent)
+        clear_leftovers(path.parent)
+        new = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         try:
-            yield part
-            os.replace(part, path)
+            with holding(os.open(part, new, 0o666)) as descriptor:
+                _mark_as_written(descriptor)
+                yield part
+                _to_disk(part)
+                os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
+        _to_disk(path.parent)
     except OSError as error:
         problem = f"cannot be written ({error.strerror or error})"
         raise InputError(path, problem, remedy, kind="output") from error
@@ -109,13 +116,16 @@ def replacing_folder(path: Path, remedy: str = "choose another place") -> Iterat
     Raises:
         InputError: of kind "output", the system refuses.
     """
-    part = _part_of(path)
+    part = _beside(path)
     try:
-        part.mkdir(parents=True)
-        _sweep(path.parent)
-        yield part
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(part, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(path.parent)
+        part.mkdir()
+        with holding(os.open(part, os.O_RDONLY)) as descriptor:
+            _mark_as_written(descriptor)
+            yield part
+            shutil.rmtree(path, ignore_errors=True)
+            os.replace(part, path)
     except OSError as error:
         problem = f"cannot be written ({error.strerror or error})"
         raise InputError(path, problem, remedy, kind="output") from error
@@ -125,46 +135,67 @@ def replacing_folder(path: Path, remedy: str = "choose another place") -> Iterat
 
 def is_part(name: str) -> bool:
     """Whether a file or folder is what `replacing` or `replacing_folder` write to."""
-    return _PART.fullmatch(name) is not None
+    return bool(_PART.fullmatch(name) or _EARLIER_PART.fullmatch(name))
 
 
-def _part_of(path: Path) -> Path:
+def _beside(path: Path) -> Path:
+    """A temporary name that nobody else has, on whatever machine, and that fits a file system."""
     endings = "".join(path.suffixes[-2:])
-    name = path.name.removesuffix(endings) + endings.lower()
-    return path.with_name(f".{os.getpid()}-{_place()}.{name}")
+    name = path.name.removesuffix(endings)[-64:] + endings.lower()[-64:]
+    return path.with_name(f".tmp-{secrets.token_hex(8)}.{name}")
 
 
-def _place() -> str:
-    """Where process numbers mean what they do here: this machine, or a container on it."""
-    space = ""
-    with contextlib.suppress(OSError):
-        space = os.readlink("/proc/self/ns/pid")
-    return f"{zlib.crc32((platform.node() + space).encode()):08x}"
+def _mark_as_written(descriptor: int) -> None:
+    """Lock a temporary file, so that others see that its writer lives."""
+    with suppress(OSError):  # no locks on this disk: then nobody removes leftovers there
+        try_lock(descriptor)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes of this place have left half-written; once for a folder."""
-    if folder in _swept or os.name != "posix":
-        return
-    _swept.add(folder)
-    for entry in list(folder.iterdir()):
-        part = _PART.fullmatch(entry.name)
-        if not part or part[2] != _place() or _is_alive(int(part[1])):
-            continue
-        if entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
+def _to_disk(path: Path) -> None:
+    """Have the system write out a file, or a folder's names."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a disk without such an order
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what killed programs were writing in a folder; looks once in each of them."""
+    folder = folder.absolute()
+    if folder in _cleared:
+        return
+    _cleared.add(folder)
+    for entry in list(os.scandir(folder)):
+        if not _PART.fullmatch(entry.name) or entry.is_symlink():
+            continue
+        is_folder = entry.is_dir()
+        with suppress(OSError):  # gone meanwhile, or no locks on this disk
+            mode = os.O_RDONLY if is_folder else os.O_RDWR
+            with holding(os.open(entry.path, mode | os.O_NOFOLLOW | os.O_NONBLOCK)) as descriptor:
+                if not try_lock(descriptor):
+                    continue  # its writer lives
+                if is_folder:
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+
+
+def append_text(path: Path, text: str, remedy: str) -> None:
+    """Add lines to the end of a file, which is made.
+
+    Raises:
+        InputError: of kind "output", the system refuses.
+    """
+    try:
+        with open(path, "a", encoding="utf-8", newline="") as file:
+            file.write(text)
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror or error})"
+        raise InputError(path, problem, remedy, kind="output") from error
 
 
 def write_tsv(

@@ -10,6 +10,8 @@ from pathlib import Path
 from utils.errors import InputError, notice
 from utils.files import check_readable
 
+_LONGEST_TEXT = 1 << 26  # bytes; a million images need half of it
+
 
 def natural_key(name: str) -> tuple:
     """Sort key that puts s2 before s10, the same on every machine."""
@@ -21,10 +23,15 @@ def read_text(path: Path) -> str:
     """The text of a list: UTF-8, with or without a byte order mark.
 
     Raises:
-        InputError: missing, not downloaded, no file, unreadable, or not UTF-8 text.
+        InputError: missing, not downloaded, no file, unreadable, too long, or not UTF-8 text.
     """
     check_readable(path)
     try:
+        if path.stat().st_size > _LONGEST_TEXT:
+            size = f"{path.stat().st_size / 2**20:.0f} MiB"
+            raise InputError(
+                path, f"{size} are more than any list has", "give a list in plain text"
+            )
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise InputError(path, "no such file", "check the path") from error

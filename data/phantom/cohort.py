@@ -79,7 +79,7 @@ def _is_complete(root: Path, names: list[str], about: dict) -> bool:
         known = json.loads(mark.read_text())
         same = all(known[key] == value for key, value in about.items())
         written = list(known["subjects"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(mark, "is not the record of a synthetic cohort", remedy) from error
     if not same:
         asked = ", ".join(f"{key} {value}" for key, value in about.items())

@@ -106,7 +106,7 @@ def procedural_heads(
         path = Path(cache) / f"{name}.npy"
         try:
             tissues = np.load(path)
-        except (OSError, ValueError, EOFError):  # not there yet, or damaged
+        except Exception:  # not there yet, or damaged
             # cohorts count from 0 upwards, these seeds lie beyond any of them
             phantom = make_subject(subject_seed(seed, 10**6 + index), HEAD_VOXEL_MM)
             tissues = from_phantom(phantom.labels)

@@ -18,24 +18,19 @@ import os
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
 
 from preparation.output.layout import FLAGGED, HIDDEN, PICTURES, Place, discard, move_into
-from utils.errors import InputError, notice
+from utils.errors import InputError
 from utils.files import is_part
+from utils.locks import locked
 
 ORPHANS_S = 20  # how long processes of a killed run are waited for
 
 _PLAIN_PATH = re.compile(r"[\w./+@%~-]+", re.ASCII)  # ANTs takes commas, blanks and brackets apart
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 
 class PreparedFolder:
@@ -75,13 +70,11 @@ class PreparedFolder:
         Raises:
             InputError: another run is at work, or processes of a killed one still are.
         """
-        with _lock(self.root / HIDDEN / "lock", exclusive=True, patience_s=0) as owner:
+        with locked(self.root / HIDDEN / "lock") as owner:
             if owner is None:
                 problem = "another prepare.py is at work in this folder"
                 raise InputError(self.root, problem, "wait for it, or choose another --out")
-            with _lock(
-                self.root / HIDDEN / "workers", exclusive=True, patience_s=ORPHANS_S
-            ) as free:
+            with locked(self.root / HIDDEN / "workers", patience_s=ORPHANS_S) as free:
                 if free is None:
                     problem = "processes of a run that was killed are still at work"
                     raise InputError(self.root, problem, "wait a few minutes, or end them")
@@ -98,7 +91,7 @@ class PreparedFolder:
         What the libraries write meanwhile is in this folder, too, where the next run finds it after
         a kill.
         """
-        with _lock(self.root / HIDDEN / "workers", exclusive=False, patience_s=ORPHANS_S):
+        with locked(self.root / HIDDEN / "workers", exclusive=False, patience_s=ORPHANS_S):
             folder = self.working / name
             shutil.rmtree(folder, ignore_errors=True)
             with self._scratch():
@@ -237,7 +230,7 @@ def read_record(path: Path) -> dict | None:
     """A subject's record, None when there is none that can be read."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     is_one = isinstance(record, dict) and {"fingerprint", "outputs"} <= record.keys()
     return record if is_one else None
@@ -255,32 +248,3 @@ def _is_whole(folder: Path, record: dict) -> bool:
     except (OSError, KeyError, TypeError, AttributeError, nib.filebasedimages.ImageFileError):
         return False
     return True
-
-
-@contextlib.contextmanager
-def _lock(path: Path, exclusive: bool, patience_s: float) -> Iterator[bool | None]:
-    """Hold a lock on a file until the process ends at the latest; None when others keep it."""
-    if fcntl is None:
-        raise InputError("prepare.py", "does not run on Windows", "use Linux, macOS or WSL")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a")
-    except OSError as error:
-        problem = f"cannot be opened ({error.strerror or error})"
-        raise InputError(path, problem, "make it writable or choose another --out") from error
-    with file:
-        held: bool | None = None
-        until = time.monotonic() + patience_s
-        while held is None:
-            try:
-                fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-                held = True
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    break
-                time.sleep(0.1)
-            except OSError as error:
-                why = os.strerror(error.errno)
-                notice(f"{path}: no locks on this disk ({why}); start no second run in this folder")
-                held = False
-        yield held

@@ -194,3 +194,36 @@ def test_random_states_that_are_none_are_refused():
     states = checkpoint.rng_states() | {"torch": torch.zeros(3)}
     with pytest.raises(InputError, match="random generators"):
         checkpoint.restore_rng("last.pt", states)
+
+
+def score_of(path):
+    return checkpoint.read(path)["best"]
+
+
+class TestBest:
+    """What a run that was killed at any moment has in `best.pt` after it goes on."""
+
+    @pytest.mark.parametrize("there", [None, 0.4])
+    def test_it_is_written_where_a_kill_prevented_that(self, saved, there):
+        path, _ = saved
+        best = path.with_name("best.pt")
+        if there is not None:
+            torch.save(checkpoint.read(path) | {"best": there}, best)
+        checkpoint.complete_best(path.parent, checkpoint.read(path))
+        assert score_of(best) == score_of(path) == 0.5
+
+    @pytest.mark.parametrize("there", [0.5, 0.6])
+    def test_it_stays_where_it_is_as_good(self, saved, there):
+        path, _ = saved
+        best = path.with_name("best.pt")
+        torch.save(checkpoint.read(path) | {"best": there, "epoch": 1}, best)
+        before = best.read_bytes()
+        checkpoint.complete_best(path.parent, checkpoint.read(path))
+        assert best.read_bytes() == before
+
+    def test_a_damaged_one_is_told(self, saved, capsys):
+        path, _ = saved
+        best = path.with_name("best.pt")
+        best.write_bytes(path.read_bytes()[:-1000])
+        checkpoint.complete_best(path.parent, checkpoint.read(path))
+        assert score_of(best) == 0.5 and "best.pt" in capsys.readouterr().err

@@ -1,6 +1,9 @@
 """Errors are one line and exit status 2; programming errors keep their traceback."""
 
 import argparse
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -75,3 +78,36 @@ def test_values_that_no_flag_takes(kind, text):
 def test_device_numbers():
     assert device_numbers("0") == (0,)
     assert device_numbers("0,1,2,3") == (0, 1, 2, 3)
+
+
+SLEEP = """
+import signal, time
+from utils.cli import run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in the background
+def main():
+    try:
+        print("here", flush=True)
+        time.sleep(60)
+    finally:
+        print("tidied", flush=True)
+run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "line", "status"),
+    [(signal.SIGTERM, b"terminated\n", 143), (signal.SIGINT, b"interrupted\n", 130)],
+)
+def test_a_signal_is_one_line_and_its_status_and_tidies_up(number, line, status):
+    with subprocess.Popen(
+        [sys.executable, "-c", SLEEP], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as script:
+        assert script.stdout.readline() == b"here\n"
+        script.send_signal(number)
+        out, err = script.communicate()
+    assert (out, err, script.returncode) == (b"tidied\n", line, status)
+
+
+def test_a_name_that_is_too_long_for_the_disk_is_one_line(run_script, tmp_path):
+    status, _, err = run_script(lambda _: open(tmp_path / ("x" * 300)))
+    assert status == 2 and err.startswith("error: ") and err.endswith("give a shorter name\n")

@@ -89,19 +89,71 @@ def test_the_temporary_name_has_endings_in_small_letters(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["A.b.Nii.GZ"]
 
 
-def test_what_a_killed_process_has_left_is_cleared_away(tmp_path):
-    """Of processes that are alive, elsewhere, or no such files, nothing is touched."""
-    dead = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True
-    )
-    dead, here = dead.stdout.decode().strip(), files._place()
-    kept = f".{os.getppid()}-{here}.a.pt", f".{dead}-00000000.a.pt", f".{dead}", "a.pt"
-    for name in (*kept, f".{dead}-{here}.a.pt"):
-        (tmp_path / name).write_text("half")
-    (tmp_path / f".{dead}-{here}.series").mkdir()
+WRITE = """
+import sys, time
+from pathlib import Path
+from utils.files import replacing, replacing_folder
+with replacing(Path(sys.argv[1]) / "last.pt") as part, replacing_folder(Path(sys.argv[1]) / "d"):
+    part.write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """Another program that has half written a file and a folder in `tmp_path`."""
+    with subprocess.Popen([sys.executable, "-c", WRITE, tmp_path], stdout=subprocess.PIPE) as found:
+        found.stdout.readline()
+        yield found
+        found.kill()
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_what_a_killed_program_has_left_is_cleared_away(tmp_path, writer):
+    (tmp_path / ".tmp-notes").write_text("the user's own")
+    assert len(names(tmp_path)) == 3
+    writer.kill()
+    writer.wait()
     with replacing(tmp_path / "b.pt") as part:
         part.write_text("whole")
-    assert {path.name for path in tmp_path.iterdir()} == {*kept, "b.pt"}
+    assert names(tmp_path) == {".tmp-notes", "b.pt"}
+
+
+def test_what_another_program_is_writing_stays(tmp_path, writer):
+    with replacing(tmp_path / "b.pt") as part:
+        part.write_text("whole")
+    assert len(names(tmp_path)) == 3
+
+
+def test_two_programs_with_equal_numbers_do_not_meet(tmp_path, monkeypatch):
+    """As in two containers; and a name that an attacker has guessed and linked elsewhere."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    path = tmp_path / "cache.npy"
+    with replacing(path) as first, replacing(path) as second:
+        assert first != second
+        first.write_text("one")
+        second.write_text("two")
+    assert path.read_text() == "one" and names(tmp_path) == {"cache.npy"}
+
+
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.secrets, "token_hex", lambda _: "0" * 16)
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / f".tmp-{'0' * 16}.out.nii").symlink_to("precious")
+    with pytest.raises(InputError, match="exists"), replacing(tmp_path / "out.nii") as part:
+        part.write_text("overwritten")
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_name_as_long_as_the_disk_takes_can_be_written(tmp_path):
+    path = tmp_path / ("x" * 248 + ".nii.gz")
+    with replacing(path) as part:
+        part.write_text("whole")
+    assert path.read_text() == "whole"
 
 
 def test_a_place_that_cannot_be_written_is_an_error_of_the_output(tmp_path):
