@@ -137,7 +137,10 @@ def resumed_run(given: dict, path: Path) -> tuple[TrainConfig, dict]:
         InputError: no such checkpoint, one with values that do not go together, or a flag that
             would make it another run.
     """
-    path = path / checkpoint.LAST if path.is_dir() else path
+    if path.is_dir():
+        # Who was killed while the first epoch was saved has the other one alone.
+        names = checkpoint.LAST, checkpoint.BEST
+        path /= next((name for name in names if (path / name).is_file()), checkpoint.LAST)
     content, config = checkpoint.read_own(path)
     config = config.continued(given, path.parent)
     config.check()

@@ -29,7 +29,7 @@ from data.volume import read_pair
 from utils.errors import InputError, in_one_line, notice
 from utils.files import replacing
 
-CACHE_VERSION = 2  # raise it when the deterministic part of the preprocessing changes
+CACHE_VERSION = 3  # raise it when the deterministic part of the preprocessing changes
 
 
 class PairDataset(Dataset):

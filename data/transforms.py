@@ -8,21 +8,21 @@ every epoch. All are MONAI dictionary transforms on the keys "mri" and "pet", te
 in RAS+ order.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import (
     Compose,
     CropForegroundd,
+    MapTransform,
     RandAdjustContrastd,
     RandomizableTransform,
     RandRotated,
-    Resized,
     ScaleIntensityd,
-    SpatialPadd,
     allow_missing_keys_mode,
 )
-from monai.transforms.utils import convert_applied_interp_mode
 from monai.utils import convert_to_tensor
 
 from data.foreground import above_zero, head
@@ -64,10 +64,96 @@ def deterministic(preprocessing: Preprocessing, voxel_mm: tuple[float, float, fl
     return Compose(
         [
             CropForegroundd(KEYS, source_key="mri", select_fn=inside, allow_smaller=True),
-            SpatialPadd(KEYS, spatial_size=box),
-            Resized(KEYS, spatial_size=(preprocessing.size,) * 3, mode="area"),
+            ToCube(KEYS, box, preprocessing.size),
         ]
     )
+
+
+class ToCube(MapTransform):
+    """Zero-pad symmetrically to a box, which may be small, and resize to a cube by area; no more.
+
+    As MONAI's `SpatialPadd` and `Resized(mode="area")` one after the other, but the padded volume
+    is never made: of voxels of 0.1 mm it would take 45 GB. Each axis is one product with a matrix.
+
+    Args:
+        keys: of the volumes, (1, X, Y, Z).
+        box: voxels a side to pad to.
+        size: voxels a side of the cube.
+    """
+
+    def __init__(self, keys: Sequence[str], box: Sequence[int], size: int) -> None:
+        super().__init__(keys)
+        self.box, self.size = tuple(box), size
+
+    def __call__(self, item: Item) -> Item:
+        """The cubes, with the affine of their grid and, as `meta["box"]`, the shape of before."""
+        item = dict(item)
+        for key in self.keys:
+            volume = item[key]
+            axes = self._axes(volume.shape[1:])
+            means = [area_weights(*axis, self.size) for axis in axes]
+            cube = MetaTensor(_along_axes(volume.as_tensor(), means), meta=volume.meta)
+            cube.affine = volume.affine @ _affine_of(axes, self.size)
+            cube.applied_operations = volume.applied_operations
+            cube.meta["box"] = tuple(volume.shape[1:])
+            item[key] = cube
+        return item
+
+    def back(self, cube: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        """Values on the cube's grid, interpolated at the voxels that it came from.
+
+        Args:
+            cube: (1, size, size, size).
+            shape: X, Y, Z of the volume.
+
+        Returns:
+            (1, X, Y, Z), trilinear.
+        """
+        lines = [linear_weights(*axis, self.size) for axis in self._axes(shape)]
+        return _along_axes(cube, lines)
+
+    def _axes(self, shape: Sequence[int]) -> list[tuple[int, int, int]]:
+        """Of each axis: voxels, zeros before them, and voxels of the padded box."""
+        axes = []
+        for side, wanted in zip(shape, self.box, strict=True):
+            padded = max(side, wanted)
+            axes.append((side, (padded - side) // 2, padded))
+        return axes
+
+
+def area_weights(side: int, before: int, padded: int, size: int) -> torch.Tensor:
+    """(size, side) float64: the mean over the voxels that each of `size` equal parts touches."""
+    start = torch.arange(size) * padded // size
+    stop = -(-(torch.arange(size) + 1) * padded // size)
+    voxel = torch.arange(before, before + side)
+    touched = (voxel >= start[:, None]) & (voxel < stop[:, None])
+    return touched.double() / (stop - start)[:, None]
+
+
+def linear_weights(side: int, before: int, padded: int, size: int) -> torch.Tensor:
+    """(side, size) float64: linear interpolation between the centres of `size` equal parts."""
+    voxel = torch.arange(before, before + side, dtype=torch.float64)
+    place = ((voxel + 0.5) * size / padded - 0.5).clamp(0, size - 1)  # beyond: the nearest
+    distance = (place[:, None] - torch.arange(size)).abs()
+    return (1 - distance).clamp(min=0)
+
+
+def _along_axes(volume: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.Tensor:
+    """A (1, X, Y, Z) volume multiplied by a matrix along each axis; summed in float64."""
+    values = volume[0].double()
+    for axis, matrix in enumerate(weights):
+        values = torch.tensordot(matrix, values, dims=([1], [axis])).movedim(0, axis)
+    return values[None].to(torch.float32).contiguous()
+
+
+def _affine_of(axes: Sequence[tuple[int, int, int]], size: int) -> torch.Tensor:
+    """(4, 4) float64: index on the cube's grid -> index of the volume."""
+    affine = torch.eye(4, dtype=torch.float64)
+    for axis, (_, before, padded) in enumerate(axes):
+        step = padded / size
+        affine[axis, axis] = step
+        affine[axis, 3] = (step - 1) / 2 - before
+    return affine
 
 
 class RandNoise(RandomizableTransform):
@@ -137,14 +223,13 @@ def to_native(fused: torch.Tensor, prepared: Item, steps: Compose) -> np.ndarray
     Returns:
         (X, Y, Z) float32 on the MRI's own grid, trilinear, 0 outside the box that was cropped.
     """
-    # The record says "area"; upwards that would repeat voxels in blocks instead of interpolating.
-    record = convert_applied_interp_mode(
-        prepared["mri"].applied_operations, mode="trilinear", align_corners=False
-    )
+    crop, cube = steps.transforms
+    mri = prepared["mri"]
     values = convert_to_tensor(fused.detach().cpu(), dtype=torch.float32, track_meta=False)
-    image = MetaTensor(values, affine=prepared["mri"].affine, applied_operations=record)
-    with allow_missing_keys_mode(steps):
-        native = steps.inverse({"mri": image})["mri"]
+    box = cube.back(values, mri.meta["box"])
+    image = MetaTensor(box, affine=mri.affine, applied_operations=mri.applied_operations)
+    with allow_missing_keys_mode(crop):
+        native = crop.inverse({"mri": image})["mri"]
     return np.ascontiguousarray(native[0].numpy(), dtype=np.float32)
 
 

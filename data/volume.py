@@ -138,7 +138,7 @@ class Rules:
 
 
 # train, infer and evaluate take what a careful user hands over.
-PROGRAMS = Rules()
+PROGRAMS = Rules(most_voxels=MOST_VOXELS, voxel_mm=(0.05, 50))
 # Preparation works through thousands of files that nobody has looked at: a doubt is an error.
 _PREPARED_MRI = Rules(
     least_voxels=16,

@@ -10,6 +10,7 @@ from tests.helpers.golden import ROOT
 
 DOCS = [
     ROOT / "README.md",
+    ROOT / "SECURITY.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "weights").glob("*.md")),
     *sorted((ROOT / "benchmarks" / "results").glob("*.md")),

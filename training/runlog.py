@@ -34,10 +34,11 @@ def start_run_folder(config: TrainConfig, subjects: tuple[Sequence, Sequence]) -
     Raises:
         InputError: the folder cannot be written to.
     """
-    write_split(config.run_folder, *subjects)
     about = {"written": time.strftime("%Y-%m-%d %H:%M:%S"), "python": platform.python_version()}
+    # First, because it tells that the folder is a run's, which may be begun again.
     with replacing(config.run_folder / "config.json") as part:
         part.write_text(json.dumps(config.to_dict() | about, indent=2) + "\n")
+    write_split(config.run_folder, *subjects)
 
 
 class RunLog:

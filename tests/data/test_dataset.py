@@ -122,6 +122,28 @@ def test_a_damaged_cache_file_is_made_again(cohort, tmp_path):
     assert torch.equal(PairDataset(cohort[:1], *options)[0, 0]["mri"], before)
 
 
+@pytest.mark.parametrize(
+    "other", [np.zeros((2, 8, 8, 8), "f4"), np.zeros((2, 36, 36, 36), "f8"), np.zeros(3, "f4")]
+)
+def test_a_cache_file_of_another_shape_is_made_again(cohort, tmp_path, other):
+    folder = tmp_path / "cache"
+    expected = PairDataset(cohort[:1], SMALL, Cache("disk", folder))[0, 0]["mri"]
+    np.save(folder / cached(folder)[0], other)
+    item = PairDataset(cohort[:1], SMALL, Cache("disk", folder))[0, 0]
+    assert torch.equal(item["mri"], expected)
+
+
+def test_a_file_that_others_have_mapped_is_not_written_into(cohort, tmp_path):
+    folder = tmp_path / "cache"
+    PairDataset(cohort[:1], SMALL, Cache("disk", folder))[0, 0]
+    path = folder / cached(folder)[0]
+    np.save(path, np.zeros((2, 8, 8, 8), "f4"))
+    mapped = np.load(path, mmap_mode="r")
+    PairDataset(cohort[:1], SMALL, Cache("disk", folder))[0, 0]
+    assert np.load(path).shape == (2, 36, 36, 36)
+    assert mapped.shape == (2, 8, 8, 8) and not mapped.any()
+
+
 def test_augmentation_does_not_depend_on_the_place_in_the_list(cohort):
     forwards, backwards = (
         PairDataset(order, SMALL, augment=True) for order in (cohort, cohort[::-1])

@@ -361,6 +361,7 @@ class TestRefusedFolders:
     "name, word",
     [
         ("a/b", "path"),
+        ("s" * 300, "too long"),
         ("..", "path"),
         ("a..b", "path"),
         (".", "path"),

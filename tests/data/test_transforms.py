@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, Resized, SpatialPadd
 from scipy import ndimage
 
 from data.settings import RECIPES, Preprocessing
 from data.transforms import (
     KEYS,
+    ToCube,
     augmentation,
     deterministic,
     rescale,
@@ -90,6 +93,38 @@ def test_inverse_is_zero_outside_the_cropped_box(volume):
     native = to_native(torch.ones(1, 56, 56, 56), prepared, steps)
     assert (native[3:27, 4:38, 2:24] == 1).all()
     assert native.sum() == 24 * 34 * 22
+
+
+@pytest.mark.parametrize(
+    ("shape", "box", "size"),
+    [
+        ((41, 50, 33), (64, 80, 30), 24),
+        ((30, 20, 31), (30, 41, 29), 37),
+        ((12, 13, 9),) * 2 + (40,),
+    ],
+)
+def test_padding_and_shrinking_in_one_step_is_monais_one_after_the_other(shape, box, size):
+    affine = torch.diag(torch.tensor([1.5, 1, 2, 1], dtype=torch.float64))
+    affine[:3, 3] = torch.tensor([-3.0, 4, 5])
+    item = {"mri": MetaTensor(torch.rand(1, *shape), affine=affine)}
+    reference = Compose(
+        [SpatialPadd("mri", box), Resized("mri", (size,) * 3, mode=["area"], dtype=torch.float64)]
+    )(item)["mri"]
+    cube = ToCube(["mri"], box, size)(item)["mri"]
+    torch.testing.assert_close(cube.as_tensor(), reference.as_tensor().float(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(cube.affine, reference.affine)
+
+
+def test_the_smallest_voxels_take_no_more_memory(volume):
+    """Padded to 224 mm this head would have 11 thousand million voxels."""
+    array = np.pad(np.random.default_rng(0).uniform(0.5, 1, (10, 12, 11)), 2)
+    head = volume(array, (0.1, 0.1, 0.1))
+    steps = deterministic(Preprocessing("paper", 32), head.voxel_mm)
+    prepared = steps(to_item(head, head))
+    assert to_native(prepared["mri"], prepared, steps).shape == array.shape
+    volume_mm3 = 0.1**3 * float(array.sum())
+    cube_mm3 = (224 / 32) ** 3 * float(prepared["mri"].sum())
+    assert cube_mm3 == pytest.approx(volume_mm3, rel=0.05)
 
 
 def draws(recipe: str, seeds: range) -> list[dict]:

@@ -367,6 +367,12 @@ class TestRefusedFiles:
     def test_damaged_header(self, plain, fields):
         self.refused(change_header(plain, **fields), "header is damaged")
 
+    @pytest.mark.parametrize("side", [0.001, 1000])
+    def test_voxels_that_no_scanner_makes(self, head, write_nifti, side):
+        path = write_nifti("odd.nii", head, np.diag([side, side, side, 1.0]))
+        with pytest.raises(InputError, match=r"odd\.nii: voxels of .* are usual"):
+            read_frames(path, PROGRAMS)
+
     def test_frames(self, tmp_path, head, head_affine):
         frames = np.stack([head] * 6, axis=-1)
         nib.save(nib.Nifti1Image(frames, head_affine), tmp_path / "dynamic.nii")

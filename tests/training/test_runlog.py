@@ -1,15 +1,19 @@
-"""The tables and curves of a run that was killed at any moment and goes on."""
+"""The tables and curves of a run that was killed and goes on, and on a disk that is full."""
+
+import resource
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.helpers.runs import table
+from training import checkpoint
 from training.runlog import RunLog
 from training.validation import Example
+from utils.errors import InputError
 
 
-def write_epochs(folder, epochs, done=0):
+def write_epochs(folder, epochs, done=0, pictured=True):
     """A run of two steps an epoch; returns the log without closing it."""
     log = RunLog(folder, done, 2 * done)
     volume = np.zeros((4, 4, 4))
@@ -18,7 +22,8 @@ def write_epochs(folder, epochs, done=0):
             log.step(step, {"loss/total": 1 / step})
         log.epoch(epoch, {"loss/total": 1 / epoch, "waiting": 0})
         log.scores(epoch, "dc2fusion", {"ssim": (0.5, 0.1, 3)})
-        log.example(epoch, "dc2fusion", Example("s1", volume, volume, volume))
+        if pictured:
+            log.example(epoch, "dc2fusion", Example("s1", volume, volume, volume))
         log.flush()
     return log
 
@@ -49,14 +54,60 @@ def test_every_step_and_picture_is_in_tensorboard_once(resumed):
 
 
 def test_what_was_flushed_is_there_after_a_kill(tmp_path):
-    write_epochs(tmp_path, [1])
+    write_epochs(tmp_path, [1], pictured=False)
     assert [e.step for e in events(tmp_path, "training").Scalars("loss/total")] == [1, 2]
 
 
 def test_a_row_that_was_cut_short_goes(tmp_path):
-    write_epochs(tmp_path, range(1, 13)).close()
+    write_epochs(tmp_path, range(1, 13), pictured=False).close()
     path = tmp_path / "losses.csv"
     whole = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(whole[:-1]) + b"1")  # of 12
     RunLog(tmp_path, 11, 22).close()
     assert path.read_bytes().splitlines(keepends=True) == whole[:-1]
+
+
+@pytest.fixture
+def full_disk():
+    """Function that makes every file end at 4 KiB, as a full disk would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def write_steps(log):
+    for step in range(20000):
+        log.step(step, {"loss/total": 1.0, "loss/structure": 2.0})
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_full_disk_is_one_line_with_a_remedy_that_can_be_followed(
+    tmp_path, full_disk, capfd, finished
+):
+    if finished:
+        (tmp_path / checkpoint.LAST).write_bytes(b"x")
+    log = RunLog(tmp_path)
+    full_disk()
+    with pytest.raises(InputError) as caught:
+        write_steps(log)
+    error = caught.value
+    assert error.kind == "output" and "cannot be written (File too large)" in error.problem
+    assert ("--resume" in error.remedy) == finished
+    assert ("start again" in error.remedy) == (not finished)
+    assert capfd.readouterr().err == ""  # no traceback of TensorBoard's thread
+
+
+def test_tables_on_a_full_disk(tmp_path, full_disk):
+    log = RunLog(tmp_path)
+    full_disk()
+    with pytest.raises(InputError, match="cannot be written"):
+        for epoch in range(2000):
+            log.epoch(epoch, {"loss/total": 1.0})
+
+
+def test_a_checkpoint_on_a_full_disk(tmp_path, full_disk):
+    full_disk()
+    content = {"model": {"weight": checkpoint.torch.zeros(5000)}}
+    with pytest.raises(InputError, match="start again, no epoch was finished"):
+        checkpoint.save(tmp_path / checkpoint.LAST, content)
+    assert list(tmp_path.iterdir()) == []
