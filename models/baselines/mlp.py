@@ -1,4 +1,4 @@
-"""The MLP of a transformer block, as SwinFuse and MATR have it."""
+"""The MLP of a transformer block, as SwinFuse, MATR and TransMorph have it."""
 
 import torch
 from torch import nn
