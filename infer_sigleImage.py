@@ -18,34 +18,27 @@ subject that no training has seen.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from tqdm import tqdm
 
 from data.bids import stem
 from data.subjects import PUBLISHED_MRI, find_subjects, read_pairs
 from inference.flags import build_parser
 from utils.cli import run
-from utils.errors import InputError, in_one_line, notice, report
+from utils.errors import InputError, notice
 from utils.optional import lazy
 
-if TYPE_CHECKING:
-    from data.volume import Volume
-
 # They import torch, scipy or matplotlib, for which --help need not wait.
+batch = lazy("inference.batch")
 cohort = lazy("data.phantom.cohort")
 distributed = lazy("training.distributed")
 fuse = lazy("inference.fuse")
 optimum = lazy("inference.optimum")
 outputs = lazy("inference.outputs")
-page = lazy("inference.page.fusion")
 published = lazy("inference.published")
 sidecar = lazy("inference.sidecar")
 trained = lazy("inference.trained")
-volume = lazy("data.volume")
 
 RESULT = Path("result")
 HELD_OUT = Path("synthetic-held-out")
@@ -116,52 +109,6 @@ def load_network(args: argparse.Namespace) -> trained.TrainedModel:
     return published.load_published(weights, "--weights", plane, "paper", args.size)
 
 
-def fuse_job(
-    job: fuse.Job,
-    network: trained.TrainedModel,
-    fuse_pair: Callable[[trained.TrainedModel, Volume, Volume], fuse.Fusion],
-    wanted: outputs.Outputs,
-    settings: Mapping[str, object],
-) -> None:
-    """Read, fuse, write and score one pair."""
-    pair = volume.read_pair(job.mri, job.pet)
-    fusion = fuse_pair(network, *pair)
-    record = sidecar.record_of(job, fusion, network, settings)
-    files, scores = wanted.write(job, fusion, pair[0], record), fuse.score_rows(fusion)
-    if wanted.with_page:
-        # A refined volume belongs to one objective: there is nothing to blend between.
-        again = None if settings["refine"] else partial(fuse_pair, network, *pair)
-        balanced = page.fuse_balances(network, again, fusion)
-        shown = page.page_of(job.subject, fusion, pair, network, scores, balanced)
-        files.append(wanted.write_page(job, shown))
-    print(f"\n{job.subject}: wrote {', '.join(map(str, files[:-1]))} and {files[-1]}")
-    print(f"of the network's output, {fusion.clipped:.1%} lay outside [0, 1] and was clipped")
-    print(fuse.score_table(scores))
-
-
-def fuse_all(
-    jobs: Sequence[fuse.Job],
-    fuse_one: Callable[[fuse.Job], None],
-    wanted: outputs.Outputs,
-    overwrite: bool,
-) -> int:
-    """Fuse many pairs; what is there is skipped, a bad pair is reported and the others go on."""
-    skipped, failed = 0, []
-    for job in tqdm(jobs, "fusing", unit="pair", disable=None):
-        if job.output.exists() and not overwrite:
-            skipped += 1
-            continue
-        try:
-            wanted.check(job, overwrite)
-            fuse_one(job)
-        except Exception as error:
-            report(in_one_line(error, job.subject))
-            failed.append(job.subject)
-    there = f"{skipped} skipped because they were there (--overwrite)"
-    print(f"\n{len(jobs) - skipped - len(failed)} fused, {there}, {len(failed)} failed", *failed)
-    return 2 if failed else 0
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Flags -> pairs -> network -> fused volumes; returns the exit status."""
     args = build_parser(__doc__).parse_args(argv)
@@ -180,16 +127,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = {"device": device, "resolution": resolution, "amp": args.amp}
     fuse_pair = partial(fuse.fuse_pair, refinement=refinement, **options)
     settings = {"resolution": resolution, "refine": args.refine, "objective": network.objective}
-    given = {"network": network, "fuse_pair": fuse_pair, "wanted": wanted, "settings": settings}
-    fuse_one = partial(fuse_job, **given)
+    fusing = batch.Fusing(network, fuse_pair, wanted, settings)
     jobs = find_jobs(args, wanted.derivative)
     if wanted.derivative:
         wanted.derivative.write_description()
     if args.data or args.list:
-        return fuse_all(jobs, fuse_one, wanted, args.overwrite)
+        return fusing.many(jobs, args.overwrite)
     # The synthetic subject's place is this program's own, everything else is the user's.
     wanted.check(jobs[0], args.overwrite or not args.mri)
-    fuse_one(jobs[0])
+    fusing.one(jobs[0])
     return 0
 
 

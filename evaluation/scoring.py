@@ -6,6 +6,7 @@ volume protocol goes to the MRI's own grid instead. The published protocol is bo
 grid.
 """
 
+import json
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +18,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from data.bids import read_json
 from data.foreground import without_hot_voxels
 from data.grids import sides
+from data.quality import doubts_table, say_doubts
 from data.settings import Preprocessing
 from data.subjects import Subject
 from data.transforms import (
@@ -34,11 +37,12 @@ from data.volume import GRID_TOLERANCE, Volume, corner_distance, read_pair, read
 from evaluation.lesions import KINDS, LesionRecord, measure
 from evaluation.methods import SOURCES, Method
 from evaluation.plots import save_slices
-from evaluation.scorebook import ScoreBook
+from evaluation.scorebook import ScoreBook, write_text
 from metrics import Scorer, UndefinedScore
 from utils.errors import InputError, in_one_line, notice, report
 from utils.pictures import planes_through_centre
 
+DOUBTS = "doubts.json"  # {subject: what speaks against its pair}
 GRIDS = ("network", "native")
 PUBLISHED_SIZE = 128  # the published protocol's slice belongs to this grid
 
@@ -97,6 +101,9 @@ class Case:
     Intensities of both grids share one scale: 0 and 1 are the smallest and the largest value of a
     source on the network's grid, as in the network's inputs.
 
+    Attributes:
+        read: MRI and PET as they were read; in `files` they are without hot voxels.
+
     Raises:
         InputError: a file that `data.volume.read_pair` refuses.
     """
@@ -106,6 +113,7 @@ class Case:
         preprocessing = Preprocessing(settings.recipe, settings.size)
         self.recipe = preprocessing.form
         pair = read_pair(subject.mri, subject.pet)
+        self.read = pair
         self.files = without_hot_voxels(pair, self.recipe.robust)
         self.steps = deterministic(preprocessing, self.files[0].voxel_mm)
         self.prepared = self.steps(to_item(*self.files))
@@ -241,11 +249,14 @@ def evaluate(
 ) -> list[str]:
     """Score every method on every subject; what the book has already is skipped.
 
+    What speaks against a pair is said, and kept in `doubts.json` beside the scores.
+
     Returns:
         the subjects that a method, or all of them, could not be scored on; each error was reported.
     """
     stamps, failed = _stamps(subjects, methods)
     undefined: dict[str, str] = {}
+    doubts: dict[str, list[str]] = {}
     book.drop_outdated(stamps)
     tasks = {}
     for subject in subjects:
@@ -261,16 +272,33 @@ def evaluate(
             if not todo:
                 continue
             try:
-                errors = _score_case(
-                    Case(subject, settings), todo, settings, book, record, device, bar, undefined
-                )
+                case = Case(subject, settings)
+                doubts[subject.name] = say_doubts(subject.name, *case.read)
+                errors = _score_case(case, todo, settings, book, record, device, bar, undefined)
             except Exception as error:
                 errors = [in_one_line(error, "scoring")]
             for error in errors:
                 _report(subject, error)
                 failed.add(subject.name)
     _say_undefined(undefined)
+    keep_doubts(book.folder / DOUBTS, doubts, [subject.name for subject in subjects])
     return [subject.name for subject in subjects if subject.name in failed]
+
+
+def keep_doubts(path: Path, found: dict[str, list[str]], names: Sequence[str]) -> None:
+    """Add doubts about pairs to those that are known, write them, and print those of `names`.
+
+    Args:
+        found: about the pairs that were read now.
+
+    Raises:
+        InputError: the file is no record of doubts, or cannot be written.
+    """
+    known = read_json(path) if path.is_file() else {}
+    known |= found
+    if found:
+        write_text(path, json.dumps(known, indent=2, ensure_ascii=False) + "\n")
+    print(doubts_table({name: known[name] for name in names if name in known}))
 
 
 def _say_undefined(reasons: dict[str, str]) -> None:

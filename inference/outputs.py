@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.bids import stem
-from data.volume import Volume, write_colour_like, write_like
+from data.volume import Volume, read_volume, write_colour_like, write_like
 from inference.fuse import Fusion, Job
 from inference.page.build import Page, write_page
 from inference.secondary_capture import read_series, write_series
 from inference.sidecar import Derivative, write_json
 from utils.colour import ColourMap, colour_map
 from utils.errors import InputError
+from utils.files import replacing_together
 from utils.optional import need
 from utils.pictures import fusion_figure, save_figure
+
+_SAME = 1e-3  # of [0, 1]: two fusions of one pair on different machines
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,15 @@ class Outputs:
             found["page"] = job.output.with_name(f"{name}.html")
         return found
 
+    def are_there(self, job: Job) -> bool:
+        """Whether a job's result is complete; those of earlier versions have no record."""
+        files = self.files(job)
+        return all(path.exists() for kind, path in files.items() if kind != "record")
+
+    def are_begun(self, job: Job) -> bool:
+        """Whether something of a job's result is there."""
+        return any(path.exists() for path in self.files(job).values())
+
     def check(self, job: Job, overwrite: bool) -> None:
         """Refuse, before any work is done, what cannot or should not be written.
 
@@ -65,34 +77,47 @@ class Outputs:
                 remedy = "choose another output or pass --overwrite"
                 raise InputError(path, "is already there", remedy)
 
-    def write(self, job: Job, fusion: Fusion, mri: Volume, record: Mapping) -> list[Path]:
-        """Write all of it but the page; returns the files.
+    def check_same(self, job: Job, fusion: Fusion) -> None:
+        """Refuse to complete a result whose volume, if it is there, is another than the new one.
+
+        Raises:
+            InputError: it is, or cannot be read.
+        """
+        if not job.output.exists():
+            return
+        there = read_volume(job.output).array
+        if there.shape != fusion.fused.shape or abs(there - fusion.fused).max() > _SAME:
+            problem = "files beside it are missing, and it was made in another way"
+            raise InputError(job.output, problem, "choose another output or pass --overwrite")
+
+    def write(
+        self, job: Job, fusion: Fusion, mri: Volume, record: Mapping, page: Page | None = None
+    ) -> list[Path]:
+        """Write all of it or none; returns the files, the volume first.
 
         Args:
             record: what the volume was made from, see `inference.sidecar.record_of`.
+            page: what to show on the page, where one is wanted.
         """
         files = self.files(job)
-        write_like(job.output, fusion.fused, mri)
-        shown = fusion.mri, fusion.pet, fusion.fused, mri.voxel_mm
-        figure = fusion_figure(*shown, title=job.subject, colours=self.colours)
-        save_figure(job.picture, figure)
-        write_json(
-            files["record"], self.derivative.record(job, record) if self.derivative else record
-        )
-        if self.with_colour or self.with_dicom:
-            rgb = self.colours.paint(fusion.fused, fusion.pet)
-        if self.with_colour:
-            write_colour_like(files["colour"], rgb, mri)
-        if self.with_dicom:
-            title = f"fused MRI and PET, {self.colours.name}"
-            write_series(files["dicom"], rgb, mri, title, self.series, self.keep_patient)
-        return [path for kind, path in files.items() if kind != "page"]
-
-    def write_page(self, job: Job, page: Page) -> Path:
-        """Write the page; returns its file."""
-        path = self.files(job)["page"]
-        write_page(path, page, self.colours)
-        return path
+        record = self.derivative.record(job, record) if self.derivative else record
+        with replacing_together(list(files.values())) as part:
+            parts = {kind: part / path.name for kind, path in files.items()}
+            write_like(parts["volume"], fusion.fused, mri)
+            shown = fusion.mri, fusion.pet, fusion.fused, mri.voxel_mm
+            figure = fusion_figure(*shown, title=job.subject, colours=self.colours)
+            save_figure(parts["picture"], figure)
+            write_json(parts["record"], record)
+            if self.with_colour or self.with_dicom:
+                rgb = self.colours.paint(fusion.fused, fusion.pet)
+            if self.with_colour:
+                write_colour_like(parts["colour"], rgb, mri)
+            if self.with_dicom:
+                title = f"fused MRI and PET, {self.colours.name}"
+                write_series(parts["dicom"], rgb, mri, title, self.series, self.keep_patient)
+            if page:
+                write_page(parts["page"], page, self.colours)
+        return list(files.values())
 
 
 def choose_outputs(args: argparse.Namespace) -> Outputs:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.bids import Sidecars, entities, read_json
@@ -27,6 +27,7 @@ BIDS_VERSION = "1.10.0"
 DESCRIPTION = "dataset_description.json"
 LINK = "source"  # the name of the source data set in BIDS URIs
 NAME = "DC2Fusion infer_sigleImage.py"
+DOUBTS = "Doubts"  # what speaks against the pair
 IGNORED = "*.png", "*.html", "*_colour.nii.gz", "*_dicom/"  # what BIDS has no name for
 
 
@@ -37,12 +38,19 @@ def project_version() -> str:
 
 
 def record_of(
-    job: Job, fusion: Fusion, network: TrainedModel, settings: Mapping[str, object]
+    job: Job,
+    fusion: Fusion,
+    network: TrainedModel,
+    settings: Mapping[str, object],
+    doubts: Sequence[str],
+    heard: Sequence[str],
 ) -> dict:
     """What is known of a fused volume.
 
     Args:
         settings: of the fusing, {flag: value}, into the record as they are.
+        doubts: about the pair, see `data.quality.say_doubts`.
+        heard: all that was said while it was read and fused.
     """
     mri, pet = fusion.scales
     weights = {"Name": network.name, "File": network.source.name}
@@ -61,6 +69,8 @@ def record_of(
         "Settings": dict(settings),
         "ValuesOf0And1": {"MRI": list(map(float, mri)), "PET": list(map(float, pet))},
         "ClippedFraction": float(fusion.clipped),
+        DOUBTS: list(doubts),
+        "Notices": list(heard),
     }
 
 

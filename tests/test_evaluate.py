@@ -163,6 +163,20 @@ def test_another_size_leaves_the_published_protocol_out_and_says_so(score, tmp_p
     assert {key[0] for key in read_scores(tmp_path / "out")} == {"volume"}
 
 
+def test_doubts_about_a_pair_are_kept_and_shown_again(score, synthetic_cohort, tmp_path):
+    data = copy_of(synthetic_cohort, tmp_path / "data")
+    file = data / "synthetic-002" / "synthetic-002_FDG_MNI152.nii.gz"
+    image = nib.load(file)
+    shifted = np.roll(np.asarray(image.dataobj), 3, axis=1)  # 18 mm to the front
+    nib.save(nib.Nifti1Image(shifted, image.affine), file)
+    _, out, err = score(data=data)
+    (doubt,) = json.loads((tmp_path / "out" / "doubts.json").read_text())["synthetic-002"]
+    assert "to the back" in doubt and err.count(f"notice: synthetic-002: {doubt}") == 1
+    for said in (out, score(data=data)[1]):  # the second time nothing is read
+        assert f"synthetic-002  {doubt}" in said
+        assert "nothing speaks against 2 of 3 pairs" in said
+
+
 def test_a_copy_of_the_mri_does_not_win_the_score_that_chooses_the_checkpoint(score, tmp_path):
     score(*QUICK)
     lines = (tmp_path / "out" / "table.md").read_text().splitlines()

@@ -1,6 +1,7 @@
 """infer_sigleImage.py at its boundary: volumes in, a fused NIfTI on the MRI's own grid out."""
 
 import gzip
+import json
 import os
 import shutil
 
@@ -319,6 +320,66 @@ class TestMany:
         assert status == 2 and "2 fused, 0 skipped" in out and "1 failed b" in out
         assert "error: b: ZeroDivisionError made to fail (test_infer.py:" in err
         assert "Traceback" not in err
+
+    def test_a_result_that_was_cut_off_is_completed(
+        self, pair, run_folder, run_script, tmp_path, monkeypatch
+    ):
+        (tmp_path / "pairs.csv").write_text(f"subject,mri,pet\none,{pair[0]},{pair[1]}\n")
+        out, real = tmp_path / "out", os.replace
+        flags = "--list", tmp_path / "pairs.csv", "--output", out, "--checkpoint", run_folder
+
+        def replace(source, target):
+            if target == out / "one_fused.nii.gz":
+                raise KeyboardInterrupt
+            real(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("os.replace", replace)
+            assert run_script(infer_sigleImage.main, *flags)[0] == 130
+        names = {"one_fused.png", "one_fused.json", "one_fused.nii.gz"}
+        assert {path.name for path in out.iterdir()} == names - {"one_fused.nii.gz"}
+        status, said, err = run_script(infer_sigleImage.main, *flags)
+        assert status == 0 and "1 fused, 0 skipped" in said and "half of its result" in err
+        assert {path.name for path in out.iterdir()} == names
+        (out / "one_fused.png").unlink()  # as earlier versions left it
+        assert "1 fused" in run_script(infer_sigleImage.main, *flags)[1]
+        assert {path.name for path in out.iterdir()} == names
+        status, said, _ = run_script(infer_sigleImage.main, *flags, "--colour")
+        assert status == 0 and (out / "one_fused_colour.nii.gz").exists()
+
+    def test_a_half_of_another_making_is_not_completed(
+        self, pair, run_folder, refuses, run_script, tmp_path
+    ):
+        (tmp_path / "pairs.csv").write_text(f"subject,mri,pet\none,{pair[0]},{pair[1]}\n")
+        out = tmp_path / "out"
+        out.mkdir()
+        before = shutil.copy(pair[0], out / "one_fused.nii.gz").read_bytes()
+        flags = "--list", tmp_path / "pairs.csv", "--output", out, "--checkpoint", run_folder
+        names = ("one_fused.nii.gz", "made in another way", "--overwrite")
+        refuses(infer_sigleImage.main, *flags, names=names)
+        assert [path.name for path in out.iterdir()] == ["one_fused.nii.gz"]
+        assert (out / "one_fused.nii.gz").read_bytes() == before
+
+    def test_doubts_stand_in_the_record_and_at_the_end(
+        self, synthetic_cohort, run_folder, run_script, tmp_path
+    ):
+        mri = synthetic_cohort / "synthetic-001" / "synthetic-001_mri_MNI152.nii.gz"
+        pet = nib.load(synthetic_cohort / "synthetic-001" / "synthetic-001_FDG_MNI152.nii.gz")
+        affine = pet.affine.copy()
+        affine[1, 3] += 15
+        nib.save(nib.Nifti1Image(np.asarray(pet.dataobj), affine), tmp_path / "shifted.nii.gz")
+        table = f"subject,mri,pet\nwrong,{mri},{tmp_path / 'shifted.nii.gz'}\n"
+        (tmp_path / "pairs.csv").write_text(table)
+        out = tmp_path / "out"
+        flags = "--list", tmp_path / "pairs.csv", "--output", out, "--checkpoint", run_folder
+        _, said, err = run_script(infer_sigleImage.main, *flags)
+        record = json.loads((out / "wrong_fused.json").read_text())
+        (doubt,) = record["Doubts"]
+        assert "moved by" in doubt and "to the back" in doubt
+        assert err.count(doubt) == 1 and any("resampled" in line for line in record["Notices"])
+        end = [f"wrong  {doubt}", "nothing speaks against 0 of 1 pairs"]
+        assert said.splitlines()[-2:] == end
+        assert run_script(infer_sigleImage.main, *flags)[1].splitlines()[-2:] == end  # skipped now
 
     def test_any_case_of_the_endings(self, pair, run_folder, run_script, refuses, tmp_path):
         mri, pet = (path.rename(path.with_name(path.name.upper())) for path in pair)

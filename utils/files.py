@@ -133,6 +133,46 @@ def replacing_folder(path: Path, remedy: str = "choose another place") -> Iterat
         shutil.rmtree(part, ignore_errors=True)
 
 
+@contextmanager
+def replacing_together(paths: Sequence[Path]) -> Iterator[Path]:
+    """As `replacing`, an empty folder to write several files or folders into that are one result.
+
+    They are written under their own names. The first of `paths` is the mark of a complete result:
+    what stands in its place goes before any of the others is moved, and it is moved last. Whoever
+    finds it has all of them, whenever a process is killed.
+
+    Args:
+        paths: in one folder; what was not written is left as it is.
+
+    Raises:
+        InputError: of kind "output", the system refuses; it names the path, not the folder between.
+    """
+    mark, *others = paths
+    part = _beside(mark)
+    try:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(mark.parent)
+        part.mkdir()
+        with holding(os.open(part, os.O_RDONLY)) as descriptor:
+            _mark_as_written(descriptor)
+            yield part
+            mark.unlink(missing_ok=True)
+            for path in (*others, mark):
+                if (part / path.name).exists():
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    os.replace(part / path.name, path)
+        _to_disk(mark.parent)
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror or error})"
+        raise InputError(mark, problem, "choose another place", kind="output") from error
+    except InputError as error:
+        source = error.source.replace(str(part), str(mark.parent))
+        raise InputError(source, error.problem, error.remedy, error.kind) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def is_part(name: str) -> bool:
     """Whether a file or folder is what `replacing` or `replacing_folder` write to."""
     return bool(_PART.fullmatch(name) or _EARLIER_PART.fullmatch(name))

@@ -14,8 +14,9 @@ import numpy as np
 from scipy import ndimage
 
 from data.grids import Image, carry, sample, sides
+from data.quality import nmi, strange_view
 from data.volume import ALIGNED, Volume, check_background
-from preparation.align.pose import find_pose, grown, nmi
+from preparation.align.pose import find_pose, grown
 from preparation.align.quality import measure, peak
 from preparation.align.registration import register, working_copy
 from preparation.align.template import BRAIN_FOUND, MNI_AFFINE, MNI_SHAPE, find_brain, load_template
@@ -284,18 +285,12 @@ def check_volume(volume: Volume, role: str) -> list[str]:
         problem = f"nearly all voxels of the {role} above 0 are {limits[0]:g}"
         raise InputError(path, problem, "give the image itself")
     check_background(path, array, role)
-    sizes = np.multiply(array.shape, volume.voxel_mm)
-    shown = " x ".join(f"{size:.0f}" for size in sizes) + " mm"
-    if not _within(sizes, rules.view_mm):
+    if shown := strange_view(volume, rules.view_mm):
         problem = f"the {role}'s field of view is {shown}, no head's"
         raise InputError(path, problem, "check voxel size and units")
-    if not _within(sizes, rules.usual_view_mm):
+    if shown := strange_view(volume, rules.usual_view_mm):
         return [f"{role}: the field of view is unusual, {shown}"]
     return []
-
-
-def _within(sizes: np.ndarray, limits: tuple[float, float]) -> bool:
-    return limits[0] <= min(sizes) and max(sizes) <= limits[1]
 
 
 def head_mask(mri: Image) -> np.ndarray:

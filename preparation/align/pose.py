@@ -15,9 +15,9 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from data.grids import Image, centre_of_mass, coarser, sample, sides
+from data.quality import nmi
 from preparation.align.registration import register
 
-BINS = 32
 SEARCH_MM = 4.0  # voxels of the images that starts are compared on
 # Another start than the header's orientation has to win by this much, or a symmetric head would be
 # turned.
@@ -32,36 +32,6 @@ _WIDE_STARTS = 500
 _WIDE_TRIED = 8
 _RIM_MM = 16.0  # what surrounds the brain helps a coarse search, by its outline
 _METRIC_RIM_MM = 10.0  # part around the brain that counts in the last registration
-
-
-def nmi(
-    first: np.ndarray, second: np.ndarray, mask: np.ndarray | None = None, bins: int = BINS
-) -> float:
-    """Normalised mutual information (H(a) + H(b)) / H(a, b) of two arrays of one shape, 1 to 2.
-
-    From a joint histogram of `bins` x `bins` equal steps between each array's extremes inside the
-    mask (Studholme et al., Pattern Recognition 32, 1999). 1 where either is constant.
-    """
-    if mask is not None:
-        first, second = first[mask], second[mask]
-    if not first.size or first.min() == first.max() or second.min() == second.max():
-        return 1.0
-    cells = _levels(first, bins) * bins + _levels(second, bins)
-    counts = np.bincount(cells, minlength=bins * bins)
-    joint = counts.reshape(bins, bins) / first.size
-    separate = _entropy(joint.sum(0)) + _entropy(joint.sum(1))
-    return float(separate / _entropy(joint))
-
-
-def _levels(values: np.ndarray, bins: int) -> np.ndarray:
-    low, high = float(values.min()), float(values.max())
-    levels = (values.ravel() - low) * (bins / (high - low))
-    return np.minimum(levels, bins - 1).astype(np.intp)
-
-
-def _entropy(shares: np.ndarray) -> float:
-    shares = shares[shares > 0]
-    return -float((shares * np.log(shares)).sum())
 
 
 def turn_about(rotation: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from data.grids import Image, carry, centre_of_mass, coarser, sample, sides
-from preparation.align.pose import CLEAR, SEARCH_MM, Pose, nmi, turn_about
+from data.quality import nmi
+from preparation.align.pose import CLEAR, SEARCH_MM, Pose, turn_about
 from preparation.align.registration import register
 from preparation.align.template import BRAIN_FOUND, BrainFit
 

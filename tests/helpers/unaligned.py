@@ -11,9 +11,9 @@ import numpy as np
 
 import prepare
 from data.grids import Image, sample
+from data.quality import nmi
 from preparation import cohort, subject
 from preparation.align.pair import Aligned
-from preparation.align.pose import nmi
 from preparation.align.template import MNI_AFFINE, MNI_SHAPE, PACKAGED
 from utils.cli import run
 from utils.errors import notice

@@ -9,7 +9,14 @@ import pytest
 
 from utils import files
 from utils.errors import InputError
-from utils.files import check_readable, is_part, reading_problem, replacing, write_tsv
+from utils.files import (
+    check_readable,
+    is_part,
+    reading_problem,
+    replacing,
+    replacing_together,
+    write_tsv,
+)
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 KEY = "annex/objects/MD5E-s4--aa.nii.gz"
@@ -175,3 +182,58 @@ def test_cells_of_a_table(tmp_path):
     ]
     write_tsv(path, ("name", "value"), rows, "choose another --out")
     assert path.read_text() == "name\tvalue\na b c\t1.2346\n?\t\n\t3\n"
+
+
+class TestTogether:
+    """Several files that are one result, of which the first is the mark."""
+
+    @pytest.fixture
+    def paths(self, tmp_path):
+        return [tmp_path / "out" / name for name in ("mark", "more", "folder")]
+
+    @staticmethod
+    def write(paths, text):
+        with replacing_together(paths) as part:
+            for path in paths[:2]:
+                (part / path.name).write_text(text)
+            (part / paths[2].name).mkdir()
+            (part / paths[2].name / text).touch()
+
+    def test_all_are_replaced(self, paths):
+        for text in ("old", "new"):
+            self.write(paths, text)
+        assert [path.read_text() for path in paths[:2]] == ["new", "new"]
+        assert [path.name for path in paths[2].iterdir()] == ["new"]
+        assert len(list(paths[0].parent.iterdir())) == 3
+
+    def test_an_error_leaves_what_was_there(self, paths):
+        self.write(paths, "old")
+        with pytest.raises(InputError, match=f"{paths[1]}: full; wait"):
+            with replacing_together(paths) as part:
+                (part / "mark").write_text("new")
+                raise InputError(part / "more", "full", "wait")
+        assert [path.read_text() for path in paths[:2]] == ["old", "old"]
+        assert len(list(paths[0].parent.iterdir())) == 3
+
+    @pytest.mark.parametrize("moves", [0, 1, 2])
+    def test_whoever_finds_the_mark_has_all(self, paths, moves):
+        """A process that is killed after some of the moves, over an older result."""
+        self.write(paths, "old")
+        script = (
+            "import os, pathlib, sys\n"
+            "from utils.files import replacing_together\n"
+            "real, left = os.replace, [int(sys.argv[1])]\n"
+            "def replace(source, target):\n"
+            "    left[0] -= 1\n"
+            "    os._exit(9) if left[0] < 0 else real(source, target)\n"
+            "os.replace = replace\n"
+            "paths = [pathlib.Path(name) for name in sys.argv[2:]]\n"
+            "with replacing_together(paths) as part:\n"
+            "    for path in paths:\n"
+            "        (part / path.name).write_text('new')\n"
+        )
+        command = [sys.executable, "-c", script, str(moves), *map(str, paths[:2]), f"{paths[1]}2"]
+        assert subprocess.run(command, check=False).returncode == 9
+        assert not paths[0].exists()
+        self.write(paths, "newer")
+        assert [path.read_text() for path in paths[:2]] == ["newer", "newer"]

@@ -14,10 +14,11 @@ from skimage.metrics import normalized_mutual_information
 
 from data.grids import Image, carry, centre_of_mass, coarser, sample
 from data.phantom.head import make_subject
+from data.quality import nmi
 from data.volume import Volume, read_volume, resample_to
 from preparation.align import pair, pose, registration, template
 from preparation.align.pair import AlignOptions, align_frames, align_pair
-from preparation.align.pose import cube_rotations, nmi, spread_rotations, turn_about
+from preparation.align.pose import cube_rotations, spread_rotations, turn_about
 from preparation.align.quality import judge
 from preparation.align.registration import register, to_ants, working_copy
 from preparation.align.template import MNI_AFFINE, MNI_SHAPE, load_template
