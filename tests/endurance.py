@@ -10,6 +10,7 @@ so on until it ends; then its files are compared with those of a run that nobody
 import argparse
 import contextlib
 import hashlib
+import logging
 import os
 import random
 import shutil
@@ -266,7 +267,8 @@ def endure(name: str, kills: int, inputs: Path, room: Path, draw: random.Random)
             print(f"{name}: ended with {status}, see {folder}.log")
             count.lost += 1
             continue
-        different = [k for k, v in expected.items() if program.result(folder).get(k) != v]
+        result = program.result(folder)
+        different = [part for part, value in expected.items() if result.get(part) != value]
         if different:
             print(f"{name}: unequal: {', '.join(different)}")
         count.unequal += bool(different)
@@ -282,6 +284,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
     args = parser.parse_args(argv)
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells what it purges
     print(
         "| program | kills | lost | half-written | unequal | left over |\n|---|---|---|---|---|---|"
     )

@@ -115,6 +115,8 @@ def alone_in(folder: Path, remedy: str) -> Iterator[None]:
     Raises:
         InputError: one is, or the folder cannot be written.
     """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(folder, "is a file", "give a folder")
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     with locked(folder / LOCK) as held:
         if held is None:

@@ -341,12 +341,15 @@ class TestRefusedFiles:
         path.write_bytes(gzip.compress(plain.read_bytes()[:-4]))
         self.refused(path, "cut short")
 
-    def test_header_that_promises_terabytes(self, plain):
-        change_header(plain, dim=[3, 30000, 30000, 30000, 1, 1, 1, 1])
-        self.refused(plain, "cut short")
+    @pytest.mark.parametrize(
+        ("side", "problem"), [(30000, "more than any scan"), (1000, "cut short")]
+    )
+    def test_header_that_promises_terabytes(self, plain, side, problem):
+        change_header(plain, dim=[3, side, side, side, 1, 1, 1, 1])
+        self.refused(plain, problem)
         path = plain.with_name("short.nii.gz")
         path.write_bytes(gzip.compress(plain.read_bytes()))
-        self.refused(path, "cut short")
+        self.refused(path, problem)
 
     @pytest.mark.parametrize(
         "fields",
