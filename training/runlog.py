@@ -1,4 +1,4 @@
-"""What a run leaves to look at: TensorBoard's `log/`, `losses.csv` and `scores.csv` beside it."""
+"""What a run leaves to look at: TensorBoard's `log/`, two tables, pictures and `report.html`."""
 
 import csv
 import io
@@ -20,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from data.splits import write_split
 from training.checkpoint import full_disk_remedy
 from training.config import TrainConfig
+from training.report import drop_pictures, keep_picture, write_report
 from training.validation import Example, Scores
 from utils.errors import InputError
 from utils.files import replacing
@@ -73,6 +74,7 @@ class RunLog:
             shutil.rmtree(self.folder / "log", ignore_errors=True)
         for file in (self.scores_file, self.losses_file):
             _keep_until(file, epoch)
+        drop_pictures(self.folder, epoch)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -131,6 +133,12 @@ class RunLog:
         with self._writing():
             writer = self._writer(method, self._purge_epoch)
             writer.add_figure(f"fusion/{example.subject}", figure, epoch)
+            keep_picture(self.folder, epoch, example)
+
+    def report(self, config: TrainConfig) -> None:
+        """Write `report.html` anew from the tables and pictures so far."""
+        with self._writing():
+            write_report(self.folder, config.model, config.epochs, config.best_by)
 
     def flush(self) -> None:
         """Write out what is still in memory, and go on."""

@@ -165,6 +165,8 @@ class Trainer:
             self.epoch = epoch + 1
             scores = self.validate() if self._validation_is_due() else None
             self.save(scores)
+            if self.log and scores:
+                self.log.report(self.config)
             epochs.set_postfix(loss=f"{loss:.4g}")
             self._say(loss, scores, time.perf_counter() - started)
         if self.log:
