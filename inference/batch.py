@@ -85,6 +85,8 @@ class Fusing:
             try:
                 self.wanted.check(job, overwrite or completes)
                 doubts[job.subject] = self.one(job, completes)
+            except BrokenPipeError:  # nobody reads: that is no pair's fault
+                raise
             except Exception as error:
                 report(in_one_line(error, job.subject))
                 failed.append(job.subject)

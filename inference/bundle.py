@@ -35,8 +35,8 @@ from training.weights import SUFFIX, read
 from utils.cli import Parser, run
 from utils.errors import InputError
 from utils.files import replacing
+from utils.version import project_version
 
-VERSION = "0.1.0"
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
@@ -206,8 +206,8 @@ def metadata(config: TrainConfig) -> dict:
     drawn = f"synthetic pairs ({config.synthesis}), no patient" if config.synthesis else "see docs"
     return {
         "schema": SCHEMA,
-        "version": VERSION,
-        "changelog": {VERSION: "first export"},
+        "version": project_version(),
+        "changelog": {project_version(): "first export"},
         "monai_version": monai.__version__,
         "pytorch_version": str(torch.__version__).split("+")[0],
         "numpy_version": np.__version__,

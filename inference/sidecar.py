@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from inference.fuse import Fusion, Job
 from inference.trained import TrainedModel
 from utils.errors import InputError
 from utils.files import replacing
+from utils.version import project_version
 
 BIDS_VERSION = "1.10.0"
 DESCRIPTION = "dataset_description.json"
@@ -29,12 +29,6 @@ LINK = "source"  # the name of the source data set in BIDS URIs
 NAME = "DC2Fusion infer_sigleImage.py"
 DOUBTS = "Doubts"  # what speaks against the pair
 IGNORED = "*.png", "*.html", "*_colour.nii.gz", "*_dicom/"  # what BIDS has no name for
-
-
-def project_version() -> str:
-    """The version that pyproject.toml names."""
-    path = Path(__file__).parents[1] / "pyproject.toml"
-    return tomllib.loads(path.read_text(encoding="utf-8"))["project"]["version"]
 
 
 def record_of(

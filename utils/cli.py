@@ -3,12 +3,14 @@
 import argparse
 import errno
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from utils.errors import InputError, report
+from utils.version import project_version
 
 # PyTorch's CPU threads wait for each other by spinning. On a machine with other work to do that
 # makes a training step ten times slower; letting them sleep after a short while costs less than a
@@ -31,6 +33,8 @@ class Parser(argparse.ArgumentParser):
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         # A prefix of a flag would be taken for it: `--al 3` must not set a loss weight.
         super().__init__(allow_abbrev=False, exit_on_error=False, **options)
+        shown = f"%(prog)s {project_version()}"
+        self.add_argument("--version", action="version", version=shown, help="show it and exit")
 
     def parse_args(self, *arguments, **options) -> argparse.Namespace:
         try:
@@ -54,12 +58,21 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and leave with its exit status.
 
     `InputError` becomes one line on stderr and status 2, and so does a system that refuses (a full
-    disk, a name too long). Ctrl-C becomes status 130 and SIGTERM 143, after a line. Everything else
+    disk, a name too long). A pipe that nobody reads any more ends it quietly, with status 141.
+    Ctrl-C becomes status 130 and SIGTERM 143, after a line. Everything else
     is a programming error and keeps its traceback.
     """
     before = signal.signal(signal.SIGTERM, _terminate)
+    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name may not be of its letters
     try:
-        status = main() or 0
+        try:
+            status = main() or 0
+        finally:
+            sys.stdout.flush()  # here and not at the interpreter's end, which would complain
+    except BrokenPipeError:
+        if not _is_stdout_closed():
+            raise
+        status = 128 + signal.SIGPIPE
     except InputError as error:
         report(error)
         status = 2
@@ -78,6 +91,16 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     finally:
         signal.signal(signal.SIGTERM, before)
     raise SystemExit(status)
+
+
+def _is_stdout_closed() -> bool:
+    """Whether nobody reads the output any more; then what is left of it goes nowhere."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    closed = any(event & select.POLLERR for _, event in poll.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return closed
 
 
 def _terminate(number: int, frame: object) -> NoReturn:

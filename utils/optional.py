@@ -1,7 +1,8 @@
 """The doors to what is not always there or not always wanted: optional packages, heavy modules.
 
     need   a package that only some of the programs use, refused in one line where it is missing
-    lazy   a module of the project that is imported when it is first used
+    lazy   a module of the project that is imported when it is first used; a package that it
+           misses is refused in one line, too
 
 Everything else is imported at the top of its file, which `tests/test_house.py` watches.
 """
@@ -9,11 +10,14 @@ Everything else is imported at the top of its file, which `tests/test_house.py` 
 import importlib
 import importlib.util
 from collections.abc import Iterable
+from pathlib import Path
 from types import ModuleType
 
 from utils.errors import InputError
 
 REMEDY = "pip install -r requirements-prep.txt"
+_RUN_REMEDY = "pip install -r requirements.txt"  # for what every program but prepare.py needs
+_ROOT = Path(__file__).parents[1]
 _MODULES = {"antspyx": "ants"}  # where a package is imported by another name than pip's
 
 
@@ -58,7 +62,15 @@ class _LazyModule(ModuleType):
     """Stands for a module until something of it is asked for."""
 
     def __getattr__(self, name: str) -> object:
-        return getattr(importlib.import_module(self.__name__), name)
+        try:
+            module = importlib.import_module(self.__name__)
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if not package or (_ROOT / package).exists() or package == self.__name__.split(".")[0]:
+                raise
+            source, problem = package, "it is not installed"
+            raise InputError(source, problem, _RUN_REMEDY, kind="package") from error
+        return getattr(module, name)
 
 
 def lazy(name: str) -> ModuleType:

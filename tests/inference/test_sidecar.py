@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import infer_sigleImage
-from inference.sidecar import Derivative, project_version
+from inference.sidecar import Derivative
 from tests.helpers.runs import save_small_weights
 from utils.errors import InputError
+from utils.version import project_version
 
 NAMES = ("sub-01/ses-M00/anat/sub-01_ses-M00_acq-mprage_run-1", "sub-02/anat/sub-02")
 
