@@ -76,7 +76,8 @@ def test_the_page_is_written_beside_the_volume(pair, tmp_path):
     fusion = fused(model, volumes)
     outputs = Outputs(colour_map("viridis"), with_page=True)
     job = Job("sub-01 <b>", *pair, tmp_path / "out.nii.gz")
-    path = outputs.write_page(job, page_of(job.subject, fusion, volumes, model, [], None))
+    page = page_of(job.subject, fusion, volumes, model, [], None)
+    path = outputs.write(job, fusion, volumes[0], {}, page)[-1]
     assert path == tmp_path / "out.html" == outputs.files(job)["page"]
     text = path.read_text("utf-8")
     about = json.loads(re.search(r'id="about">(.*?)</script>', text)[1])
