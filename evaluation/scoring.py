@@ -256,7 +256,8 @@ def evaluate(
     """
     stamps, failed = _stamps(subjects, methods)
     undefined: dict[str, str] = {}
-    doubts: dict[str, list[str]] = {}
+    doubts_file = book.folder / DOUBTS
+    doubts = read_json(doubts_file) if doubts_file.is_file() else {}
     book.drop_outdated(stamps)
     tasks = {}
     for subject in subjects:
@@ -274,6 +275,8 @@ def evaluate(
             try:
                 case = Case(subject, settings)
                 doubts[subject.name] = say_doubts(subject.name, *case.read)
+                # At once: after a kill a subject that is scored is not read again.
+                write_text(doubts_file, json.dumps(doubts, indent=2) + "\n")
                 errors = _score_case(case, todo, settings, book, record, device, bar, undefined)
             except Exception as error:
                 errors = [in_one_line(error, "scoring")]
@@ -281,24 +284,9 @@ def evaluate(
                 _report(subject, error)
                 failed.add(subject.name)
     _say_undefined(undefined)
-    keep_doubts(book.folder / DOUBTS, doubts, [subject.name for subject in subjects])
+    known = [subject.name for subject in subjects if subject.name in doubts]
+    print(doubts_table({name: doubts[name] for name in known}))
     return [subject.name for subject in subjects if subject.name in failed]
-
-
-def keep_doubts(path: Path, found: dict[str, list[str]], names: Sequence[str]) -> None:
-    """Add doubts about pairs to those that are known, write them, and print those of `names`.
-
-    Args:
-        found: about the pairs that were read now.
-
-    Raises:
-        InputError: the file is no record of doubts, or cannot be written.
-    """
-    known = read_json(path) if path.is_file() else {}
-    known |= found
-    if found:
-        write_text(path, json.dumps(known, indent=2, ensure_ascii=False) + "\n")
-    print(doubts_table({name: known[name] for name in names if name in known}))
 
 
 def _say_undefined(reasons: dict[str, str]) -> None:
