@@ -15,9 +15,9 @@ def inputs(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "writes"),
     [
-        # Two orders each, of a file and of its folder: of the configuration, two lists, best.pt
-        # and last.pt; of a resumed run before these losses.csv and scores.csv.
-        ("train", (3, 9, 8, 11)),
+        # Two orders each, of a file and of its folder: of the configuration, two lists, a picture,
+        # best.pt and last.pt; of a resumed run before the picture losses.csv and scores.csv.
+        ("train", (3, 11, 8, 13)),
         ("infer", (1, 3)),
         ("evaluate", (3, 2)),
     ],

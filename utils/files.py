@@ -148,7 +148,7 @@ def replacing_together(paths: Sequence[Path]) -> Iterator[Path]:
         InputError: of kind "output", the system refuses; it names the path, not the folder between.
     """
     mark, *others = paths
-    part = _beside(mark)
+    part = _beside(mark.with_name("together"))  # a folder called .nii.gz would be taken for a file
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
         clear_leftovers(mark.parent)
