@@ -8,6 +8,9 @@ MATR on the axial slices of the same subjects, with its own loss and published s
     python train_diff.py --data /data/adni --model matr --name matr
 On your own data, from the weights that come with the code:
     python train_diff.py --data /data/adni --init weights --name adni
+On four GPUs each of two machines, by torchrun on both (docs/training.md):
+    torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29400 \\
+        train_diff.py --data /data/adni --name adni
 Going on after an interruption:
     python train_diff.py --resume result/adni
 """
@@ -29,6 +32,7 @@ from utils.cli import run
 from utils.errors import InputError, notice
 from utils.locks import alone_in
 from utils.optional import lazy
+from utils.ranks import may_restart, place_from_environment
 
 # These import torch when they are first used, so that --help does not wait for it.
 phantom = lazy("data.phantom.cohort")
@@ -39,6 +43,7 @@ runlog = lazy("training.runlog")
 trainer = lazy("training.trainer")
 weights = lazy("training.weights")
 
+PATHS = "data", "train_list", "val_list", "vgg", "labels"
 SYNTHETIC = Path("synthetic")  # where the synthetic cohort is made
 SYNTHETIC_SUBJECTS = 8
 AT_WORK = "wait for it, or choose another --name"
@@ -47,22 +52,33 @@ Split = tuple[list[Subject], list[Subject]]  # training and validation
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Flags -> configuration -> subjects -> data sets -> run folder -> training."""
+    """Flags -> one process for each device, which torchrun may have started -> training."""
+    place = place_from_environment()
+    if place and place.rank:
+        distributed.follow(place)
+        return
     given = vars(build_parser(__doc__).parse_args(argv))
-    for name in (
-        "data",
-        "train_list",
-        "val_list",
-        "vgg",
-        "labels",
-    ):  # a run may go on from another folder
+    for name in PATHS:  # a run may go on from another folder
         if name in given:
             given[name] = os.path.abspath(given[name])
+    with distributed.leading(place) as group:
+        start(given, group)
+
+
+def start(given: dict, group: distributed.Group | None) -> None:
+    """Configuration -> subjects -> data sets -> run folder -> training.
+
+    Args:
+        given: by flags.
+        group: the processes that a launcher has started, if one has.
+    """
     resume = given.pop("resume", None)
     if resume and Path(resume).name in ("", ".."):  # the folder's name is that of the run
         resume = os.path.abspath(resume)
+    if group and not resume:
+        resume = restarted_run(given, group.restarts)
     if not resume:
-        train_new(new_run(given))
+        train_new(new_run(given), group)
         return
     path = Path(resume)
     folder = path if path.is_dir() else path.parent
@@ -74,27 +90,53 @@ def main(argv: Sequence[str] | None = None) -> None:
             done = f"all {config.epochs} epochs of {folder} are done"
             print(f"{done}; train on with a larger --epochs")
             return
-        train(config, *prepared(config, resumed), resumed)
+        train(config, *prepared(config, group, resumed), group, resumed)
 
 
-def train_new(config: TrainConfig) -> None:
+def restarted_run(given: dict, restarts: int) -> Path | None:
+    """The run to go on with where a launcher has started its processes again.
+
+    Raises:
+        InputError: it is to do so, and could not find the run.
+    """
+    if "name" not in given and may_restart():
+        problem = "is missing: a restart by --max-restarts could not find the run"
+        raise InputError("--name", problem, "give it")
+    if not restarts or "name" not in given:
+        return None
+    folder = Path(given.get("out", TrainConfig.out)) / given["name"]
+    if not (folder / checkpoint.LAST).exists():
+        return None
+    notice(f"started again by torchrun: going on with {folder}")
+    return folder
+
+
+def train_new(config: TrainConfig, group: distributed.Group | None) -> None:
     """A new run; its folder is there only when nothing speaks against the data."""
-    ready = prepared(config)
+    ready = prepared(config, group)
     with alone_in(config.run_folder, AT_WORK):
         config.check_folder()
-        train(config, *ready)
+        train(config, *ready, group)
 
 
-def prepared(config: TrainConfig, resumed: dict | None = None) -> tuple:
+def prepared(
+    config: TrainConfig, group: distributed.Group | None, resumed: dict | None = None
+) -> tuple:
     """The devices, the subjects and their data sets, all of them read."""
-    devices = distributed.choose_devices(config.gpus)
+    devices = [group.process.device] if group else distributed.choose_devices(config.gpus)
     if devices[0].type == "cpu":
         notice("no GPU: training on the CPU; `make demo` is the quick way to see a result")
     if config.published.without_vgg and not config.vgg:
         notice(f"no --vgg: {config.published.without_vgg}")
     subjects = choose_subjects(config, lists_of(config, resumed))
-    config.check_batches(len(subjects[0]) + (config.drawn if config.synthesis else 0))
-    return devices, subjects, build.build_datasets(config, *subjects)
+    processes = group.process.world_size if group else len(devices)
+    config.check_batches(len(subjects[0]) + (config.drawn if config.synthesis else 0), processes)
+    datasets = build.build_datasets(config, *subjects)
+    repeated = -len(datasets[0]) % processes
+    if repeated:
+        number = f"{len(datasets[0])} training items among {processes} processes"
+        notice(f"{number}: {repeated} of them are seen twice in an epoch")
+    return devices, subjects, datasets
 
 
 def train(
@@ -102,6 +144,7 @@ def train(
     devices: list,
     subjects: Split,
     datasets: tuple,
+    group: distributed.Group | None,
     resumed: dict | None = None,
 ) -> None:
     """Write the run folder and train, in a process for each device."""
@@ -109,8 +152,8 @@ def train(
     runlog.start_run_folder(config, subjects)
     drawn = f" (and {config.drawn} drawn)" if config.synthesis else ""
     numbers = f"{len(subjects[0])} training{drawn} and {len(subjects[1])} validation pairs"
-    print(f"{numbers}; writing to {folder}")
-    distributed.launch(trainer.train, devices, config, datasets, resumed)
+    print(f"{numbers}; writing to {folder}", flush=True)
+    distributed.launch(trainer.train, devices, config, datasets, resumed, group=group)
     print(f"done: {folder}; watch it with: tensorboard --logdir {folder / 'log'}")
 
 

@@ -238,6 +238,10 @@ class TrainConfig:
     seed: int = _optimisation(3407, "of everything that is drawn", type=seed)
     amp: bool = _optimisation(False, "bfloat16 autocast; losses stay in float32")
     compile: bool = _optimisation(False, "torch.compile", models=DC2FUSION, changeable=True)
+    sync_batchnorm: bool = _optimisation(
+        False,
+        "several processes: BatchNorm by all of their batches together, not by each one's own",
+    )
     checkpoint_activations: bool = _optimisation(
         False,
         "keep less for the backward pass and compute it again",
@@ -377,11 +381,12 @@ class TrainConfig:
             problem = f"{self.run_folder} is not empty"
             raise InputError("--name", problem, "choose another name or --resume it")
 
-    def check_batches(self, pairs: int) -> None:
+    def check_batches(self, pairs: int, processes: int = 1) -> None:
         """Refuse a batch of one pair where DC2Fusion's deepest grid is one token.
 
         Args:
             pairs: how many there are to train on.
+            processes: that share them.
 
         Raises:
             InputError: BatchNorm needs more than one token a channel.
@@ -389,7 +394,7 @@ class TrainConfig:
         one_token = PATCH * 2 ** (len(self.depths) - 1)  # the largest side that leaves just one
         if self.slicewise or self.size > one_token:
             return
-        share = -(-pairs // len(self.gpus))  # of a process, rounded up
+        share = -(-pairs // processes)  # of a process, rounded up
         if self.batch_size == 1 or share % self.batch_size == 1:
             problem = f"{self.size} leaves one token on the deepest grid for a batch of 1"
             remedy = f"give a size above {one_token} or another --batch-size for {share} pairs"

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from data.dataset import EpochSampler, ErrorsAsItems, PairDataset, collate
 from models import build_model
 from training import checkpoint, weights
+from training.batchnorm import synchronise
 from training.build import build_loss, build_network
 from training.config import FROM_WEIGHTS, TrainConfig
 from training.distributed import Process
@@ -27,6 +28,7 @@ from utils.errors import InputError, notice
 REFERENCES = ("average", "copy-mri")  # every score is read beside these
 DECAY_POWER = 0.9
 BALANCES = (0.15, 0.85)  # shares of the MRI that a training for any balance draws
+NORM = "gradient norm"
 PREFETCHED = 4  # batches that each loading process keeps ready
 
 
@@ -106,6 +108,8 @@ class Trainer:
         self.published = config.published
         self.process = process
         self.model = model.to(process.device)
+        if config.sync_batchnorm and process.world_size > 1:
+            synchronise(self.model)
         self.network = torch.compile(self.model) if config.compile else self.model
         # The 2-D methods keep parameters of their published state dicts that have no effect.
         self.loss = Loss(self.network, objective, config.slicewise, partial(build_loss, config))
@@ -201,7 +205,10 @@ class Trainer:
         return means["loss/total"]
 
     def train_step(self, batch: dict) -> dict[str, float]:
-        """One update of the weights; returns what is logged of it."""
+        """One update of the weights; returns what is logged of it.
+
+        Losses are means over all processes, times and memory are those of this one.
+        """
         images = self._images(batch)
         with self._autocast():
             loss, terms = self.runner(*images, **self._drawn_balance())
@@ -210,15 +217,12 @@ class Trainer:
         norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         losses = {"loss/total": loss.detach()}
         losses |= {f"loss/{name}": value for name, value in terms.items()}
-        own = torch.stack([*losses.values(), norm])
         # All in one transfer from the device.
-        *numbers, norm = own.tolist()
-        values = dict(zip(losses, numbers, strict=True))
-        self._stop_unless_finite(values, batch["name"])
-        values["gradient norm"] = norm
-        self._stop_unless_finite(values, batch["name"])
-        if self.process.world_size > 1:  # of all processes' pairs
-            values = dict(zip(values, self.process.average(own).tolist(), strict=True))
+        own = torch.stack([*losses.values(), norm]).tolist()
+        values = dict(zip([*losses, NORM], self.process.mean(own), strict=True))
+        own = dict(zip(values, own, strict=True))
+        self._stop_unless_finite({name: values[name] for name in losses}, own, batch["name"])
+        self._stop_unless_finite({NORM: values[NORM]}, own, batch["name"])
         self.optimizer.step()
         self._limit_weights()
         values["learning rate"] = self.optimizer.param_groups[0]["lr"]
@@ -255,8 +259,19 @@ class Trainer:
             for parameter in self.model.parameters():
                 parameter.clamp_(-limit, limit)
 
-    def _stop_unless_finite(self, values: dict[str, float], names: list[str]) -> None:
-        bad = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
+    def _stop_unless_finite(
+        self, means: dict[str, float], own: dict[str, float], names: list[str]
+    ) -> None:
+        """Stop all processes where a mean over them is not finite; those at fault say so.
+
+        Args:
+            means: the same in all processes.
+            own: this process's values.
+            names: its subjects.
+        """
+        if all(map(math.isfinite, means.values())):
+            return
+        bad = [f"{name} = {own[name]}" for name in means if not math.isfinite(own[name])]
         subjects = ", ".join(dict.fromkeys(names))
         where = f"epoch {self.sampler.epoch + 1}, step {self.step + 1} ({subjects})"
         self._stop_together(where, ", ".join(bad))
@@ -277,7 +292,7 @@ class Trainer:
         """Score the network on the validation pairs, beside the average and a copy of the MRI."""
         self.model.eval()
         self.process.share_buffers(self.model)
-        share = range(self.process.rank, len(self.validation), self.process.world_size)
+        share = self.process.share_of(range(len(self.validation)))
         # Their scores never change.
         beside = {} if self.references else {name: build_model(name) for name in REFERENCES}
         found = validate(

@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -10,6 +10,7 @@ from typing import Literal
 Kind = Literal["input", "package", "output", "final"]
 
 _listening: list[list[str]] = []
+_may_say: Callable[[str], bool] | None = None
 
 
 class InputError(Exception):
@@ -53,7 +54,7 @@ def notice(text: str) -> None:
     """Say one line that the user should know and that is not an error."""
     for heard in _listening:
         heard.append(text)
-    print(f"notice: {text}", file=sys.stderr, flush=True)
+    _say(f"notice: {text}")
 
 
 @contextmanager
@@ -70,4 +71,19 @@ def hearing() -> Iterator[list[str]]:
 
 def report(error: InputError) -> None:
     """Print the one line of an error."""
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    _say(f"error: {error}")
+
+
+def _say(line: str) -> None:
+    if _may_say is None or _may_say(line):
+        print(line, file=sys.stderr, flush=True)
+
+
+def ask_before_saying(may_say: Callable[[str], bool]) -> None:
+    """Of several processes that have the same to say, let one say it.
+
+    Args:
+        may_say: whether a line is this process's to print.
+    """
+    global _may_say
+    _may_say = may_say
