@@ -13,6 +13,7 @@ classical one:
 Volumes that any other program fused, named <subject>*.nii.gz:
     python evaluate.py --data /data/adni --list test.txt --methods dc2fusion=result/adni \\
         --fused mine=/data/mine
+Under torchrun (docs/training.md) each process scores its share of the subjects.
 A copy of the MRI, the average, two mixes and the maximum are always in the table, because some
 scores reward them. The same command goes on after an interruption; see docs/reproduce.md.
 """
@@ -32,6 +33,7 @@ from utils.cli import run
 from utils.errors import InputError, notice
 from utils.locks import alone_in
 from utils.optional import lazy
+from utils.ranks import place_from_environment
 
 # They import torch or matplotlib, for which --help need not wait.
 comparisons = lazy("evaluation.comparisons")
@@ -157,7 +159,11 @@ def export(args: argparse.Namespace, settings: scoring.Settings) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Flags -> subjects and methods -> scores -> tables and pictures; returns the exit status."""
+    """Flags -> one process, or those that torchrun has started -> scores; the exit status."""
+    place = place_from_environment()
+    if place and place.rank:
+        distributed.follow(place)
+        return 0
     args = build_parser(__doc__).parse_args(argv)
     protocols = choose_protocols(args.protocol, args.size)
     names = choose_metrics(args.metrics)
@@ -168,28 +174,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if args.export_lesions:
         return export(args, settings)
-    with alone_in(args.out, "wait for it, or choose another --out"):
-        book = scorebook.ScoreBook(args.out, asdict(settings), args.overwrite)
-        return evaluate(args, protocols, settings, book)
+    with distributed.leading(place) as group:
+        with alone_in(args.out, "wait for it, or choose another --out"):
+            devices = [group.process.device] if group else distributed.choose_devices(args.gpus)
+            if devices[0].type == "cpu":
+                notice("no GPU: fusing and scoring on the CPU")
+            work = evaluate, devices[:1], args, protocols, settings
+            return distributed.launch(*work, group=group)
 
 
 def evaluate(
+    process: distributed.Process,
     args: argparse.Namespace,
     protocols: Sequence[str],
     settings: scoring.Settings,
-    book: scorebook.ScoreBook,
 ) -> int:
-    """Score, then write tables and pictures; returns the exit status."""
-    device = distributed.choose_devices(args.gpus)[0]
-    if device.type == "cpu":
-        notice("no GPU: fusing and scoring on the CPU")
+    """Subjects and methods -> scores -> tables and pictures, which the first process writes.
+
+    Returns:
+        the exit status.
+    """
+    book = None
+    if process.is_main:
+        book = scorebook.ScoreBook(args.out, asdict(settings), args.overwrite)
+    device = process.device
     subjects, cohort = choose_subjects(args)
     loading = methods.Loading(args.size, args.recipe, device, args.variant, args.plane or "axial")
     chosen = choose_methods(args, loading, cohort)
     try:
-        failed = scoring.evaluate(subjects, chosen, protocols, settings, book, device)
+        failed = scoring.evaluate(subjects, chosen, protocols, settings, book, args.out, process)
     finally:
-        book.close()
+        if book:
+            book.close()
+    if not process.is_main:
+        return 0
 
     rows = [results.Row(method.label, method.title, method.is_trivial) for method in chosen]
     complete, shown = results.collect(book, subjects, rows, protocols, settings.describe)

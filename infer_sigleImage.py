@@ -11,6 +11,7 @@ By a method that DC2Fusion is compared with, one of swinfuse, u2fusion, dilran, 
 published weights:
     python infer_sigleImage.py --mri t1.nii.gz --pet fdg.nii.gz --output fused.nii.gz \\
         --weights matr=model_10.pth
+Under torchrun (docs/training.md) each process fuses its share of the pairs.
 Without --checkpoint or --weights: the weights that come with the code. Without a pair: a synthetic
 subject that no training has seen.
 """
@@ -28,6 +29,7 @@ from inference.flags import build_parser
 from utils.cli import run
 from utils.errors import InputError, notice
 from utils.optional import lazy
+from utils.ranks import place_from_environment
 
 # They import torch, scipy or matplotlib, for which --help need not wait.
 batch = lazy("inference.batch")
@@ -110,29 +112,42 @@ def load_network(args: argparse.Namespace) -> trained.TrainedModel:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Flags -> pairs -> network -> fused volumes; returns the exit status."""
+    """Flags -> one process, or those that torchrun has started -> fused volumes; exit status."""
+    place = place_from_environment()
+    if place and place.rank:
+        distributed.follow(place)
+        return 0
     args = build_parser(__doc__).parse_args(argv)
+    with distributed.leading(place) as group:
+        devices = [group.process.device] if group else distributed.choose_devices(args.gpus)
+        return distributed.launch(fuse_wanted, devices[:1], args, group=group)
+
+
+def fuse_wanted(process: distributed.Process, args: argparse.Namespace) -> int:
+    """Pairs -> network -> fused volumes, a share in each process; returns the exit status."""
     wanted = outputs.choose_outputs(args)
     network = load_network(args)
-    device = distributed.choose_devices(args.gpus)[0]
-    if device.type == "cpu":
+    if process.device.type == "cpu":
         notice("no GPU: fusing on the CPU")
     print(network.description)
     if args.balance is not None:
         network = network.turned_to(args.balance)
-    network.model.to(device)
+    network.model.to(process.device)
     # The released fusion layer's weights grow with the volume: its networks keep to their cube.
     resolution = args.resolution or ("published" if network.recipe == "released" else "native")
     refinement = optimum.choose_refinement(args.refine, args.objective, network)
-    options = {"device": device, "resolution": resolution, "amp": args.amp}
+    options = {"device": process.device, "resolution": resolution, "amp": args.amp}
     fuse_pair = partial(fuse.fuse_pair, refinement=refinement, **options)
     settings = {"resolution": resolution, "refine": args.refine, "objective": network.objective}
     fusing = batch.Fusing(network, fuse_pair, wanted, settings)
+    is_one = not (args.data or args.list)
+    if is_one and not process.is_main:
+        return 0
     jobs = find_jobs(args, wanted.derivative)
-    if wanted.derivative:
+    if wanted.derivative and process.is_main:
         wanted.derivative.write_description()
-    if args.data or args.list:
-        return fusing.many(jobs, args.overwrite)
+    if not is_one:
+        return fusing.many(jobs, args.overwrite, process)
     # The synthetic subject's place is this program's own, everything else is the user's.
     wanted.check(jobs[0], args.overwrite or not args.mri)
     fusing.one(jobs[0])

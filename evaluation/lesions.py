@@ -117,22 +117,50 @@ class LesionRecord:
 
     Args:
         folder: of the evaluation; what is there is read.
+        rank: of the process; each further one has a table of its own, until `join`.
 
     Raises:
         InputError: the table that is there is none of this program.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rank: int = 0) -> None:
         self.folder = Path(folder)
+        self.path = self.folder / (f"lesions-{rank}.csv" if rank else TABLE)
         self.found: dict[tuple[str, str], list[tuple[Lesion, int, float]]] = {}
-        path = self.folder / TABLE
+        self._read(self.path)
+
+    def join(self, subjects: Sequence[str]) -> None:
+        """Take in the other processes' tables, as one process would have.
+
+        Args:
+            subjects: in the order of the table.
+        """
+        others = sorted(self.folder.glob("lesions-[0-9]*.csv"))
+        if not others:
+            return
+        for path in others:
+            self._read(path)
+        order = {name: place for place, name in enumerate(subjects)}
+        keys = sorted(self.found, key=lambda key: order.get(key[1], -1))
+        self.found = {key: self.found[key] for key in keys}
+        self._write()
+        for path in others:
+            path.unlink(missing_ok=True)
+
+    def _read(self, path: Path) -> None:
+        """Take in a table's rows, in the place of what there was of the same volumes."""
         if not path.exists():
             return
+        seen = set()
         try:
             with open(path, newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
                     lesion = Lesion(row["source"], float(row["radius_mm"]), float(row["amplitude"]))
-                    values = self.found.setdefault((row["method"], row["subject"]), [])
+                    where = row["method"], row["subject"]
+                    if where not in seen:
+                        self.found.pop(where, None)
+                    seen.add(where)
+                    values = self.found.setdefault(where, [])
                     values.append((lesion, int(row["draw"]), float(row["transfer"])))
         except (OSError, ValueError, KeyError, TypeError) as error:
             problem = f"not a table of transfers ({type(error).__name__}: {error})"
@@ -144,12 +172,15 @@ class LesionRecord:
         for lesion, by_draw in transfers.values.items():
             values += [(lesion, draw, float(value)) for draw, value in enumerate(by_draw)]
         self.found[method, subject] = values
+        self._write()
+
+    def _write(self) -> None:
         rows = []
         for where, mine in self.found.items():
             for lesion, draw, value in mine:
                 numbers = (f"{lesion.radius_mm:g}", f"{lesion.amplitude:g}", draw, f"{value:.6g}")
                 rows.append((*where, lesion.source, *numbers))
-        write_text(self.folder / TABLE, csv_text(COLUMNS, rows))
+        write_text(self.path, csv_text(COLUMNS, rows))
 
     def keep_planes(
         self, subject: str, method: str, cases: Sequence[Case], fused: Sequence[Tensor]

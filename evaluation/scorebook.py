@@ -5,7 +5,8 @@ worse of the two) for the parts of a metric, "mean" or "sum" for its value over 
 "joint" where it has no parts. Beside it, `scores.json` holds the settings and, for each method and
 subject, a stamp of the files behind the scores, so that an interrupted evaluation goes on and a
 changed file is never mixed in. While an evaluation runs, each further subject is a line of
-`scores.jsonl`: both files would else be written anew for every one.
+`scores.jsonl`: both files would else be written anew for every one. Where several processes share
+the subjects, each further one has such a file of its own, `scores-1.jsonl` and so on.
 """
 
 import csv
@@ -118,9 +119,13 @@ class ScoreBook:
 
     def _read_new(self) -> None:
         """What an evaluation that was killed had still to write into the tables."""
-        path = self.folder / NEW
-        if not path.exists():
-            return
+        for path in self._new_files():
+            self._read_lines(path)
+
+    def _new_files(self) -> list[Path]:
+        return sorted(self.folder.glob("scores*.jsonl"))
+
+    def _read_lines(self, path: Path) -> None:
         for line in path.read_text("utf-8", errors="replace").splitlines():
             with suppress(
                 ValueError, KeyError, TypeError, AttributeError, RecursionError
@@ -164,16 +169,31 @@ class ScoreBook:
         if not self._is_written:
             self._save()
             return
-        listed = []
-        for (protocol, method), values in scores.items():
-            listed.append((protocol, method, {key: _digits(v) for key, v in values.items()}))
-        entry = {"subject": subject, "stamps": stamps, "scores": listed}
-        append_text(self.folder / NEW, json.dumps(entry) + "\n", "give another --out")
+        append_text(self.folder / NEW, _line(subject, scores, stamps), "give another --out")
 
     def close(self) -> None:
         """Write the tables, if there is something new."""
-        if (self.folder / NEW).exists():
+        if self._new_files():
             self._save()
+
+    def share(self) -> None:
+        """Write the tables before other processes add to them, each with a `Part`."""
+        self._save()
+
+    def join(self, subjects: Sequence[str]) -> None:
+        """Take in what the others have added, as one process would have.
+
+        Args:
+            subjects: in the order of the tables.
+        """
+        self._read_new()
+        order = {name: place for place, name in enumerate(subjects)}
+        keys = sorted(self.scores, key=lambda key: order.get(key[2], -1))
+        self.scores = {key: self.scores[key] for key in keys}
+        for method, stamps in self.stamps.items():
+            names = sorted(stamps, key=lambda name: order.get(name, -1))
+            self.stamps[method] = {name: stamps[name] for name in names}
+        self._save()
 
     def _take(
         self, subject: str, scores: Mapping[tuple[str, str], Scores], stamps: Mapping[str, list]
@@ -187,8 +207,8 @@ class ScoreBook:
 
     def _save(self) -> None:
         if self._forgets:  # or the new stamps could vouch for old scores
-            for name in (NEW, SCORES):
-                (self.folder / name).unlink(missing_ok=True)
+            for path in (*self._new_files(), self.folder / SCORES):
+                path.unlink(missing_ok=True)
             self._forgets = False
         content = {"settings": self.settings, "stamps": self.stamps}
         write_text(self.folder / STAMPS, json.dumps(content, indent=1) + "\n")
@@ -198,7 +218,8 @@ class ScoreBook:
                 if key in values:
                     rows.append((*where, *place, _digits(values[key])))
         write_text(self.folder / SCORES, csv_text(COLUMNS, rows))
-        (self.folder / NEW).unlink(missing_ok=True)  # all of it is in the tables now
+        for path in self._new_files():  # all of it is in the tables now
+            path.unlink(missing_ok=True)
         self._is_written = True
 
     def complete(
@@ -231,6 +252,40 @@ class ScoreBook:
                         columns.setdefault(key, []).append(mean)
             table[method] = columns
         return table
+
+
+class Part:
+    """The scores that another process than the first adds.
+
+    Args:
+        folder: of the evaluation.
+        rank: the process's number.
+        there: (protocol, method, subject) that are scored already.
+    """
+
+    def __init__(self, folder: Path, rank: int, there: set[tuple[str, str, str]]) -> None:
+        self.folder = Path(folder)
+        self.path = self.folder / f"scores-{rank}.jsonl"
+        self.there = there
+
+    def has(self, protocol: str, method: str, subject: str) -> bool:
+        """Whether this is scored already."""
+        return (protocol, method, subject) in self.there
+
+    def add(
+        self, subject: str, scores: Mapping[tuple[str, str], Scores], stamps: Mapping[str, list]
+    ) -> None:
+        """Write a subject's {(protocol, method): scores} with {method: stamp}."""
+        append_text(self.path, _line(subject, scores, stamps), "give another --out")
+
+
+def _line(
+    subject: str, scores: Mapping[tuple[str, str], Scores], stamps: Mapping[str, list]
+) -> str:
+    listed = []
+    for (protocol, method), values in scores.items():
+        listed.append((protocol, method, {key: _digits(v) for key, v in values.items()}))
+    return json.dumps({"subject": subject, "stamps": stamps, "scores": listed}) + "\n"
 
 
 def _digits(value: float) -> str:

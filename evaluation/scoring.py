@@ -37,8 +37,9 @@ from data.volume import GRID_TOLERANCE, Volume, corner_distance, read_pair, read
 from evaluation.lesions import KINDS, LesionRecord, measure
 from evaluation.methods import SOURCES, Method
 from evaluation.plots import save_slices
-from evaluation.scorebook import ScoreBook, write_text
+from evaluation.scorebook import Part, ScoreBook, write_text
 from metrics import Scorer, UndefinedScore
+from training.distributed import Process
 from utils.errors import InputError, in_one_line, notice, report
 from utils.pictures import planes_through_centre
 
@@ -244,30 +245,93 @@ def evaluate(
     methods: Sequence[Method],
     protocols: Sequence[str],
     settings: Settings,
-    book: ScoreBook,
-    device: torch.device,
+    book: ScoreBook | None,
+    folder: Path,
+    process: Process,
 ) -> list[str]:
     """Score every method on every subject; what the book has already is skipped.
 
-    What speaks against a pair is said, and kept in `doubts.json` beside the scores.
+    What speaks against a pair is said, and kept in `doubts.json` beside the scores. Several
+    processes share the subjects.
+
+    Args:
+        book: of the first process, None in the others.
+        folder: of the evaluation.
 
     Returns:
         the subjects that a method, or all of them, could not be scored on; each error was reported.
     """
+    names = [subject.name for subject in subjects]
     stamps, failed = _stamps(subjects, methods)
-    undefined: dict[str, str] = {}
-    doubts_file = book.folder / DOUBTS
-    doubts = read_json(doubts_file) if doubts_file.is_file() else {}
-    book.drop_outdated(stamps)
-    tasks = {}
-    for subject in subjects:
-        tasks[subject.name] = _missing(book, subject.name, methods, protocols, stamps)
-    record = LesionRecord(book.folder) if settings.lesions else None
-    total, possible = sum(map(len, tasks.values())), sum(map(len, stamps.values()))
+    record = LesionRecord(folder, process.rank) if settings.lesions else None
+    is_shared = process.world_size > 1
+    if process.is_main:
+        book.drop_outdated(stamps)
+    if process.is_main and is_shared:
+        book.share()
+        _join_doubts(folder, _read_doubts(folder))
+        if record:
+            record.join(names)
+    pages = _share(book, folder, process)
+    mine = process.share_of(subjects)
+    tasks: dict[str, list[Task]] = {}
+    for subject in mine:
+        tasks[subject.name] = _missing(pages, subject.name, methods, protocols, stamps)
+    _say_skipped(tasks, stamps, process)
+    more, undefined, doubts = _score_all(mine, tasks, settings, pages, record, process)
+    failed = set(process.gather(sorted(failed | more)))
+    undefined = dict(process.gather(list(undefined.items())))
+    doubts = dict(process.gather(list(doubts.items())))
+    if process.is_main and is_shared:
+        book.join(names)
+        if record:
+            record.join(names)
+    if process.is_main:
+        _say_undefined(undefined)
+        if is_shared:
+            _join_doubts(folder, doubts)
+        print(doubts_table({name: doubts[name] for name in names if name in doubts}))
+    return [name for name in names if name in failed]
+
+
+def _share(book: ScoreBook | None, folder: Path, process: Process) -> ScoreBook | Part:
+    """What this process writes its scores into."""
+    there = process.gather(list(book.scores) if book else [])
+    return book or Part(folder, process.rank, set(there))
+
+
+def _say_skipped(
+    tasks: dict[str, list[Task]], stamps: dict[str, dict[str, list]], process: Process
+) -> None:
+    total = sum(process.gather([sum(map(len, tasks.values()))]))
+    possible = sum(map(len, stamps.values()))
     if total < possible:
         there = f"{possible - total} of {possible} volumes"
         print(f"{there} are scored already (--overwrite scores them anew)")
-    with tqdm(total=total, desc="scoring", unit="volume", disable=None) as bar:
+
+
+def _score_all(
+    subjects: Sequence[Subject],
+    tasks: dict[str, list[Task]],
+    settings: Settings,
+    book: ScoreBook | Part,
+    record: LesionRecord | None,
+    process: Process,
+) -> tuple[set[str], dict[str, str], dict[str, list[str]]]:
+    """Score one process's subjects.
+
+    Returns:
+        the subjects that something went wrong with, why scores have no value, by their key,
+        and what speaks against pairs, by subject.
+    """
+    failed: set[str] = set()
+    undefined: dict[str, str] = {}
+    doubts = _read_doubts(book.folder) if process.is_main else {}
+    rank = process.rank
+    doubts_file = book.folder / (f"doubts-{rank}.json" if rank else DOUBTS)
+    total = sum(map(len, tasks.values()))
+    hidden = None if process.is_main else True
+    with tqdm(total=total, desc="scoring", unit="volume", disable=hidden) as bar:
         for subject in subjects:
             todo = tasks[subject.name]
             if not todo:
@@ -277,16 +341,31 @@ def evaluate(
                 doubts[subject.name] = say_doubts(subject.name, *case.read)
                 # At once: after a kill a subject that is scored is not read again.
                 write_text(doubts_file, json.dumps(doubts, indent=2) + "\n")
-                errors = _score_case(case, todo, settings, book, record, device, bar, undefined)
+                errors = _score_case(
+                    case, todo, settings, book, record, process.device, bar, undefined
+                )
             except Exception as error:
                 errors = [in_one_line(error, "scoring")]
             for error in errors:
                 _report(subject, error)
                 failed.add(subject.name)
-    _say_undefined(undefined)
-    known = [subject.name for subject in subjects if subject.name in doubts]
-    print(doubts_table({name: doubts[name] for name in known}))
-    return [subject.name for subject in subjects if subject.name in failed]
+    return failed, undefined, doubts
+
+
+def _read_doubts(folder: Path) -> dict[str, list[str]]:
+    """What is known to speak against pairs, found by any process."""
+    known: dict[str, list[str]] = {}
+    for path in sorted(folder.glob("doubts*.json")):
+        known |= read_json(path)
+    return known
+
+
+def _join_doubts(folder: Path, doubts: dict[str, list[str]]) -> None:
+    """Put what several processes have found into one file."""
+    if doubts:
+        write_text(folder / DOUBTS, json.dumps(doubts, indent=2) + "\n")
+    for path in folder.glob("doubts-*.json"):
+        path.unlink(missing_ok=True)
 
 
 def _say_undefined(reasons: dict[str, str]) -> None:
@@ -323,7 +402,7 @@ def _stamps(
 
 
 def _missing(
-    book: ScoreBook,
+    book: ScoreBook | Part,
     subject: str,
     methods: Sequence[Method],
     protocols: Sequence[str],
@@ -343,7 +422,7 @@ def _score_case(
     case: Case,
     tasks: Sequence[Task],
     settings: Settings,
-    book: ScoreBook,
+    book: ScoreBook | Part,
     record: LesionRecord | None,
     device: torch.device,
     bar: tqdm,

@@ -15,6 +15,7 @@ from inference.outputs import Outputs
 from inference.page.fusion import fuse_balances, page_of
 from inference.sidecar import DOUBTS, record_of
 from inference.trained import TrainedModel
+from training.distributed import Process
 from utils.errors import InputError, hearing, in_one_line, notice, report
 
 FusePair = Callable[[TrainedModel, Volume, Volume], Fusion]
@@ -67,14 +68,15 @@ class Fusing:
         print(score_table(scores))
         return doubts
 
-    def many(self, jobs: Sequence[Job], overwrite: bool) -> int:
-        """Fuse many pairs; returns the exit status.
+    def many(self, jobs: Sequence[Job], overwrite: bool, process: Process) -> int:
+        """Fuse many pairs, of several processes each its share; returns the exit status.
 
         What is there is skipped, what is half there is completed, a bad pair is reported and the
         others go on. At the end there is a table of the doubts, of skipped pairs by their records.
         """
         skipped, failed, doubts = 0, [], {}
-        for job in tqdm(jobs, "fusing", unit="pair", disable=None):
+        hidden = None if process.is_main else True
+        for job in tqdm(process.share_of(jobs), "fusing", unit="pair", disable=hidden):
             if self.wanted.are_there(job) and not overwrite:
                 skipped += 1
                 doubts[job.subject] = self._known_doubts(job)
@@ -90,6 +92,10 @@ class Fusing:
             except Exception as error:
                 report(in_one_line(error, job.subject))
                 failed.append(job.subject)
+        skipped = sum(process.gather([skipped]))
+        failed = process.gather(failed)
+        found = dict(process.gather(list(doubts.items())))
+        doubts = {job.subject: found[job.subject] for job in jobs if job.subject in found}
         there = f"{skipped} skipped because they were there (--overwrite)"
         print(
             f"\n{len(jobs) - skipped - len(failed)} fused, {there}, {len(failed)} failed", *failed

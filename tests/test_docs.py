@@ -17,8 +17,17 @@ DOCS = [
 ]
 SCRIPTS = ("train_diff.py", "infer_sigleImage.py", "evaluate.py", "prepare.py")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
-# What other programs take: pip, tensorboard.
-FOREIGN_FLAGS = {"--logdir"}
+# What other programs take: pip, tensorboard, torchrun.
+FOREIGN_FLAGS = {
+    "--logdir",
+    "--standalone",
+    "--nnodes",
+    "--nproc-per-node",
+    "--rdzv-backend",
+    "--rdzv-endpoint",
+    "--rdzv-id",
+    "--max-restarts",
+}
 # Folders that the programs write.
 OUTPUTS = {"result", "log", "flagged", "boxplots"}
 

@@ -25,6 +25,7 @@ from evaluation import scoring
 from inference.trained import load_model
 from models import build_model
 from models.baselines.slicewise import Slicewise
+from tests.helpers.launched import torchrun
 from tests.helpers.runs import save_small_weights
 from training import checkpoint
 from training import weights as weights_file
@@ -364,6 +365,20 @@ def test_bad_names_and_files_of_methods_are_refused(
         names=names,
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_two_processes_write_the_tables_of_one(score, synthetic_cohort, tmp_path):
+    flags = (*QUICK, "--methods", "laplacian", "--lesions")
+    assert score(*flags)[0] == 0
+    status, out, err = torchrun(
+        "evaluate.py", "--data", synthetic_cohort, "--out", "shared", *flags, folder=tmp_path
+    )
+    assert status == 0, err
+    assert out.count("3 subjects of 3 participants") == 1
+    for name in ("scores.csv", "scores.json", "table.md", "statistics.csv", "lesions.csv"):
+        texts = [(tmp_path / folder / name).read_text() for folder in ("out", "shared")]
+        assert texts[0] == texts[1], name
+    assert not list((tmp_path / "shared").glob("*-1.*"))
 
 
 # Results of other programs -----------------------------------------------------------------------

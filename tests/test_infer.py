@@ -17,6 +17,7 @@ from data.volume import read_pair, read_volume
 from losses import build_objective
 from models import build_model
 from tests.helpers.golden import golden, rule_filled_released_state, shared_file
+from tests.helpers.launched import torchrun
 from tests.helpers.runs import save_small_weights
 from training import checkpoint, weights
 from training.build import build_network
@@ -486,6 +487,19 @@ class TestPublishedWeights:
         monkeypatch.chdir(tmp_path)
         refuses(infer_sigleImage.main, "--mri", pair[0], "--pet", pair[1], *flags, names=names)
         assert not (tmp_path / "result").exists()
+
+
+def test_two_processes_fuse_what_one_does(run_folder, run_script, synthetic_cohort, tmp_path):
+    flags = ("--data", synthetic_cohort, "--checkpoint", run_folder, "--output")
+    assert run_script(infer_sigleImage.main, *flags, tmp_path / "alone")[0] == 0
+    status, out, err = torchrun("infer_sigleImage.py", *flags, "shared", folder=tmp_path)
+    assert status == 0, err
+    assert out.count("3 fused, 0 skipped") == 1
+    names = sorted(path.name for path in (tmp_path / "alone").glob("*.nii.gz"))
+    assert len(names) == 3
+    for name in names:
+        alone, shared = (nib.load(tmp_path / folder / name) for folder in ("alone", "shared"))
+        np.testing.assert_allclose(shared.get_fdata(), alone.get_fdata(), atol=1e-5)
 
 
 class TestBadInput:

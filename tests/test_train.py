@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import socket
 import sys
 
 import numpy as np
@@ -18,6 +19,7 @@ from inference.trained import load_model
 from losses import OBJECTIVES
 from metrics import score as score_volume
 from tests.helpers import workers
+from tests.helpers.launched import torchrun
 from tests.helpers.runs import QUICK, table, weights
 from training import checkpoint
 from training.build import build_datasets
@@ -25,6 +27,7 @@ from training.config import TrainConfig
 from training.distributed import launch
 from training.runlog import start_run_folder
 from training.trainer import REFERENCES, Trainer, learning_rate
+from training.trainer import train as train_in_process
 from utils.locks import alone_in
 
 
@@ -274,6 +277,40 @@ def test_two_processes_train_one_network(two_processes, tmp_path, options):
     assert {row["n"] for row in rows} == {"2"}
     first, second = json.loads((tmp_path / "checksums.json").read_text())
     assert first == pytest.approx(second, rel=1e-12)
+
+
+def test_torchrun_trains_the_run_that_gpus_train(two_processes, synthetic_cohort, tmp_path):
+    """One writer, everything said once, and the same numbers whoever starts the processes."""
+    names = [subject.name for subject in find_subjects(synthetic_cohort).subjects]
+    for name, listed in (("train", names[:2]), ("val", names[2:])):
+        (tmp_path / f"{name}.txt").write_text("\n".join(listed))
+    flags = ("--data", synthetic_cohort, "--size", 36, "--embed-dim", 24, "--cache", "none")
+    flags += ("--train-list", "train.txt", "--val-list", "val.txt", "--workers", 0, "--epochs", 1)
+    flags += ("--out", "result", "--name", "launched", "--sync-batchnorm")
+    status, out, err = torchrun("train_diff.py", *flags, folder=tmp_path, restarts=1)
+    assert status == 0, err
+    assert out.count("done: ") == out.count("writing to ") == 1
+    assert err.count("no GPU") == 1
+    launched = tmp_path / "result" / "launched"
+    content = checkpoint.read(launched / "last.pt")
+    assert content["step"] == 1 and len(content["rng"]) == 2
+
+    config, (train, _) = two_processes(**SMALL, sync_batchnorm=True)
+    held_out = PairDataset(find_subjects(synthetic_cohort).subjects[2:], config.preprocessing)
+    launch(train_in_process, [torch.device("cpu")] * 2, config, (train, held_out))
+    assert torch.equal(weights(launched / "last.pt"), weights(tmp_path / "two" / "last.pt"))
+    assert (launched / "scores.csv").read_text() == (tmp_path / "two" / "scores.csv").read_text()
+
+
+def test_torchrun_cannot_start_a_run_again_that_has_no_name(monkeypatch, refuses):
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place["MASTER_PORT"] = str(free.getsockname()[1])
+    monkeypatch.setattr("utils.errors._may_say", None)  # which the group changes
+    for name, value in (place | {"TORCHELASTIC_MAX_RESTARTS": "3"}).items():
+        monkeypatch.setenv(name, value)
+    refuses(train_diff.main, names=("--name", "--max-restarts"))
 
 
 def test_a_loss_that_is_not_finite_in_one_process_is_said_once_and_stops_all(two_processes, capfd):

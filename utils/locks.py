@@ -125,6 +125,6 @@ def alone_in(folder: Path, remedy: str) -> Iterator[None]:
             yield
         finally:
             (folder / LOCK).unlink(missing_ok=True)
-    for path in made:
-        with contextlib.suppress(OSError):
-            path.rmdir()
+            for path in made:
+                with contextlib.suppress(OSError):
+                    path.rmdir()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evaluation.scorebook import ScoreBook
+from evaluation.scorebook import Part, ScoreBook
 from utils.errors import InputError
 
 
@@ -86,3 +86,23 @@ def test_a_further_subject_costs_a_line(tmp_path):
     assert all((tmp_path / name).stat().st_mtime_ns == time for name, time in before.items())
     lines = (tmp_path / "scores.jsonl").read_text().splitlines()
     assert [json.loads(line)["subject"] for line in lines] == [f"s{n}" for n in range(5)]
+
+
+def test_what_several_processes_add_is_what_one_does(tmp_path):
+    alone, shared = ScoreBook(tmp_path / "alone", {}), ScoreBook(tmp_path / "shared", {})
+    for subject in "abcde":
+        add(alone, subject)
+    alone.close()
+    add(shared, "a")
+    shared.share()
+    parts = [Part(tmp_path / "shared", rank, set(shared.scores)) for rank in (1, 2)]
+    assert parts[0].has("volume", "m", "a") and not parts[0].has("volume", "m", "b")
+    for book, subject in ((parts[1], "e"), (parts[0], "d"), (shared, "c"), (parts[1], "b")):
+        add(book, subject)
+    killed = ScoreBook(tmp_path / "shared", {})  # loses none of it, whatever the number then
+    assert {key[2] for key in killed.scores} == set("abcde")
+    shared.join("abcde")
+    for name in ("scores.csv", "scores.json"):
+        texts = [(tmp_path / run / name).read_text() for run in ("alone", "shared")]
+        assert texts[0] == texts[1]
+    assert not list((tmp_path / "shared").glob("*.jsonl"))

@@ -2,11 +2,19 @@
 
 import json
 import math
+import os
+import signal
 from pathlib import Path
 
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from training.batchnorm import synchronise
+from training.build import build_loss, build_network
 from training.config import TrainConfig
 from training.distributed import Process
-from training.trainer import build_trainer
+from training.hyperparameters import PUBLISHED
+from training.trainer import Loss, build_trainer
 
 
 def train_and_compare(process: Process, config: TrainConfig, datasets: tuple, report: Path) -> None:
@@ -33,3 +41,70 @@ def diverge_in_the_second(process: Process, config: TrainConfig, datasets: tuple
 
     trainer.loss.objective = objective
     trainer.fit()
+
+
+def kill_itself(process: Process) -> None:
+    """The second process dies where the first one waits for it."""
+    if process.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    process.gather([0])
+
+
+def share(process: Process, items: list, report: Path) -> None:
+    """Write which items each process gets, and what the group says of them together."""
+    shares = process.gather([list(process.share_of(items))])
+    mean = process.mean([float(process.rank), math.inf if process.rank else 0.0])
+    if process.is_main:
+        report.write_text(json.dumps([shares, mean]))
+
+
+def write_gradients(process: Process, models: list[str], report: Path) -> None:
+    """Write what each model's gradients and buffers are for a batch that the processes share."""
+    found = {}
+    for model in models:
+        network, loss = small_case(model)
+        if process.world_size > 1:
+            synchronise(network)
+        runner = process.wrap(loss, some_unused=True)
+        images = [process.share_of(image) for image in small_batch(model)]
+        runner(*images)[0].backward()
+        for key, value in network.named_buffers():
+            found[f"{model}: {key}"] = value.clone()
+        for key, parameter in network.named_parameters():
+            if parameter.grad is not None:
+                found[f"{model}: {key}"] = parameter.grad
+    if process.is_main:
+        torch.save(found, report)
+
+
+def small_case(model: str) -> tuple[torch.nn.Module, Loss]:
+    """A small network in float64 and a mean over a batch; only its BatchNorm is in training mode.
+
+    What else training mode does is drawn, by each process for itself. DC2Fusion has its objective;
+    those of the 2-D methods go by float32 and, SwinFuse's, by the length of the batch.
+    """
+    given = {"model": model}
+    if model == "dc2fusion":
+        given |= {"embed_dim": 24, "depths": (1, 1), "init": "default"}
+    config = TrainConfig.of(given)
+    torch.manual_seed(0)
+    network = build_network(config).double().eval()
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.train()
+    objective = mean_square if config.slicewise else build_loss(config)
+    return network, Loss(network, objective, config.slicewise)
+
+
+def mean_square(method: torch.nn.Module, *images: torch.Tensor) -> tuple[torch.Tensor, dict]:
+    """A mean over the pixels of a batch, of what a method makes of it."""
+    made = method.reconstruct(*images) if len(images) == 1 else method(*images)
+    return (made - images[0]).square().mean(), {}
+
+
+def small_batch(model: str) -> list[torch.Tensor]:
+    """Four items, which two and four processes share evenly."""
+    shape = (4, 1, 16, 16, 16) if model == "dc2fusion" else (4, 1, 32, 32)
+    generator = torch.Generator().manual_seed(1)
+    images = [torch.rand(shape, generator=generator, dtype=torch.float64) for _ in range(2)]
+    return images[: len(PUBLISHED[model].inputs)]

@@ -76,3 +76,9 @@ def test_a_lock_whose_file_is_removed_still_keeps_others_out(tmp_path):
     for worker in workers:
         worker.join()
     assert (tmp_path / "number").read_text() == "150"
+
+
+def test_a_folder_that_an_error_leaves_empty_goes_again(tmp_path):
+    with pytest.raises(InputError), alone_in(tmp_path / "new" / "run", "wait"):
+        raise InputError("--flag", "is wrong", "mend it")
+    assert list(tmp_path.iterdir()) == []
