@@ -16,19 +16,27 @@ factor of SSIM with k (MRI + PET) is 2k / (2k^2 + 1): as large for the full sum,
 average, k = 1/2, and largest at 0.7. So the contrast of both can be kept at no cost in SSIM. B asks
 for k = 1, G holds the mean brightness, and A lets each source speak where it has something to
 show. What its optima show is measured in docs/measures.md.
+
+`salient-composite`, the one that the weights of this repository are trained with: A = composite
+SSIM, B = 4.5 |grad f - grad S|, G = squared difference, with S = 0.8 (2 t MRI + 2 (1 - t) PET) and
+t the MRI's share of a term's weights. Half of A asks for the contrast of S, half for salient SSIM.
+The optimum of salient SSIM turns between the sources from place to place, which a network learns
+slowly; most of what is asked here a linear filter does.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
+from losses.composite import composite_gradient_losses, composite_ssim_losses
 from losses.gradient import additive_gradient_losses, gradient_losses
 from losses.intensity import absolute_losses, squared_losses
 from losses.lncc import lncc_losses
 from losses.salient import salient_ssim_losses
 from losses.ssim import ssim_losses
 
-Term = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], list[torch.Tensor]]
+Term = Callable[..., list[torch.Tensor]]  # (fused, mri, pet) -> MRI's and PET's value
 
 # The terms that alpha, beta and gamma weigh, in this order.
 OBJECTIVES: dict[str, dict[str, Term]] = {
@@ -43,7 +51,14 @@ OBJECTIVES: dict[str, dict[str, Term]] = {
         "additive-gradient": additive_gradient_losses,
         "intensity": squared_losses,
     },
+    "salient-composite": {
+        "composite-ssim": composite_ssim_losses,
+        "composite-gradient": composite_gradient_losses,
+        "intensity": squared_losses,
+    },
 }
+# Those that compare with a weighted sum of the sources, and so must know the MRI's share in it.
+COMPOSITE = (composite_ssim_losses, composite_gradient_losses)
 SOURCES = ("mri", "pet")
 
 
@@ -110,4 +125,8 @@ def build_objective(
         raise ValueError(f"loss weights must be six finite numbers of at least 0, received {flat}")
     if not any(flat):
         raise ValueError("all six loss weights are 0: there is nothing to minimise")
-    return Objective(OBJECTIVES[name], weights)
+    terms = {}
+    for (title, term), (mri, pet) in zip(OBJECTIVES[name].items(), weights, strict=True):
+        share = mri / (mri + pet) if mri + pet else 0.5
+        terms[title] = partial(term, share=share) if term in COMPOSITE else term
+    return Objective(terms, weights)

@@ -36,23 +36,28 @@ def salient_ssim_losses(
         sources = [at_least_float32(source) for source in (mri, pet)]
         with torch.no_grad():
             means = [blur(source) for source in sources]  # B, 1, D - 10, H - 10, W - 10
-            variances = [_variance(s, mean) for s, mean in zip(sources, means, strict=True)]
-            contrasts = [(variance + _FLAT).sqrt() for variance in variances]
-            total_contrast = contrasts[0] + contrasts[1]
+            variances = [window_variance(s, mean) for s, mean in zip(sources, means, strict=True)]
+            weights = salience(*variances)
         mean_f = blur(fused)
         variance_f = blur(fused * fused) - mean_f * mean_f
         losses = []
-        for source, mean, variance, contrast in zip(
-            sources, means, variances, contrasts, strict=True
+        for source, mean, variance, weight in zip(
+            sources, means, variances, weights, strict=True
         ):
             covariance = blur(fused * source) - mean_f * mean
             structure = (2 * covariance + C2) / (variance_f + variance + C2)
             luminance = (2 * mean_f * mean + C1) / (mean_f * mean_f + mean * mean + C1)
-            salience = 2 * contrast / total_contrast
-            losses.append((salience * (1 - structure)).mean() + (1 - luminance).mean())
+            losses.append((weight * (1 - structure)).mean() + (1 - luminance).mean())
         return losses
 
 
-def _variance(volume: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+def salience(mri: torch.Tensor, pet: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """n_s = 2 sigma_s / (sigma_mri + sigma_pet) of both sources, from their windows' variances."""
+    contrast_mri, contrast_pet = ((variance + _FLAT).sqrt() for variance in (mri, pet))
+    total = contrast_mri + contrast_pet
+    return 2 * contrast_mri / total, 2 * contrast_pet / total
+
+
+def window_variance(volume: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
     """Of every window; rounding can bring that of a flat one below 0."""
     return (blur(volume * volume) - mean * mean).clamp(min=0)

@@ -19,7 +19,9 @@ class Balance(nn.Module):
     """Scales and shifts a stream's tokens by the share that its source has.
 
     Both streams use the same weights, each with its own share: t for the MRI, 1 - t for the PET.
-    All scales start as 1 and all shifts as 0, so that a network starts as the one without it.
+    All scales start as 1 and all shifts as 0, so that a network starts as the one without it. The
+    share itself is a feature beside the hidden ones, so that what is proportional to it is learnt
+    at once.
 
     Args:
         widths: token widths at the places where it acts.
@@ -28,17 +30,23 @@ class Balance(nn.Module):
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         self.hidden = nn.Sequential(nn.Linear(1, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, HIDDEN))
-        self.places = nn.ModuleList(nn.Linear(HIDDEN, 2 * width) for width in widths)
+        self.places = nn.ModuleList(nn.Linear(HIDDEN + 1, 2 * width) for width in widths)
         for place in self.places:
             nn.init.zeros_(place.weight)
             nn.init.zeros_(place.bias)
 
     def forward(self, tokens: torch.Tensor, share: torch.Tensor, place: int) -> torch.Tensor:
         """Tokens (B, D, H, W, C) of a stream whose source has a `share` (B,) in [0, 1]."""
-        features = self.hidden(2 * share[:, None] - 1)  # B, HIDDEN
-        changes = self.places[place](nn.functional.gelu(features))  # B, 2 C
+        lead = 2 * share[:, None] - 1  # B, 1, from -1 to 1
+        hidden = nn.functional.gelu(self.hidden(lead))  # B, HIDDEN
+        changes = self.places[place](torch.cat((hidden, lead), dim=-1))  # B, 2 C
         scale, shift = changes[:, None, None, None].chunk(2, dim=-1)  # B, 1, 1, 1, C
         return tokens * (1 + scale) + shift
+
+    @torch.no_grad()
+    def start_in_proportion(self, channels: int) -> None:
+        """Let the first channels of the last place start as twice their share of what they are."""
+        self.places[-1].weight[:channels, HIDDEN] = 1
 
 
 def shares(balance: float | torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -42,6 +42,7 @@ def start_as_identity(network: "DC2Fusion") -> None:
     2. Blocks: the last linear layer of both residual branches is 0, a block changes nothing.
     3. Skip reduction: [0 | I], so that each level of the decoder starts from its own skip feature.
     4. Head: reads the basis of the MRI's tokens into f1 and that of the PET's into f2.
+    5. Balance, where there is one: f1 is 2 t MRI and f2 is 2 (1 - t) PET.
 
     With E < 64 the highest frequencies of a patch are lost: the maps start as smoothed inputs.
     """
@@ -57,6 +58,8 @@ def start_as_identity(network: "DC2Fusion") -> None:
         nn.init.eye_(reduction.weight[:, width:])  # the skip feature
         nn.init.zeros_(reduction.bias)
     read_basis(network.head, network.patch_embedding.out_channels)
+    if network.balance is not None:
+        network.balance.start_in_proportion(basis_channels(network.patch_embedding.out_channels))
 
 
 def basis_channels(embed_dim: int) -> int:

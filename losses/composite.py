@@ -1,0 +1,83 @@
+"""Likeness to the composite: a weighted sum of both sources, which an almost linear map reaches."""
+
+import torch
+
+from losses.gradient import gradient_magnitude
+from losses.precision import at_least_float32
+from losses.salient import salience, window_variance
+from losses.ssim import C1, C2, blur, check_size
+
+KEPT = 0.8  # of both sources' contrast at equal weights: SSIM with either is largest at 0.7
+GAIN = 4.5  # of the gradient term
+_SMALL = 1e-3  # intensity per voxel below which the gradient term turns from a cone into a bowl
+
+
+def composite(mri: torch.Tensor, pet: torch.Tensor, share: float) -> torch.Tensor:
+    """KEPT (2 t MRI + 2 (1 - t) PET): what contrast and edges are compared with.
+
+    Args:
+        mri, pet: (B, 1, D, H, W), in [0, 1].
+        share: t, the MRI's share of the weights, 0 to 1.
+    """
+    return 2 * KEPT * (share * mri + (1 - share) * pet)
+
+
+def composite_ssim_losses(
+    fused: torch.Tensor, mri: torch.Tensor, pet: torch.Tensor, share: float
+) -> list[torch.Tensor]:
+    """1/2 mean(1 - c) + 1/2 mean(n_s (1 - c_s)) + mean(1 - l_s) for s = MRI, PET.
+
+    l_s and c_s are the luminance and the contrast-structure factor of SSIM against source s, n_s
+    its salience (see `losses.salient`), c the contrast-structure factor against the composite.
+
+    Args:
+        fused: (B, 1, D, H, W), intensities around [0, 1].
+        mri, pet: same shape, in [0, 1].
+        share: the MRI's share of the weights, see `composite`.
+
+    Returns:
+        Two scalar tensors, MRI's and PET's term, float32 (float64 for float64 input), computed
+        outside autocast.
+
+    Raises:
+        ValueError: if a side is shorter than the window of 11 voxels.
+    """
+    check_size(fused)
+    with torch.autocast(fused.device.type, enabled=False):
+        fused = at_least_float32(fused)
+        sources = [at_least_float32(source) for source in (mri, pet)]
+        references = [*sources, composite(*sources, share)]
+        with torch.no_grad():
+            means = [blur(volume) for volume in references]  # B, 1, D - 10, H - 10, W - 10
+            variances = [window_variance(v, mean) for v, mean in zip(references, means, strict=True)]
+            weights = salience(*variances[:2])
+        mean_f = blur(fused)
+        variance_f = blur(fused * fused) - mean_f * mean_f
+        unlike = []
+        for volume, mean, variance in zip(references, means, variances, strict=True):
+            covariance = blur(fused * volume) - mean_f * mean
+            unlike.append(1 - (2 * covariance + C2) / (variance_f + variance + C2))
+        with_composite = unlike[-1].mean()
+        losses = []
+        for weight, mean, different in zip(weights, means, unlike, strict=False):
+            luminance = (2 * mean_f * mean + C1) / (mean_f * mean_f + mean * mean + C1)
+            structure = (with_composite + (weight * different).mean()) / 2
+            losses.append(structure + (1 - luminance).mean())
+        return losses
+
+
+def composite_gradient_losses(
+    fused: torch.Tensor, mri: torch.Tensor, pet: torch.Tensor, share: float
+) -> list[torch.Tensor]:
+    """GAIN times the mean over voxels of |grad fused - grad composite|, for both sources.
+
+    The two values are one: the share has weighed the sources already.
+
+    Args and returns: as `composite_ssim_losses`.
+    """
+    with torch.autocast(fused.device.type, enabled=False):
+        wanted = composite(at_least_float32(mri), at_least_float32(pet), share)
+        missing = gradient_magnitude(at_least_float32(fused) - wanted, _SMALL**2)
+        loss = GAIN * missing.mean()
+        return [loss, loss]
+
