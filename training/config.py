@@ -184,8 +184,8 @@ class TrainConfig:
     objective: str = setting(
         "loss",
         "ssim-gradient-intensity",
-        "or `salient-additive`, which keeps what only one source shows, or `lncc-ssim-l1`, the "
-        "released one",
+        "or `salient-additive`, which keeps what only one source shows, `salient-composite`, the "
+        "same for all balances, or `lncc-ssim-l1`, the released one",
         models=DC2FUSION,
     )
     alpha1: float = _weight(2.0, "weight of structure, MRI")

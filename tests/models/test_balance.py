@@ -23,15 +23,27 @@ def build(balanced, **options):
     return build_model("dc2fusion", embed_dim=24, depths=(1, 1), balanced=balanced, **options)
 
 
-@pytest.mark.parametrize("init", ["identity", "default"])
-def test_it_starts_as_the_network_without_it(init):
-    plain, balanced = (build(flag, init=init).eval() for flag in (False, True))
+def test_it_starts_as_the_network_without_it():
+    plain, balanced = (build(flag, init="default").eval() for flag in (False, True))
     balanced.load_state_dict(plain.state_dict(), strict=False)
     mri, pet = volumes()
     with torch.no_grad():
         expected = plain(mri, pet)
         for t in (0.0, 0.3, 1.0):
             assert torch.allclose(balanced(mri, pet, t), expected, atol=1e-6)
+
+
+def test_the_identity_is_in_proportion_to_the_shares():
+    plain, balanced = (build(flag, init="identity").eval() for flag in (False, True))
+    balanced.load_state_dict(plain.state_dict(), strict=False)
+    mri, pet = volumes()
+    with torch.no_grad():
+        expected = plain.stream_maps(mri, pet)
+        assert torch.allclose(balanced.stream_maps(mri, pet, NEUTRAL), expected, atol=1e-5)
+        turned = balanced.stream_maps(mri, pet, 0.7)
+    for stream, share in enumerate((1.4, 0.6)):
+        ratio = (turned[:, stream] / expected[:, stream]).median().item()
+        assert ratio == pytest.approx(share, rel=0.05)
 
 
 def test_without_it_a_network_has_no_such_parameters():
