@@ -31,6 +31,10 @@ CONSTANT = 128.0  # in the last two channels, with both signs: large beside the 
 BETWEEN = 4.0  # of the channels between the head's convolutions that carry MRI and PET
 EMBEDDING_NOISE = 0.1  # what is left of the default weights in the channels without basis
 HEAD_NOISE = 0.02  # and in the head
+# Behind a LayerNorm the constant has done its work. What is left of it would turn the random walk
+# of every weight that reads it into a pattern of the patch's size.
+QUIET = 0.02  # of the constant channels behind the norms of the first level and of the head
+HEAD_FEATURES = 0.2  # of all others behind the head's norm, for the same reason
 
 
 @torch.no_grad()
@@ -52,6 +56,8 @@ def start_as_identity(network: "DC2Fusion") -> None:
             for last in (block.blend.merge, block.mlp[-1]):
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)
+    for block in (*network.encoder[0], *network.decoder[-1]):
+        block.norm.weight[-2:] = QUIET
     for reduction in network.skip_reduction:
         width = reduction.out_features
         nn.init.zeros_(reduction.weight[:, :width])  # the stream
@@ -96,10 +102,12 @@ def read_basis(head: "Head", embed_dim: int) -> None:
     """
     n = basis_channels(embed_dim)
     to_voxels, to_maps = head.to_voxels, head.to_maps
-    scale = BETWEEN * deviation(embed_dim) / GAIN
+    head.norm.weight[:] = HEAD_FEATURES
+    head.norm.weight.view(2, embed_dim)[:, -2:] = QUIET  # of both streams
+    scale = BETWEEN * deviation(embed_dim) / GAIN / HEAD_FEATURES
     patch = patch_basis()[:n].to(to_voxels.weight) * scale  # n, 4, 4, 4
 
-    to_voxels.weight *= HEAD_NOISE  # 2E, E/2, 4, 4, 4
+    to_voxels.weight *= HEAD_NOISE / HEAD_FEATURES  # 2E, E/2, 4, 4, 4
     to_voxels.weight[:n, 0] = patch
     to_voxels.weight[embed_dim : embed_dim + n, 1] = patch
     nn.init.zeros_(to_voxels.bias)
