@@ -49,7 +49,9 @@ def composite_ssim_losses(
         references = [*sources, composite(*sources, share)]
         with torch.no_grad():
             means = [blur(volume) for volume in references]  # B, 1, D - 10, H - 10, W - 10
-            variances = [window_variance(v, mean) for v, mean in zip(references, means, strict=True)]
+            variances = [
+                window_variance(v, mean) for v, mean in zip(references, means, strict=True)
+            ]
             weights = salience(*variances[:2])
         mean_f = blur(fused)
         variance_f = blur(fused * fused) - mean_f * mean_f
@@ -80,4 +82,3 @@ def composite_gradient_losses(
         missing = gradient_magnitude(at_least_float32(fused) - wanted, _SMALL**2)
         loss = GAIN * missing.mean()
         return [loss, loss]
-

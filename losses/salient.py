@@ -41,9 +41,7 @@ def salient_ssim_losses(
         mean_f = blur(fused)
         variance_f = blur(fused * fused) - mean_f * mean_f
         losses = []
-        for source, mean, variance, weight in zip(
-            sources, means, variances, weights, strict=True
-        ):
+        for source, mean, variance, weight in zip(sources, means, variances, weights, strict=True):
             covariance = blur(fused * source) - mean_f * mean
             structure = (2 * covariance + C2) / (variance_f + variance + C2)
             luminance = (2 * mean_f * mean + C1) / (mean_f * mean_f + mean * mean + C1)
