@@ -1,0 +1,162 @@
+"""How far a network for any balance is from the optimum at each of several balances.
+
+    python -m benchmarks.balances --data pairs pairs_icbm --out result/balances
+
+Without --run, of the weights that come with the code. For every pair and balance the excess, 0 for
+the voxelwise optimum of the training's objective and 100 % for the average (`inference.optimum`):
+on the network's grid, and at native voxels in a block in the middle of the head, fused in windows
+as `infer_sigleImage.py` does it; and again after --refine steps over the voxels. Written to
+`balances.md` in --out after each pair.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.common.measure import machine
+from data.foreground import without_hot_voxels
+from data.settings import RECIPES
+from data.subjects import Subject, find_subjects
+from data.transforms import foreground
+from data.volume import read_pair
+from evaluation.scoring import Case, Settings
+from inference.fuse import Head, run_network
+from inference.optimum import NETWORK_RATE, STEPS, excess, parse_objective, refine
+from inference.trained import TrainedModel, load_model
+from losses import Objective
+from training.weights import SHIPPED
+from utils.cli import positive_int, run
+from utils.files import replacing
+
+BALANCES = (0.25, 0.4, 0.5, 0.6, 0.75)
+GRIDS = ("network", "native")
+CPU = torch.device("cpu")
+
+Row = list[float]  # percent, one a balance
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair on one grid: its sources where they are compared, and how a network fuses them there.
+
+    Attributes:
+        mri, pet: (1, 1, D, H, W) in [0, 1].
+        fuse: the network's output there, the same shape.
+    """
+
+    mri: Tensor
+    pet: Tensor
+    fuse: Callable[[TrainedModel], Tensor]
+
+
+def network_pair(subject: Subject, size: int) -> Pair:
+    """A pair on the network's grid of `size` voxels a side."""
+    mri, pet = (volume.float() for volume in Case(subject, Settings(size=size)).inputs)
+    return Pair(mri, pet, lambda trained: trained.model(mri, pet))
+
+
+def native_pair(subject: Subject, block: int) -> Pair:
+    """The block in the middle of a pair's head, at its own voxels."""
+    recipe = RECIPES["paper"]
+    pair = without_hot_voxels(read_pair(subject.mri, subject.pet), recipe.robust)
+    head = Head(pair, foreground(pair[0].array, recipe))
+    starts = [max(0, (side - block) // 2) for side in head.shape]
+    middle = tuple(slice(start, start + block) for start in starts)
+
+    def fuse(trained: TrainedModel) -> Tensor:
+        def inputs(part: tuple[slice, ...]) -> list[Tensor]:
+            return head.inputs(part, CPU)
+
+        return run_network(trained.model, trained.size, head.shape, inputs)[(..., *middle)]
+
+    return Pair(*head.inputs(middle, CPU), fuse)
+
+
+@torch.no_grad()
+def measure(
+    pair: Pair, trained: TrainedModel, objective: Objective, steps: int, refinement: int
+) -> tuple[float, float]:
+    """The excess of the network's output in percent, before and after its refinement."""
+    sources = pair.mri, pair.pet
+    average = (pair.mri + pair.pet) / 2
+    best = refine(average, *sources, objective, steps)
+    fused = pair.fuse(trained).float()
+    refined = refine(fused, *sources, objective, refinement, NETWORK_RATE)
+    start, least, before, after = (
+        float(objective(volume, *sources)[0]) for volume in (average, best, fused, refined)
+    )
+    return 100 * excess(before, least, start), 100 * excess(after, least, start)
+
+
+def markdown(rows: dict[str, Row], balances: Sequence[float]) -> str:
+    """A table in Markdown, with the mean of all cells of the rows that are not refined."""
+    lines = [f"| excess in % | {' | '.join(f't = {t:g}' for t in balances)} |"]
+    lines.append("|---" * (len(balances) + 1) + "|")
+    for name, values in rows.items():
+        lines.append(f"| {name} | {' | '.join(f'{value:.1f}' for value in values)} |")
+    plain = [value for name, values in rows.items() if "refined" not in name for value in values]
+    mean = sum(plain) / len(plain)
+    return "\n".join([*lines, "", f"Mean {mean:.1f} %, largest {max(plain):.1f} %."])
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="+", type=Path, required=True, help="folders of pairs")
+    parser.add_argument(
+        "--run", type=Path, default=SHIPPED, help="(default: the weights that come with the code)"
+    )
+    parser.add_argument("--balances", nargs="+", type=float, default=list(BALANCES), metavar="T")
+    parser.add_argument("--grids", nargs="+", choices=GRIDS, default=list(GRIDS))
+    parser.add_argument("--size", type=positive_int, default=64, help="of the network's grid (64)")
+    parser.add_argument("--block", type=positive_int, default=96, help="voxels a side, native (96)")
+    parser.add_argument(
+        "--steps", type=positive_int, default=STEPS, help=f"to the optimum ({STEPS})"
+    )
+    parser.add_argument("--refine", type=positive_int, default=30, help="steps of refinement (30)")
+    parser.add_argument("--out", type=Path, default=Path("result/balances"))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print and write everything.
+
+    Raises:
+        InputError: bad data, or a run that was trained for one balance.
+    """
+    args = build_parser().parse_args(argv)
+    trained = load_model(args.run)
+    subjects = [subject for root in args.data for subject in find_subjects(root).subjects]
+    turned = {t: trained.turned_to(t).objective for t in args.balances}
+    objectives = {t: parse_objective(text, "--run") for t, text in turned.items()}
+    rows: dict[str, Row] = {}
+    bar = tqdm(total=len(subjects) * len(args.grids) * len(args.balances), disable=None)
+    for subject in subjects:
+        for grid in args.grids:
+            if grid == "network":
+                pair, where = network_pair(subject, args.size), f"{args.size}^3"
+            else:
+                pair, where = native_pair(subject, args.block), "native"
+            name = f"{subject.name}, {where}"
+            rows[name], rows[f"{name}, refined"] = [], []
+            for t in args.balances:
+                before, after = measure(
+                    pair, trained.turned_to(t), objectives[t], args.steps, args.refine
+                )
+                rows[name].append(before)
+                rows[f"{name}, refined"].append(after)
+                bar.update()
+        how = f"{args.steps} steps to the optimum, {args.refine} of refining"
+        head = f"{trained.description}; {how}; {machine(CPU)}"
+        with replacing(args.out / "balances.md") as part:
+            part.write_text(f"{head}\n\n{markdown(rows, args.balances)}\n")
+    bar.close()
+    print((args.out / "balances.md").read_text(), end="")
+
+
+if __name__ == "__main__":
+    run(main)
