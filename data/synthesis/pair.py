@@ -1,7 +1,7 @@
 """A synthetic pair: one anatomy, an MRI and a PET of it, and what goes wrong with either.
 
-anatomy -> crop -> MRI, PET -> lesions -> point spread -> misalignment -> masks -> background
--> [0, 1]
+anatomy -> crop -> MRI, PET -> lesions -> point spread -> misalignment -> masks -> averages
+-> fields of view -> background -> [0, 1]
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import torch
 
 from data.synthesis.anatomy import Anatomy
 from data.synthesis.crop import Crop, draw_crop
-from data.synthesis.fields import grid_points, moved, rotation, smooth_noise
+from data.synthesis.fields import FWHM, blur, grid_points, moved, rotation, smooth_noise
 from data.synthesis.mri import draw_mri
 from data.synthesis.pet import draw_pet, seen_by_scanner
 
@@ -47,6 +47,7 @@ def draw_pair(
     pet = seen_by_scanner(pet, crop, rng, generator)
     pet = _misaligned(pet, crop, rng)
     mri, pet = _stripped(mri, pet, crop, rng)
+    mri, pet = _averaged(mri, pet, crop, rng)
     mri, pet = _cut_short(mri, pet, crop, rng)
     mri, pet = (_scaled(image, rng) for image in (mri, pet))
     return (mri, pet), crop.voxel_mm
@@ -113,17 +114,39 @@ def _stripped(mri: torch.Tensor, pet: torch.Tensor, crop: Crop, rng: np.random.G
     return (mri if which == "pet" else mri * mask), (pet if which == "mri" else pet * mask)
 
 
+def _averaged(mri: torch.Tensor, pet: torch.Tensor, crop: Crop, rng: np.random.Generator) -> Pair:
+    """An eighth of the pairs is as smooth, and as free of noise, as the mean of many people."""
+    if rng.random() >= 1 / 8:
+        return mri, pet
+    widths = rng.uniform(4, 10, 2)  # mm, full width at half maximum
+    smooth = [
+        blur(image, width / FWHM / crop.voxel_mm)
+        for image, width in zip((mri, pet), widths, strict=True)
+    ]
+    return smooth[0], smooth[1]
+
+
 def _cut_short(mri: torch.Tensor, pet: torch.Tensor, crop: Crop, rng: np.random.Generator) -> Pair:
-    """A field of view that ends within the crop, in a fifth of the pairs, of both or of the PET."""
-    if rng.random() >= 0.2:
+    """A field of view that ends within the crop, in a quarter of the pairs.
+
+    Three of five lack up to 40 mm on one side, in both images or in the PET; the others are slabs.
+    """
+    if rng.random() >= 0.25:
         return mri, pet
     axis, size = int(rng.integers(3)), mri.shape[0]
-    missing = int(min(rng.uniform(0, 40) / crop.voxel_mm[axis], size / 3))
-    start = 0 if rng.random() < 0.5 else size - missing
-    only_pet = rng.random() < 0.5
-    images = [mri.clone(), pet.clone()]
-    for image in images[only_pet:]:
-        image.narrow(axis, start, missing).zero_()
+    if rng.random() < 0.4:
+        kept = int(size * rng.uniform(0.3, 0.7))
+        start = int(rng.integers(size - kept + 1))
+        missing, images = [(0, start), (start + kept, size)], [mri.clone(), pet.clone()]
+        cut = images
+    else:
+        length = int(min(rng.uniform(0, 40) / crop.voxel_mm[axis], size / 3))
+        start = 0 if rng.random() < 0.5 else size - length
+        missing, images = [(start, start + length)], [mri.clone(), pet.clone()]
+        cut = images[rng.random() < 0.5 :]
+    for image in cut:
+        for first, last in missing:
+            image.narrow(axis, first, last - first).zero_()
     return images[0], images[1]
 
 
