@@ -196,7 +196,7 @@ def table(curves: dict[str, Curve], lines: dict[str, dict[str, float]]) -> Itera
             best = levels.get("optimum")
             cells = [name, f"{average:.3f}", f"{best:.3f}" if best else "", init, f"{start:.3f}"]
             cells += [f"{max(losses) / start:.3f}", f"{end:.3f}"]
-            cells.append(f"{100 * excess(end, average, best):.0f} %" if best else "")
+            cells.append(f"{100 * excess(end, best, average):.0f} %" if best else "")
             yield "| " + " | ".join(cells) + " |"
 
 
