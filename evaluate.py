@@ -21,13 +21,10 @@ scores reward them. The same command goes on after an interruption; see docs/rep
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 
-from data import splits
-from data.subjects import Subject, find_subjects
 from evaluation.flags import build_parser
 from utils.cli import run
 from utils.errors import InputError, notice
@@ -36,11 +33,11 @@ from utils.optional import lazy
 from utils.ranks import place_from_environment
 
 # They import torch or matplotlib, for which --help need not wait.
+choices = lazy("evaluation.choices")
 comparisons = lazy("evaluation.comparisons")
 distributed = lazy("training.distributed")
 lesions = lazy("evaluation.lesions")
 methods = lazy("evaluation.methods")
-metrics = lazy("metrics")
 pages = lazy("evaluation.pages")
 plots = lazy("evaluation.plots")
 results = lazy("evaluation.results")
@@ -49,107 +46,9 @@ scoring = lazy("evaluation.scoring")
 tables = lazy("evaluation.tables")
 
 
-def choose_protocols(protocol: str | None, size: int) -> list[str]:
-    """The protocols that the flags ask for.
-
-    Raises:
-        InputError: the published one on another grid than its own.
-    """
-    if size < 16:
-        raise InputError("--size", f"{size} is below 16 voxels", "give 16 or more")
-    published = scoring.PUBLISHED_SIZE
-    if size == published:
-        return [protocol] if protocol in ("volume", "published") else ["published", "volume"]
-    if protocol in ("published", "both"):
-        problem = f"the published protocol scores a slice of {published}^3 voxels, not of {size}^3"
-        raise InputError("--size", problem, "leave --size out or take --protocol volume")
-    if protocol is None:
-        notice(f"--size {size}: the published protocol needs {published} and is left out")
-    return ["volume"]
-
-
-def choose_metrics(names: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The metrics to compute, None for all.
-
-    Raises:
-        InputError: an unknown name.
-    """
-    if not names:
-        return None
-    known = metrics.METRICS
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        remedy = f"known are {', '.join(known)}"
-        raise InputError("--metrics", f"unknown: {', '.join(unknown)}", remedy)
-    return tuple(name for name in known if name in names)
-
-
-def choose_subjects(args: argparse.Namespace) -> tuple[list[Subject], list[str]]:
-    """The subjects to score, and the names of the whole cohort."""
-    cohort = find_subjects(args.data, args.recording, args.run, args.tracer)
-    print(cohort.summary())
-    names = [subject.name for subject in cohort.subjects]
-    if not args.list:
-        return list(cohort.subjects), names
-    return splits.select(cohort, splits.read_list(args.list), args.list), names
-
-
-def choose_methods(
-    args: argparse.Namespace, loading: methods.Loading, names: Sequence[str]
-) -> list[methods.Method]:
-    """The rows of the table: what the flags name, then the trivial ones.
-
-    Args:
-        names: of the whole cohort.
-
-    Raises:
-        InputError: a bad name or path, a label twice, a plane for nothing, or nothing to score.
-    """
-    chosen = []
-    for text in args.methods:
-        chosen += methods.balanced_methods(text, loading, args.balance)
-    if args.balance and all(method.balance is None for method in chosen):
-        problem = "is of networks trained for any, and none is given"
-        raise InputError("--balance", problem, "leave the flag out or name one by --methods")
-    chosen += [methods.weights_method(text, loading, "--weights") for text in args.weights]
-    if args.plane and not any(method.is_published for method in chosen):
-        problem = "is that of published weights, and none are given"
-        raise InputError("--plane", problem, "leave the flag out")
-    scale = choose_range(args)
-    chosen += [methods.folder_method(text, names, scale) for text in args.fused]
-    labels = [method.label for method in chosen]
-    twice = [label for label in labels if labels.count(label) > 1]
-    if twice:
-        source = "--methods, --weights, --fused"
-        raise InputError(source, f"the label {twice[0]} twice", "give each method its own label")
-    if not args.no_trivial:
-        chosen += [methods.trivial_method(name) for name in methods.TRIVIAL if name not in labels]
-    if not chosen:
-        remedy = "name methods by --methods or --fused"
-        raise InputError("--no-trivial", "leaves nothing to score", remedy)
-    return chosen
-
-
-def choose_range(args: argparse.Namespace) -> tuple[float, float] | None:
-    """What 0 and 1 are in the volumes fused elsewhere, None where these are.
-
-    Raises:
-        InputError: no range, or no volumes that it is of.
-    """
-    if not args.fused_range:
-        return None
-    low, high = args.fused_range
-    if not args.fused:
-        raise InputError("--fused-range", "is that of --fused", "leave the flag out")
-    if not -math.inf < low < high < math.inf:
-        problem = f"{low:g} to {high:g} is no range"
-        raise InputError("--fused-range", problem, "give the lower value first")
-    return low, high
-
-
 def export(args: argparse.Namespace, settings: scoring.Settings) -> int:
     """--export-lesions: write the lesioned pairs; returns the exit status."""
-    subjects, _ = choose_subjects(args)
+    subjects, _ = choices.choose_subjects(args)
     read = partial(scoring.Case, settings=settings)
     number, failed = lesions.export_lesions(subjects, read, args.export_lesions)
     print(f"{number} pairs with lesions in {args.export_lesions}; see docs/measures.md")
@@ -165,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         distributed.follow(place)
         return 0
     args = build_parser(__doc__).parse_args(argv)
-    protocols = choose_protocols(args.protocol, args.size)
-    names = choose_metrics(args.metrics)
+    protocols = choices.choose_protocols(args.protocol, args.size)
+    names = choices.choose_metrics(args.metrics)
     if args.lesions and "volume" not in protocols:
         raise InputError("--lesions", "is of the volume protocol", "take --protocol volume or both")
     settings = scoring.Settings(
@@ -198,9 +97,9 @@ def evaluate(
     if process.is_main:
         book = scorebook.ScoreBook(args.out, asdict(settings), args.overwrite)
     device = process.device
-    subjects, cohort = choose_subjects(args)
+    subjects, cohort = choices.choose_subjects(args)
     loading = methods.Loading(args.size, args.recipe, device, args.variant, args.plane or "axial")
-    chosen = choose_methods(args, loading, cohort)
+    chosen = choices.choose_methods(args, loading, cohort)
     try:
         failed = scoring.evaluate(subjects, chosen, protocols, settings, book, args.out, process)
     finally:

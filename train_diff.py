@@ -18,37 +18,26 @@ Going on after an interruption:
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
-from data import splits
-from data.subjects import Subject, find_subjects
-from training.config import FROM_WEIGHTS, TrainConfig
+from training.config import TrainConfig
 from training.flags import build_parser
 from utils.cli import run
 from utils.errors import InputError, notice
 from utils.locks import alone_in
 from utils.optional import lazy
-from utils.ranks import may_restart, place_from_environment
+from utils.ranks import place_from_environment
 
 # These import torch when they are first used, so that --help does not wait for it.
-phantom = lazy("data.phantom.cohort")
 build = lazy("training.build")
-checkpoint = lazy("training.checkpoint")
 distributed = lazy("training.distributed")
 runlog = lazy("training.runlog")
+starting = lazy("training.start")
 trainer = lazy("training.trainer")
-weights = lazy("training.weights")
 
 PATHS = "data", "train_list", "val_list", "vgg", "labels"
-SYNTHETIC = Path("synthetic")  # where the synthetic cohort is made
-SYNTHETIC_SUBJECTS = 8
 AT_WORK = "wait for it, or choose another --name"
-
-Split = tuple[list[Subject], list[Subject]]  # training and validation
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -76,39 +65,21 @@ def start(given: dict, group: distributed.Group | None) -> None:
     if resume and Path(resume).name in ("", ".."):  # the folder's name is that of the run
         resume = os.path.abspath(resume)
     if group and not resume:
-        resume = restarted_run(given, group.restarts)
+        resume = starting.restarted_run(given, group.restarts)
     if not resume:
-        train_new(new_run(given), group)
+        train_new(starting.new_run(given), group)
         return
     path = Path(resume)
     folder = path if path.is_dir() else path.parent
     if not folder.is_dir():
         raise InputError(resume, "no such run", "give a run folder or a checkpoint in it")
     with alone_in(folder, AT_WORK):
-        config, resumed = resumed_run(given, path)
+        config, resumed = starting.resumed_run(given, path)
         if resumed["epoch"] >= config.epochs:
             done = f"all {config.epochs} epochs of {folder} are done"
             print(f"{done}; train on with a larger --epochs")
             return
         train(config, *prepared(config, group, resumed), group, resumed)
-
-
-def restarted_run(given: dict, restarts: int) -> Path | None:
-    """The run to go on with where a launcher has started its processes again.
-
-    Raises:
-        InputError: it is to do so, and could not find the run.
-    """
-    if "name" not in given and may_restart():
-        problem = "is missing: a restart by --max-restarts could not find the run"
-        raise InputError("--name", problem, "give it")
-    if not restarts or "name" not in given:
-        return None
-    folder = Path(given.get("out", TrainConfig.out)) / given["name"]
-    if not (folder / checkpoint.LAST).exists():
-        return None
-    notice(f"started again by torchrun: going on with {folder}")
-    return folder
 
 
 def train_new(config: TrainConfig, group: distributed.Group | None) -> None:
@@ -128,7 +99,7 @@ def prepared(
         notice("no GPU: training on the CPU; `make demo` is the quick way to see a result")
     if config.published.without_vgg and not config.vgg:
         notice(f"no --vgg: {config.published.without_vgg}")
-    subjects = choose_subjects(config, lists_of(config, resumed))
+    subjects = starting.choose_subjects(config, starting.lists_of(config, resumed))
     processes = group.process.world_size if group else len(devices)
     config.check_batches(len(subjects[0]) + (config.drawn if config.synthesis else 0), processes)
     datasets = build.build_datasets(config, *subjects)
@@ -142,7 +113,7 @@ def prepared(
 def train(
     config: TrainConfig,
     devices: list,
-    subjects: Split,
+    subjects: tuple,
     datasets: tuple,
     group: distributed.Group | None,
     resumed: dict | None = None,
@@ -155,71 +126,6 @@ def train(
     print(f"{numbers}; writing to {folder}", flush=True)
     distributed.launch(trainer.train, devices, config, datasets, resumed, group=group)
     print(f"done: {folder}; watch it with: tensorboard --logdir {folder / 'log'}")
-
-
-def new_run(given: dict) -> TrainConfig:
-    """The configuration of a new run, checked before any work is done.
-
-    Raises:
-        InputError: values that do not go together, or that no model or objective has.
-    """
-    given.setdefault("name", time.strftime("run-%Y%m%d-%H%M%S"))
-    if given.get("init") == FROM_WEIGHTS:
-        given = weights.start_from(weights.read(weights.SHIPPED), given)
-    config = TrainConfig.of(given)
-    config.check()
-    config.check_folder()
-    build.check_names(config)
-    return config
-
-
-def resumed_run(given: dict, path: Path) -> tuple[TrainConfig, dict]:
-    """The configuration of a run to go on with, and its checkpoint.
-
-    Raises:
-        InputError: no such checkpoint, one with values that do not go together, or a flag that
-            would make it another run.
-    """
-    if path.is_dir():
-        # Who was killed while the first epoch was saved has the other one alone.
-        names = checkpoint.LAST, checkpoint.BEST
-        path /= next((name for name in names if (path / name).is_file()), checkpoint.LAST)
-    content, config = checkpoint.read_own(path)
-    config = config.continued(given, path.parent)
-    config.check()
-    build.check_names(config)
-    return config, content
-
-
-def lists_of(config: TrainConfig, resumed: dict | None) -> tuple[Path | str, Path | str] | None:
-    """The files with the subjects to train and to validate on: a run goes on with its own."""
-    if resumed:
-        return config.run_folder / splits.TRAIN_FILE, config.run_folder / splits.VALIDATION_FILE
-    if config.train_list and config.val_list:
-        return config.train_list, config.val_list
-    return None
-
-
-def choose_subjects(config: TrainConfig, lists: tuple[Path | str, Path | str] | None) -> Split:
-    """The pairs of two lists, else split by seed; makes the synthetic cohort without --data."""
-    root = config.data
-    if root is None and config.synthesis:
-        return [], []
-    if root is None:
-        notice(f"no --data: using {SYNTHETIC_SUBJECTS} synthetic subjects in {SYNTHETIC}/")
-        phantom.write_cohort(
-            SYNTHETIC,
-            SYNTHETIC_SUBJECTS,
-            progress=lambda names: tqdm(names, "heads", disable=None),
-        )
-        root = SYNTHETIC
-    cohort = find_subjects(root, config.recording, config.run, config.tracer)
-    print(cohort.summary())
-    if lists is None:
-        return splits.random_split(cohort.subjects, config.seed)
-    train, validation = (splits.select(cohort, splits.read_list(path), path) for path in lists)
-    splits.check_disjoint(train, validation, lists[1])
-    return train, validation
 
 
 if __name__ == "__main__":

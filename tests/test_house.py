@@ -38,6 +38,7 @@ MAY_IMPORT = {
 SCRIPTS = ("train_diff", "infer_sigleImage", "evaluate", "prepare", "hubconf")
 FOLDERS = tuple(name for name in MAY_IMPORT if name not in SCRIPTS)
 MOST_MODULES = 16  # a folder, without its __init__.py
+MOST_LINES = 200  # a script: flags in, rooms connected
 
 # What must not be imported, directly or by way of others, by everything whose name begins so.
 FREE_OF = {
@@ -265,6 +266,11 @@ def test_a_folder_can_be_overlooked(folder):
     for package in [ROOT / folder, *(ROOT / folder).rglob("*/")]:
         names = [file.name for file in package.glob("*.py") if file.name != "__init__.py"]
         assert len(names) <= MOST_MODULES, package
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_is_short(script):
+    assert len((ROOT / f"{script}.py").read_text("utf-8").splitlines()) < MOST_LINES
 
 
 def test_the_reader_of_imports():

@@ -21,7 +21,7 @@ from metrics import score as score_volume
 from tests.helpers import workers
 from tests.helpers.launched import torchrun
 from tests.helpers.runs import QUICK, table, weights
-from training import checkpoint
+from training import checkpoint, start
 from training.build import build_datasets
 from training.config import TrainConfig
 from training.distributed import launch
@@ -216,7 +216,7 @@ def test_published_lists_choose_the_subjects(train, synthetic_cohort, tmp_path):
 def test_the_published_command_runs_on_the_synthetic_cohort(run_script, tmp_path, monkeypatch):
     """Its flags as published, made small by further ones; the cohort is made on the way."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train_diff, "SYNTHETIC_SUBJECTS", 2)
+    monkeypatch.setattr(start, "SYNTHETIC_SUBJECTS", 2)
     published = "--alpha1 2 --alpha2 1 --beta1 2 --beta2 1 --gamma1 2 --gamma2 1 --gpus 0".split()
     status, out, err = run_script(
         train_diff.main, *published, *QUICK, "--epochs", 1, "--name", "published"
