@@ -382,4 +382,8 @@ def _worker(
             group.call(function, arguments)
         except InputError as error:
             report(error)
-            raise SystemExit(2) from None
+            # Not by way of the interpreter's end: threads that are then stopped in compiled code
+            # (gloo's, the store's) abort the process now and then, with status -6.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(2)
