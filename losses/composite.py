@@ -2,14 +2,13 @@
 
 import torch
 
-from losses.gradient import gradient_magnitude
+from losses.gradient import gradient_distance
 from losses.precision import at_least_float32
 from losses.salient import salience, window_variance
 from losses.ssim import C1, C2, blur, check_size
 
 KEPT = 0.8  # of both sources' contrast at equal weights: SSIM with either is largest at 0.7
 GAIN = 4.5  # of the gradient term
-_SMALL = 1e-3  # intensity per voxel below which the gradient term turns from a cone into a bowl
 
 
 def composite(mri: torch.Tensor, pet: torch.Tensor, share: float) -> torch.Tensor:
@@ -79,6 +78,5 @@ def composite_gradient_losses(
     """
     with torch.autocast(fused.device.type, enabled=False):
         wanted = composite(at_least_float32(mri), at_least_float32(pet), share)
-        missing = gradient_magnitude(at_least_float32(fused) - wanted, _SMALL**2)
-        loss = GAIN * missing.mean()
+        loss = GAIN * gradient_distance(at_least_float32(fused), wanted)
         return [loss, loss]
