@@ -1,4 +1,4 @@
-"""Make aligned pairs of MRI and FDG-PET, ready for training, from what was downloaded.
+"""Make aligned pairs of MRI and PET, ready for training, from what was downloaded.
 
 An ADNI download, with the published list of images:
     python prepare.py --adni DOWNLOAD --ids ImageID.csv --out DATASET
@@ -56,8 +56,6 @@ def check_flags(args: argparse.Namespace) -> Path:
     if args.bids_filter and not args.bids:
         raise InputError("--bids-filter", "goes with --bids only", "leave it out")
     if not is_fdg(args.tracer):
-        if not args.bids:
-            raise InputError("--tracer", "goes with --bids only", "make the data set BIDS")
         if args.layout != "bids":  # the other layout's names say FDG
             problem = f"the published layout is of FDG, not of {args.tracer}"
             raise InputError("--layout", problem, "pass --layout bids")
@@ -74,10 +72,9 @@ def find(args: argparse.Namespace) -> scans.Findings:
     if args.bids:
         return bids.find_bids(args.bids, args.max_days, args.bids_filter, args.tracer)
     if args.pairs:
-        return table.read_scan_pairs(args.pairs, args.max_days)
-    return adni.find_adni(
-        args.adni, args.ids, args.tables, args.mri_description, args.pet_description, args.max_days
-    )
+        return table.read_scan_pairs(args.pairs, args.max_days, args.tracer)
+    patterns = args.mri_description, args.pet_description
+    return adni.find_adni(args.adni, args.ids, args.tables, *patterns, args.max_days, args.tracer)
 
 
 def check_inputs(findings: scans.Findings, out: Path) -> None:

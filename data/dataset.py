@@ -22,6 +22,7 @@ from torch.utils.data import Dataset, Sampler, default_collate
 from tqdm import tqdm
 
 from data.foreground import without_hot_voxels
+from data.quality import say_remarks
 from data.settings import NO_CACHE, Cache, Preprocessing
 from data.subjects import Subject
 from data.transforms import FIELD_OF_VIEW, KEYS, augmentation, deterministic, rescale, to_item
@@ -164,6 +165,7 @@ class PairDataset(Dataset):
     def _read(self, subject: Subject) -> np.ndarray:
         """(2, size, size, size) float32: MRI and PET after the deterministic transforms."""
         pair = read_pair(subject.mri, subject.pet)
+        say_remarks(*pair)
         mri, pet = without_hot_voxels(pair, self.preprocessing.form.robust)
         prepared = deterministic(self.preprocessing, mri.voxel_mm)(to_item(mri, pet))
         return np.stack([prepared[key][0].numpy() for key in KEYS]).astype(np.float32)

@@ -1,5 +1,7 @@
-"""Whether a pair on one grid can be believed: what fusing and scoring say of it, in words.
+"""Whether volumes and pairs can be believed: what all programs say of them, in words.
 
+Of a volume: hot and stray voxels, and the ripple of a resampling (`remarks_on_values`, in
+preparation and training, too). Of a pair on one grid: whether the PET lies right.
 No template and no registration, as preparation has them: a PET that lies right explains more of the
 MRI than a copy of it that is shifted or turned over. Measured on the right pairs of the tests (SPM
 templates, an ICBM head, synthetic heads), as shares of what the PET in its place explains (NMI
@@ -10,8 +12,9 @@ shifted by 10 mm along or across the axes, the best copy explains 1.15 to 3.4 ti
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy import ndimage
 
-from data.foreground import head, hot_remark
+from data.foreground import LEAST_PART, head, hot_remark
 from data.grids import Image, coarser, sides
 from data.volume import ALIGNED, Volume
 from utils.errors import notice
@@ -26,6 +29,9 @@ _SIGNAL_ABOVE = 0.02  # of the 95th percentile in the head: inside the PET's fie
 _LEAST_FILLED = 0.1  # of a plane of the head: less is none of the PET's
 _LEAST_COVER = 0.7  # a PET of the brain alone has no planes for the scalp and the face
 _CLIP = 99.5  # percentile
+_APART_MM = 8.0  # blocks of voxels: what no neighbouring ones join to the head lies apart
+_FAINT = 1e-3  # of the 99th percentile: closer to 0 is 0
+_LEAST_RIPPLE = 1e-3  # of the voxels; fewer below 0 are no ripple
 # Along each axis, RAS+.
 _ENDS = ("left", "right"), ("back", "front"), ("bottom", "top")
 _TURNS = (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)  # left and right alone look too much alike
@@ -69,6 +75,69 @@ def strange_view(volume: Volume, limits: tuple[float, float]) -> str | None:
     return " x ".join(f"{size:.0f}" for size in sizes) + " mm"
 
 
+def remarks_on_values(role: str, array: np.ndarray, voxel_mm: Sequence[float]) -> list[str]:
+    """What is odd about the values of a volume, one line each; nothing of a clean one.
+
+    Hot voxels of either; of an MRI, whose foreground decides, stray voxels and ripple, too. None of
+    them is a part of the head, and none decides what is white (`data.foreground`).
+
+    Args:
+        role: "MRI" or "PET".
+        array: (X, Y, Z).
+        voxel_mm: its voxels' sides.
+    """
+    remarks = [hot_remark(array)]
+    if role == "MRI":
+        remarks += [_stray_remark(array, voxel_mm), _ripple_remark(array)]
+    return list(filter(None, remarks))
+
+
+def _stray_remark(mri: np.ndarray, voxel_mm: Sequence[float]) -> str | None:
+    """What to say of voxels above 0 apart from the head.
+
+    Noise that fills the air reaches the head, so it is none.
+    """
+    counts = (mri > 0).astype(np.int32)
+    for axis, side in enumerate(voxel_mm):
+        starts = np.arange(0, counts.shape[axis], max(1, int(_APART_MM / side)))
+        counts = np.add.reduceat(counts, starts, axis)
+    parts, _ = ndimage.label(counts > 0, np.ones((3, 3, 3)))
+    sizes = np.bincount(parts.ravel(), counts.ravel()).astype(int)  # voxels above 0 in each
+    number = sizes[sizes < LEAST_PART * sizes.max()].sum()
+    if not number:
+        return None
+    noun, verb = ("voxels", "lie") if number > 1 else ("voxel", "lies")
+    return f"{number} {noun} above 0 {verb} apart from the head: stray, no part of it"
+
+
+def _ripple_remark(mri: np.ndarray) -> str | None:
+    """What to say of values on both sides of 0 where there should be air."""
+    if mri.min() >= 0 or mri.max() <= 0:
+        return None
+    bright = float(np.percentile(mri[mri > 0], 99))
+    below = np.count_nonzero(mri < -_FAINT * bright) / mri.size
+    if below < _LEAST_RIPPLE:
+        return None
+    depth = f"by up to {-float(mri.min()) / bright:.1%} of its 99th percentile"
+    said = f"{below:.1%} of the voxels are below 0, {depth}"
+    return f"{said}: ripple of a resampling, no part of the head"
+
+
+def say_remarks(mri: Volume, pet: Volume) -> list[str]:
+    """What is odd about the values of a pair, said in a line each and returned.
+
+    Hot voxels are not said here: who clips them says what became of them.
+    """
+    found = []
+    for role, volume in (("MRI", mri), ("PET", pet)):
+        hot = hot_remark(volume.array)
+        for remark in remarks_on_values(role, volume.array, volume.voxel_mm):
+            if remark != hot:
+                notice(f"{volume.path}: {remark}")
+            found.append(f"{role}: {remark}")
+    return found
+
+
 def say_doubts(case: str, mri: Volume, pet: Volume) -> list[str]:
     """What speaks against a pair, each doubt said in a line and returned.
 
@@ -82,10 +151,7 @@ def say_doubts(case: str, mri: Volume, pet: Volume) -> list[str]:
     doubts += doubts_of_place(mri, pet)
     for doubt in doubts:
         notice(f"{case}: {doubt}")
-    for role, volume in (("MRI", mri), ("PET", pet)):
-        if remark := hot_remark(volume.array):  # said where they are clipped
-            doubts.append(f"{role}: {remark}")
-    return doubts
+    return doubts + say_remarks(mri, pet)
 
 
 def doubts_table(doubts: Mapping[str, Sequence[str]]) -> str:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.tracers import FDG, OTHERS, plain
+from data.tracers import FDG, FDG_NAME, OTHERS, is_fdg, is_tracer, plain
 from data.tracers import words as _words
 
 SUBJECT = re.compile(r"\d{3}_S_\d{4,5}", re.IGNORECASE)
@@ -235,6 +235,7 @@ _FDG_PREFIX = re.compile(
     re.VERBOSE,
 )
 _TRACERS = {name: _words(*alternatives) for name, alternatives in OTHERS.items()}
+_KINDS_OF_TRACER = "an amyloid tracer", "a tau tracer", "water"  # may stand beside a tracer's name
 # CTAC is not among them: it is an emission image corrected by CT.
 _NO_EMISSION = _words(
     # maps of attenuation, and the scans that they are made of
@@ -261,9 +262,9 @@ _NO_EMISSION = _words(
 _PET_WORDS = _words("pet", FDG)
 
 
-def pet_version(description: str) -> tuple[str, int] | None:
-    """(processing version, rank within it) of an FDG-PET, None for what `pet_problem` refuses."""
-    if pet_problem(description):
+def pet_version(description: str, wanted: str = FDG_NAME) -> tuple[str, int] | None:
+    """(processing version, rank within it) of a PET, None for what `pet_problem` refuses."""
+    if pet_problem(description, wanted):
         return None
     text = plain(description)
     for version, rank, words in _PROCESSED:
@@ -272,21 +273,28 @@ def pet_version(description: str) -> tuple[str, int] | None:
     return RAW, 0
 
 
-def pet_problem(description: str) -> str | None:
-    """Why a PET series is no FDG image by its description: another tracer, or no emission image.
+def pet_problem(description: str, wanted: str = FDG_NAME) -> str | None:
+    """Why a PET series is no image of a tracer by its description: another one, or no emission.
 
     Processed FDG series have no prefix before ADNI's description, every other tracer has; site
-    texts (raw series) are taken for FDG unless they name something else.
+    texts (raw series) name what they like. None where nothing speaks against it.
     """
     text = plain(description)
+    is_named = not is_fdg(wanted) and is_tracer(description, wanted)
     for tracer, names in _TRACERS.items():
-        if names.search(text):
-            return f"tracer is {tracer}, not FDG"
+        is_other = not (is_tracer(tracer, wanted) or (is_named and tracer in _KINDS_OF_TRACER))
+        if is_other and names.search(text):
+            return f"tracer is {tracer}, not {wanted}"
     if _NO_EMISSION.search(text):
-        return "no FDG emission image by its description"
+        return f"no {wanted} emission image by its description"
     processed = _PREFIX.match(f"{text}_")
-    if processed and not _FDG_PREFIX.fullmatch(processed[1]):
-        return f"tracer is {processed[1]}, not FDG"
+    is_of_fdg = bool(processed and _FDG_PREFIX.fullmatch(processed[1]))
+    if is_fdg(wanted):
+        return f"tracer is {processed[1]}, not {wanted}" if processed and not is_of_fdg else None
+    if not is_named and (is_of_fdg or is_fdg(description)):
+        return f"tracer is FDG, not {wanted}"
+    if not is_named and processed:
+        return f"tracer is {processed[1]}, not {wanted}"
     return None
 
 

@@ -39,7 +39,7 @@ def _add_source(parser: Parser) -> None:
     source.add_argument(
         "--bids-filter", metavar="JSON", type=Path, help="BIDS: entities that the files must have"
     )
-    text = "BIDS: whose PETs to take, with --layout bids when it is not FDG (FDG)"
+    text = "whose PETs to take, with --layout bids when it is not FDG (FDG)"
     source.add_argument("--tracer", metavar="NAME", default=FDG_NAME, help=text)
     source.add_argument(
         "--max-days", metavar="N", type=non_negative_int, default=365, help="MRI to PET (365)"

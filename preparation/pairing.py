@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
+from data.tracers import FDG_NAME
 from preparation.scans import LeftOutScan, Scan, ScanPair
 from utils.text import natural_key
 
@@ -96,19 +97,28 @@ def keep_version(person: Person, version: str | None, reason: str) -> list[LeftO
 
 
 def pair_up(
-    people: Mapping[str, Person], max_days: int, distance: Distance = by_days
+    people: Mapping[str, Person],
+    max_days: int,
+    distance: Distance = by_days,
+    tracer: str = FDG_NAME,
 ) -> tuple[list[ScanPair], list[LeftOutScan]]:
     """One pair for each subject that has one within `max_days`, and why all else is left out.
 
     Gaps that nobody knows are allowed, with a warning. A subject without a pair is a fault, told
     once: its scans are left out with the same reason and are none.
+
+    Args:
+        people: the candidates of each subject.
+        max_days: between the acquisitions of a pair.
+        distance: what is the nearest.
+        tracer: of the PETs, for the reasons.
     """
     pairs, left_out = [], []
     for name in sorted(people, key=natural_key):
         person = people[name]
         best = _best(person, max_days, distance)
         if best is None:
-            left_out += _without_pair(name, person, max_days)
+            left_out += _without_pair(name, person, max_days, tracer)
             continue
         mri, pet = best
         days = days_between(mri.scan, pet.scan)
@@ -178,9 +188,9 @@ def _name_of(scan: Scan) -> tuple:
     return natural_key("" if scan.image_id else os.fspath(scan.where))
 
 
-def _without_pair(name: str, person: Person, max_days: int) -> list[LeftOutScan]:
+def _without_pair(name: str, person: Person, max_days: int, tracer: str) -> list[LeftOutScan]:
     """The subject's reason, and each of its candidates with the same one."""
-    lacking = ["no T1 MRI"] * (not person.mris) + ["no FDG image"] * (not person.pets)
+    lacking = ["no T1 MRI"] * (not person.mris) + [f"no {tracer} image"] * (not person.pets)
     if lacking:
         reason = " and ".join(lacking)
     else:

@@ -552,7 +552,7 @@ def test_folders_that_are_not_ours_are_left_alone(source, tmp_path):
         (("--adni", "a", "--bids", "b", "--out", "x"), ("--bids", "--adni")),
         (("--bids", "b", "--out", "x", "--ids", "ids.csv"), ("--ids", "--adni")),
         (("--adni", "a", "--out", "x", "--bids-filter", "f"), ("--bids-filter", "--bids")),
-        (("--adni", "a", "--out", "x", "--tracer", "PiB"), ("--tracer", "--bids")),
+        (("--adni", "a", "--out", "x", "--tracer", "PiB"), ("--layout", "FDG, not of PiB")),
         (("--bids", "b", "--out", "x", "--tracer", "PiB"), ("--layout", "FDG, not of PiB")),
         (("--adni", "{source}", "--out", "{source}/new"), ("new", "input folder")),
         (("--adni", "{source}/nothing", "--out", "x"), ("nothing", "no such folder")),

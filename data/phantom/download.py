@@ -17,7 +17,6 @@ import datetime
 import io
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from data.phantom.dicom_writer import About, Planes, sagittal, transverse, write
 from data.phantom.visit import Visit, make_visit
 from utils.cli import Parser, non_negative_int, positive_float, positive_int, run
 from utils.errors import InputError
-from utils.files import replacing
+from utils.files import replacing, replacing_folder
 
 VERSION = 1  # of the generator: raise it when the same arguments give other files
 MOST_GAP_DAYS = 60
@@ -150,22 +149,16 @@ def write_download(
     mark = root.with_name(root.name + "_truth.json")
     if os.path.lexists(root):
         return _known(root, mark, asked)
-    part = root.with_name(f".{os.getpid()}.{root.name}")
     found, table = {}, []
-    try:
+    with replacing_folder(root, "give another folder") as part:
         for index in progress(range(subjects)):
             visit = make_visit(seed, index, voxel_mm, heads, dynamic=index % 3 == 1)
             found |= _write_subject(part, index, visit, _defect(index, bad_share), table)
         _write_table(part / "collection.csv", table)
         text = json.dumps(asked | {"subjects": found}, indent=2) + "\n"
+        # Before the folder gets its name, which is the mark of a complete download.
         with replacing(mark, _REMEDY) as file:
             file.write_text(text, "utf-8")
-        os.rename(part, root)  # last: a folder of this name is a complete download
-    except OSError as error:
-        problem = f"cannot be written ({error.strerror or error})"
-        raise InputError(root, problem, "give another folder") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return json.loads(text)
 
 

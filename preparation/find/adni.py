@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data.tracers import FDG_NAME, is_fdg, is_tracer
 from preparation import descriptions as names
 from preparation.find.adni_tables import Row, merged, read_image_ids, read_tables, read_xml
 from preparation.find.adni_walk import Download, Series, walk_download
@@ -48,6 +49,7 @@ def find_adni(
     mri_description: str | None = None,
     pet_description: str | None = None,
     max_days: int = 365,
+    wanted: str = FDG_NAME,
 ) -> Findings:
     """Pair what lies in a download.
 
@@ -59,6 +61,8 @@ def find_adni(
         mri_description: pattern for the MRIs to take, instead of ADNI's T1 descriptions.
         pet_description: pattern for the FDG-PETs to take, instead of one processing version.
         max_days: between the acquisitions of a pair.
+        wanted: the tracer; a PET of another one than FDG has to name it, in its description or its
+            header.
 
     Raises:
         InputError: no such folder, nothing of ADNI in it, a bad list, table or pattern, or no
@@ -74,19 +78,21 @@ def find_adni(
         raise InputError(root, "no ADNI images in it", _LOOKED_FOR)
 
     left_out = list(download.left_out)
-    scans = _scans(download, rows, left_out)
+    scans = _scans(download, rows, wanted, left_out)
     missing = asked.missing(scans, left_out) if asked else []
     if asked:
         scans, left_out = asked.keep(scans, left_out)
 
     people = {name: Person() for name in sorted(download.subjects)}
     for found in scans:
-        _add_candidate(people, found, mri_description, pet_description, left_out)
+        _add_candidate(people, found, mri_description, pet_description, wanted, left_out)
+    if not is_fdg(wanted):  # the version is chosen among those that name the tracer
+        _drop_by_header(people, wanted, left_out)
     notes = _keep_one_version(people, pet_description, max_days, left_out)
-    for person in people.values():
-        _drop_no_fdg(person, left_out)
+    if is_fdg(wanted):
+        _drop_by_header(people, wanted, left_out)
 
-    pairs, without = pair_up(people, max_days)
+    pairs, without = pair_up(people, max_days, tracer=wanted)
     if asked:
         without = _less_faults(without, {found.scan.subject for found in scans})
     pairs, shared = drop_shared(pairs)
@@ -115,11 +121,13 @@ class _Found:
     header: SeriesHeader | None = None
 
 
-def _scans(download: Download, rows: dict[str, Row], left_out: list[LeftOutScan]) -> list[_Found]:
+def _scans(
+    download: Download, rows: dict[str, Row], wanted: str, left_out: list[LeftOutScan]
+) -> list[_Found]:
     """All images of the download that are MRI or PET in a format that can be read, each once."""
     found = []
     for series in download.series:
-        item = _scan(series, download, rows)
+        item = _scan(series, download, rows, wanted)
         if isinstance(item, LeftOutScan):
             left_out.append(item)
         else:
@@ -127,7 +135,9 @@ def _scans(download: Download, rows: dict[str, Row], left_out: list[LeftOutScan]
     return _without_copies(found, left_out)
 
 
-def _scan(series: Series, download: Download, rows: dict[str, Row]) -> _Found | LeftOutScan:
+def _scan(
+    series: Series, download: Download, rows: dict[str, Row], wanted: str
+) -> _Found | LeftOutScan:
     """One series with what its names, the tables and, where these do not tell, its header say."""
     place, where = names.read_place(series.folder), series.folder
     if series.subject and place.subject and series.subject != place.subject:
@@ -137,7 +147,7 @@ def _scan(series: Series, download: Download, rows: dict[str, Row]) -> _Found | 
     row = _row(image, place.date is None, download, rows)
     header = None
     if series.modality is None and series.format == "dicom":
-        header = describe_series(series.paths)
+        header = describe_series(series.paths, wanted)
         if isinstance(header, str):
             return LeftOutScan(place.subject or "", where, header, is_fault=True)
 
@@ -287,15 +297,16 @@ def _add_candidate(
     found: _Found,
     mri_description: str | None,
     pet_description: str | None,
+    wanted: str,
     left_out: list[LeftOutScan],
 ) -> None:
-    """Give the scan to its subject, or say why it is neither a T1 MRI nor an FDG-PET."""
+    """Give the scan to its subject, or say why it is neither a T1 MRI nor a PET to take."""
     scan = found.scan
     person = people.setdefault(scan.subject, Person())
     if scan.modality == "MRI":
         problem = _mri_problem(scan.description, mri_description)
     else:
-        problem = _pet_problem(found, pet_description)
+        problem = _pet_problem(found, pet_description, wanted)
     if problem:
         left_out.append(left(scan, problem))
     elif scan.modality == "MRI":
@@ -304,7 +315,7 @@ def _add_candidate(
         last_resort = names.is_last_resort(scan.description) and mri_description is None
         person.mris.append(Candidate(scan, rank, last_resort))
     else:
-        version, rank = names.pet_version(scan.description)
+        version, rank = names.pet_version(scan.description, wanted)
         person.pets.append(Candidate(scan, rank, version=version))
 
 
@@ -318,12 +329,12 @@ def _mri_problem(description: str, pattern: str | None) -> str | None:
     return None if names.t1_rank(description) is not None else "not a T1 series by its description"
 
 
-def _pet_problem(found: _Found, pattern: str | None) -> str | None:
-    """Why it is no FDG-PET to take; the user's pattern is asked beside what speaks against FDG."""
+def _pet_problem(found: _Found, pattern: str | None, wanted: str) -> str | None:
+    """Why it is no PET to take; the user's pattern is asked beside what speaks against it."""
     description = found.scan.description
     if names.t1_rank(description) is not None and not names.looks_like_pet(description):
         return "file looks like the other modality (a PET by its name, an MRI by its description)"
-    problem = names.pet_problem(description)
+    problem = names.pet_problem(description, wanted)
     if not problem and found.header:
         problem = found.header.pet_problem
     if not problem and pattern and not names.matches(pattern, description):
@@ -350,26 +361,38 @@ def _keep_one_version(
     return [f"PET version: {version} (--pet-description chooses another)"]
 
 
-def _drop_no_fdg(person: Person, left_out: list[LeftOutScan]) -> None:
+def _drop_by_header(people: dict[str, Person], wanted: str, left_out: list[LeftOutScan]) -> None:
     """Look into one file of each PET, for tracer and attenuation correction.
 
     A description without prefix can be wrong.
     """
-    if not person.mris:
-        return  # no pair can come of it, and a header costs time
-    kept = []
-    for pet in person.pets:
-        first = pet.scan.files[0]
-        header = describe(first) if pet.scan.format == "dicom" else None
-        if isinstance(header, SeriesHeader) and header.correction_problem:
-            header = describe_series(pet.scan.files)  # corrected planes may lie beside it
-        if isinstance(header, str):
-            left_out.append(left(pet.scan, f"{first.name}: {header}", is_fault=True))
-        elif header and header.pet_problem:
-            left_out.append(left(pet.scan, header.pet_problem))
-        else:
-            kept.append(pet)
-    person.pets = kept
+    for person in people.values():
+        if not person.mris:
+            continue  # no pair can come of it, and a header costs time
+        kept = []
+        for pet in person.pets:
+            reason = _reason_in_header(pet.scan, wanted)
+            if isinstance(reason, LeftOutScan):
+                left_out.append(reason)
+            else:
+                kept.append(pet)
+        person.pets = kept
+
+
+def _reason_in_header(pet: Scan, wanted: str) -> LeftOutScan | None:
+    """Why a PET is not taken, by its header; None where it is."""
+    first = pet.files[0]
+    header = describe(first, wanted) if pet.format == "dicom" else None
+    if isinstance(header, SeriesHeader) and header.correction_problem:
+        header = describe_series(pet.files, wanted)  # corrected planes may lie beside it
+    if isinstance(header, str):
+        return left(pet, f"{first.name}: {header}", is_fault=True)
+    if header and header.pet_problem:
+        return left(pet, header.pet_problem)
+    is_named = is_tracer(pet.description, wanted) or (header and header.names_tracer)
+    if not is_fdg(wanted) and not is_named:
+        return left(pet, f"tracer is not named, not known to be {wanted}")
+    return None
 
 
 def _completed(pair: ScanPair, download: Download, rows: dict[str, Row]) -> ScanPair:

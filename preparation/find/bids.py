@@ -110,7 +110,7 @@ def find_bids(
         people[folder.name] = _person(folder, sidecars, filters, wanted, left_out)
     notes = _keep_one_reconstruction(people, max_days, left_out)
 
-    pairs, without = pair_up(people, max_days, _by_session)
+    pairs, without = pair_up(people, max_days, _by_session, wanted)
     pairs, shared = drop_shared(pairs)
     left_out = sorted([*left_out, *without, *shared], key=lambda item: natural_key(item.subject))
     return Findings(tuple(map(_named, pairs)), tuple(left_out), notes=tuple(notes))

@@ -5,8 +5,9 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from data.bids import entities, frame_durations, read_json, sidecar_of
+from data.bids import entities, frame_durations, read_json, sidecar_of, tracer
 from data.bids import pet_problem as problem_of_pet
+from data.tracers import FDG_NAME, is_fdg
 from preparation.descriptions import FILE_NAME, pet_problem, read_place
 from preparation.formats import (
     NOT_READ,
@@ -44,7 +45,9 @@ _COLUMNS = (
 )
 
 
-def read_scan_pairs(path: str | os.PathLike, max_days: int = 365) -> Findings:
+def read_scan_pairs(
+    path: str | os.PathLike, max_days: int = 365, wanted: str = FDG_NAME
+) -> Findings:
     """Read a table `subject,mri,pet` of NIfTI files, DICOM files or folders of DICOM files.
 
     Separated by commas, semicolons or tabs; relative paths start at the table's folder. The JSON
@@ -55,6 +58,7 @@ def read_scan_pairs(path: str | os.PathLike, max_days: int = 365) -> Findings:
     Args:
         path: the table.
         max_days: between the acquisitions of a pair, where names tell both dates.
+        wanted: the tracer; a PET that does not name its own is taken for it, because it was listed.
 
     Raises:
         InputError: no such file, not UTF-8 text, empty, columns missing, or no lines below the
@@ -72,7 +76,7 @@ def read_scan_pairs(path: str | os.PathLike, max_days: int = 365) -> Findings:
     for line, row in rows:
         name = row.get("subject", "")
         others = [str(other) for other in lines[name.casefold()] if other != line]
-        item = _listed_pair(path, line, row, max_days)
+        item = _listed_pair(path, line, row, max_days, wanted)
         if name and others:
             also = f"the subject is also in line {', '.join(others)}; keep one of them"
             item = LeftOutScan(name, path, f"line {line}: {also}", is_fault=True)
@@ -82,7 +86,7 @@ def read_scan_pairs(path: str | os.PathLike, max_days: int = 365) -> Findings:
 
 
 def _listed_pair(
-    path: Path, line: int, row: dict[str, str], max_days: int
+    path: Path, line: int, row: dict[str, str], max_days: int, wanted: str
 ) -> ScanPair | LeftOutScan:
     """One line of the table as a pair, or what is wrong with it."""
     name = row.get("subject", "")
@@ -96,7 +100,7 @@ def _listed_pair(
     for column, modality in (("mri", "MRI"), ("pet", "PET")):
         if not row.get(column):
             return fault(path, f"no {column}; name both on each line")
-        scan = _scan_at(path.parent / row[column], name, modality)
+        scan = _scan_at(path.parent / row[column], name, modality, wanted)
         if isinstance(scan, str):
             return fault(path.parent / row[column], scan)
         scans.append(scan)
@@ -107,7 +111,7 @@ def _listed_pair(
     return ScanPair(name, *scans, days, warnings)
 
 
-def _scan_at(path: Path, subject: str, modality: str) -> Scan | str:
+def _scan_at(path: Path, subject: str, modality: str, wanted: str) -> Scan | str:
     """The scan in a file or folder, or what is wrong with it."""
     files = _files_at(path, modality)
     if isinstance(files, str):
@@ -126,13 +130,13 @@ def _scan_at(path: Path, subject: str, modality: str) -> Scan | str:
     listed = path.absolute() if path.is_dir() else None
     scan = _described(Scan(subject, modality, files, kind, listed=listed, remarks=remarks))
     # Without a header that can be read, reading the images will say why.
-    header = describe_series(files) if kind == "dicom" else None
+    header = describe_series(files, wanted) if kind == "dicom" else None
     header = header if isinstance(header, SeriesHeader) else None
-    if modality == "PET" and (problem := _pet_problem(scan, header)):
+    if modality == "PET" and (problem := _pet_problem(scan, header, wanted)):
         return problem
     if header and not scan.description:
         scan = replace(scan, description=header.description)
-    return _with_sidecar(scan) if modality == "PET" and kind == "nifti" else scan
+    return _with_sidecar(scan, wanted) if modality == "PET" and kind == "nifti" else scan
 
 
 def _files_at(path: Path, modality: str) -> tuple[Path, ...] | str:
@@ -170,11 +174,11 @@ def _of_kind(
     return kept, (f"files of the {modality}'s folder passed over: {counted}",)
 
 
-def _pet_problem(scan: Scan, header: SeriesHeader | None) -> str | None:
-    """Why a PET is none of FDG, or not corrected for attenuation, by its name and its header."""
-    problem = pet_problem(scan.description)
+def _pet_problem(scan: Scan, header: SeriesHeader | None, wanted: str) -> str | None:
+    """Why a PET has another tracer, or no attenuation correction, by its name and its header."""
+    problem = pet_problem(scan.description, wanted)
     if header:
-        problem = problem or pet_problem(header.description) or header.pet_problem
+        problem = problem or pet_problem(header.description, wanted) or header.pet_problem
     return problem
 
 
@@ -202,7 +206,7 @@ def _described(scan: Scan) -> Scan:
     return replace(scan, description=match["description"], date=place.date, image_id=image)
 
 
-def _with_sidecar(pet: Scan) -> Scan | str:
+def _with_sidecar(pet: Scan, wanted: str) -> Scan | str:
     """A NIfTI PET with the FrameDuration of the JSON beside it, or what this says against it."""
     first = pet.files[0]
     sidecar = sidecar_of(first)
@@ -211,7 +215,10 @@ def _with_sidecar(pet: Scan) -> Scan | str:
         durations = frame_durations(fields)
     except (InputError, ValueError, TypeError) as error:
         return f"the PET's sidecar is damaged ({error})"
-    return problem_of_pet(entities(first), fields) or replace(pet, frame_durations=durations)
+    labels = entities(first)
+    if not is_fdg(wanted) and not tracer(labels, fields):
+        fields = fields | {"TracerName": wanted}
+    return problem_of_pet(labels, fields, wanted) or replace(pet, frame_durations=durations)
 
 
 def refuse_inside(out: str | os.PathLike, source: str | os.PathLike) -> None:

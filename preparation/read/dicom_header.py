@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.tracers import is_fdg
+from data.tracers import FDG_NAME, is_fdg, is_tracer
 from data.volume import KINDS
 from preparation.descriptions import pet_problem
 from preparation.formats import NOT_READ, by_bytes, reason
@@ -87,8 +87,9 @@ class SeriesHeader:
     Attributes:
         modality: "MRI", "PET", or DICOM's own letters for anything else.
         description, patient: as written, without blanks around them.
-        tracer_problem: why a PET is not of FDG, None when nothing speaks against it.
+        tracer_problem: why a PET is not of the wanted tracer, None when nothing speaks against it.
         correction_problem: why a PET is not corrected for attenuation, None as above.
+        names_tracer: whether a PET's header names the wanted tracer.
     """
 
     modality: str
@@ -96,6 +97,7 @@ class SeriesHeader:
     patient: str
     tracer_problem: str | None
     correction_problem: str | None = None
+    names_tracer: bool = False
 
     @property
     def pet_problem(self) -> str | None:
@@ -103,8 +105,12 @@ class SeriesHeader:
         return self.tracer_problem or self.correction_problem
 
 
-def describe(file: Path) -> SeriesHeader | str:
+def describe(file: Path, wanted: str = FDG_NAME) -> SeriesHeader | str:
     """What one file says about its series, or what is wrong with the file in one line.
+
+    Args:
+        file: of the series.
+        wanted: the tracer that a PET should have.
 
     Raises:
         InputError: pydicom is missing.
@@ -129,24 +135,28 @@ def describe(file: Path) -> SeriesHeader | str:
             if header is None or "SOPClassUID" not in header or not holds_image(header):
                 what = f" ({KINDS[kind]})" if kind == "page" else ""
                 return f"not a DICOM image{what}"
-            return _series_header(header)
+            return _series_header(header, wanted)
     except InputError as error:
         return error.problem
     except Exception:  # pydicom converts values late and raises whatever a damaged one provokes
         return _DAMAGED
 
 
-def describe_series(files: Iterable[Path]) -> SeriesHeader | str:
+def describe_series(files: Iterable[Path], wanted: str = FDG_NAME) -> SeriesHeader | str:
     """The first header that can be read, else what is wrong with the first file.
 
     Where corrected and uncorrected planes lie together, it is one of the corrected ones.
+
+    Args:
+        files: of the series.
+        wanted: the tracer that a PET should have.
 
     Raises:
         InputError: pydicom is missing.
     """
     problem, uncorrected = "", None
     for file in files:
-        header = describe(file)
+        header = describe(file, wanted)
         if isinstance(header, str):
             problem = problem or f"{file.name}: {header}"
         elif header.correction_problem is None:
@@ -156,34 +166,38 @@ def describe_series(files: Iterable[Path]) -> SeriesHeader | str:
     return uncorrected or problem
 
 
-def _series_header(header: "Dataset") -> SeriesHeader:
+def _series_header(header: "Dataset", wanted: str) -> SeriesHeader:
+    problem, is_named = _tracer_said(header, wanted)
     modality = str(header.get("Modality", ""))
     return SeriesHeader(
         modality=_MODALITIES.get(modality, modality),
         description=str(header.get("SeriesDescription", "")).strip(),
         patient=str(header.get("PatientID", "")).strip(),
-        tracer_problem=_tracer_problem(header),
+        tracer_problem=problem,
         correction_problem=correction_problem(header),
+        names_tracer=is_named,
     )
 
 
-def _tracer_problem(header: "Dataset") -> str | None:
-    """Another tracer by RadiopharmaceuticalInformationSequence.
+def _tracer_said(header: "Dataset", wanted: str) -> tuple[str | None, bool]:
+    """Another tracer by RadiopharmaceuticalInformationSequence, and whether it names the wanted.
 
-    Texts such as "Solution" say nothing; then the half-life decides.
+    Texts such as "Solution" say nothing; then the half-life decides about FDG.
     """
+    is_named = False
     for item in header.get("RadiopharmaceuticalInformationSequence") or []:
         said = _tracer_texts(item).lower()
-        if is_fdg(said):
+        if is_tracer(said, wanted):
+            is_named = True
             continue
-        problem = pet_problem(said)
+        problem = pet_problem(said, wanted)
         if problem:
-            return problem
+            return problem, False
         half_life = float(item.get("RadionuclideHalfLife") or 0)
-        if half_life and abs(half_life / _FLUORINE_18_S - 1) > 0.05:
+        if is_fdg(wanted) and half_life and abs(half_life / _FLUORINE_18_S - 1) > 0.05:
             usual = f"fluorine-18 has {_FLUORINE_18_S:.0f} s"
-            return f"tracer is not FDG (half-life {half_life:.0f} s, {usual})"
-    return None
+            return f"tracer is not FDG (half-life {half_life:.0f} s, {usual})", False
+    return None, is_named
 
 
 def correction_problem(header: "Dataset") -> str | None:

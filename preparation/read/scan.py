@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from data.foreground import HOT, hot_remark
+from data.quality import remarks_on_values
 from data.volume import PREPARED, Rules, Volume, check_background, check_grid, check_not_blank
 from preparation.read.dicom import DOWNLOAD_OR_ALLOW, Series, read_series
 from preparation.read.dicom_header import DOWNLOAD_AGAIN
@@ -111,7 +112,7 @@ def load_scan(
         array = _average(scan, frames, align_frames, allowed)
     check_not_blank(scan.where, array)
     check_background(scan.where, array, scan.modality)
-    notes = (*frames.notes, *_remarks_on_range(array))
+    notes = (*frames.notes, *_remarks_on_values(scan.modality, array, frames.grid.voxel_mm))
     return Loaded(replace(frames.grid, array=array), len(frames.arrays), frames.units, notes)
 
 
@@ -237,13 +238,16 @@ def _average(
     return (total / sum(weights[index] for index in kept)).astype(np.float32)
 
 
-def _remarks_on_range(array: np.ndarray) -> list[str]:
-    """Spikes and values below 0."""
-    remarks = []
+def _remarks_on_values(
+    modality: str, array: np.ndarray, voxel_mm: tuple[float, float, float]
+) -> list[str]:
+    """What is odd about the values, with what is done about them here."""
+    remarks = remarks_on_values(modality, array, voxel_mm)
     lowest = float(array.min())
     if hot := hot_remark(array):
         limit = "times the 99.9 percentile of what is above 0"
-        remarks.append(f"{hot}, above {HOT:g} {limit}: clipped for registration")
+        said = f"{hot}, above {HOT:g} {limit}: clipped for registration"
+        remarks[remarks.index(hot)] = said
     if lowest < 0:
         below = int((array < 0).sum())
         remarks.append(f"{below} voxels below 0 (down to {lowest:.4g}), 0 in the result")

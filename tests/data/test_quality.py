@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from data.grids import Image, sample
 from data.phantom.cohort import write_cohort
-from data.quality import doubts_table, say_doubts
+from data.quality import doubts_table, remarks_on_values, say_doubts
 from data.subjects import find_subjects
 from data.volume import read_pair
 from tests.helpers.golden import SHARED
@@ -93,6 +94,27 @@ def test_hot_voxels(head):
     hot[hot.shape[0] // 2, 20, 20] = 50 * hot.max()
     (doubt,) = say_doubts("one", mri, replace(pet, array=hot))
     assert doubt.startswith("PET: voxels up to ") and "(1 of them)" in doubt
+
+
+def test_stray_voxels_and_ripple_of_the_mri(head, capsys):
+    mri, pet = head
+    stray = mri.array.copy()
+    stray[0, 0, 0] = stray[-1, -1, -1] = 1
+    (doubt,) = say_doubts("one", replace(mri, array=stray), pet)
+    assert doubt == "MRI: 2 voxels above 0 lie apart from the head: stray, no part of it"
+    assert capsys.readouterr().err == f"notice: {mri.path}: {doubt.removeprefix('MRI: ')}\n"
+    rippled = ndimage.shift(mri.array, 0.5, order=3)
+    (doubt,) = say_doubts("one", replace(mri, array=rippled), pet)
+    assert "of the voxels are below 0" in doubt and "ripple" in doubt
+    assert remarks_on_values("PET", rippled, mri.voxel_mm) == []
+    assert remarks_on_values("MRI", np.maximum(rippled, 0) + 1, mri.voxel_mm) == []
+
+
+def test_noise_of_the_air_is_no_stray_voxel(head):
+    mri, _ = head
+    noise = np.random.default_rng(0).normal(0, 0.03, (2, *mri.array.shape)) * mri.array.max()
+    noisy = np.hypot(mri.array + noise[0], noise[1])
+    assert remarks_on_values("MRI", noisy, mri.voxel_mm) == []
 
 
 def test_a_voxel_size_in_cm(head):

@@ -127,6 +127,29 @@ class TestNames:
         assert descriptions.pet_version(description) is None
 
     @pytest.mark.parametrize(
+        "description, problem",
+        [
+            (f"AV45_{UNIFORM}", None),
+            ("Florbetapir amyloid PET", None),
+            ("PET Brain", None),  # the header decides
+            ("FBB Co-registered, Averaged", "tracer is florbetaben, not AV45"),
+            (UNIFORM, "tracer is FDG, not AV45"),
+            ("Brain FDG 3D CTAC", "tracer is FDG, not AV45"),
+            ("XYZ123 Co-registered, Averaged", "tracer is xyz123, not AV45"),
+            ("amyloid PET", "tracer is an amyloid tracer, not AV45"),
+            ("AV45 early frames", "tracer is another tracer's early frames, not AV45"),
+            ("AV45 umap", "no AV45 emission image by its description"),
+        ],
+    )
+    def test_another_tracer_that_is_asked_for(self, description, problem):
+        assert descriptions.pet_problem(description, "AV45") == problem
+        assert (descriptions.pet_version(description, "AV45") is None) == bool(problem)
+
+    def test_a_tracer_that_nobody_knows(self):
+        assert descriptions.pet_version(f"DASB {UNIFORM}", "dasb") == (descriptions.UNIFORM, 0)
+        assert descriptions.pet_problem(f"DASB {UNIFORM}") == "tracer is dasb, not FDG"
+
+    @pytest.mark.parametrize(
         "name", ["FDG", "18FFDG", "Fludeoxyglucose", "2-deoxy-2-[18F]fluoro-D-glucose"]
     )
     def test_fdg_by_its_names(self, name):

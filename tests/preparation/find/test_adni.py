@@ -376,6 +376,22 @@ class TestBadInputs:
         assert "half-life 1223 s" in reason_of(findings, "I21")
         assert {reason for _, reason in faults(findings)} == {"no FDG image"}
 
+    def test_a_tracer_that_is_asked_for(self, add, download):
+        """By description or by header; what names none is none of it."""
+        named = {1: ("AV45_" + UNIFORM, None), 2: ("PET_Brain", "Florbetapir"), 3: (UNIFORM, None)}
+        named[4] = "PET_Brain", "Solution"
+        for subject, (description, tracer) in named.items():
+            add(f"001_S_000{subject}", N3M, 10 * subject)
+            suffix = "dcm" if tracer else "nii"
+            pet = add(f"001_S_000{subject}", description, 10 * subject + 1, suffix=suffix)
+            if tracer:
+                pet_file(pet, tracer)
+        findings = find_adni(download, pet_description=".", wanted="florbetapir")
+        assert ids(findings) == [("I10", "I11"), ("I20", "I21")]
+        assert reason_of(findings, "I31") == "tracer is FDG, not florbetapir"
+        assert reason_of(findings, "I41") == "tracer is not named, not known to be florbetapir"
+        assert {reason for _, reason in faults(findings)} == {"no florbetapir image"}
+
     @pytest.mark.parametrize(
         "name", ["2-deoxy-2-[18F]fluoro-D-glucose", "[F-18]-2-fluoro-2-deoxy-D-glucose"]
     )

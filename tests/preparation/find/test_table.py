@@ -205,6 +205,26 @@ class TestTableOfPairs:
         assert reasons(findings, "c") == ["line 4: tracer is florbetapir, not FDG"]
         assert all(item.is_fault for item in findings.left_out)
 
+    def test_another_tracer_that_is_asked_for(self, touch):
+        """What names none is taken, because it was listed; what names another one is not."""
+        pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
+        planes = transverse(np.ones((4, 4, 1), np.float32), np.eye(4))
+        tracers = {"a": "Florbetapir", "b": "Solution", "c": "FDG"}
+        for name, said in tracers.items():
+            root = touch(f"{name}.nii", f"{name}/.x")
+            when = datetime.datetime(2012, 3, 1)
+            about = About("PT", name, "PET Brain", name, when, tracer=said)
+            write_series([root / name / "1.dcm"], planes, about)
+        touch("d.nii", "d_pet.nii", "e.nii", "sub-e_trc-AV45_pet.nii")
+        touch("d_pet.json", text='{"TracerName": "DASB"}')
+        lines = ["subject,mri,pet", *(f"{name},{name}.nii,{name}" for name in tracers)]
+        lines += ["d,d.nii,d_pet.nii", "e,e.nii,sub-e_trc-AV45_pet.nii"]
+        touch("pairs.csv", text="\n".join(lines))
+        findings = read_scan_pairs(root / "pairs.csv", wanted="AV45")
+        assert [pair.name for pair in findings.pairs] == ["a", "b", "e"]
+        assert reasons(findings, "c") == ["line 4: tracer is FDG, not AV45"]
+        assert reasons(findings, "d") == ["line 5: tracer is DASB, not AV45"]
+
     @pytest.mark.parametrize("name", ["{}.img", "{}.MR", "{}.PT", "{}.dic", "x.dcm ({})"])
     def test_content_decides_what_is_dicom(self, touch, name):
         """Files of one series under several endings: all are taken, what is none is said."""

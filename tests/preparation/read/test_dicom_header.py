@@ -83,6 +83,22 @@ def test_the_tracer(pet, item, problem):
 
 
 @pytest.mark.parametrize(
+    ("item", "problem", "is_named"),
+    [
+        (("Florbetapir", "6586.2"), None, True),
+        (("Solution", None, "Amyvid"), None, True),
+        (("Solution", "1223"), None, False),
+        (("FDG -- fluorodeoxyglucose", "6586.2"), "tracer is FDG, not AV45", False),
+        (("Florbetaben", "6586.2"), "tracer is florbetaben, not AV45", False),
+    ],
+)
+def test_a_tracer_that_is_asked_for(pet, item, problem, is_named):
+    path = pet(RadiopharmaceuticalInformationSequence=[tracer(*item)])
+    header = describe(path, "AV45")
+    assert (header.tracer_problem, header.names_tracer) == (problem, is_named)
+
+
+@pytest.mark.parametrize(
     "content, said",
     [
         (b"", "file is empty"),
