@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 
 import monai
 import numpy as np
@@ -172,19 +173,27 @@ class PairDataset(Dataset):
 
     def _cache_key(self, subject: Subject) -> str:
         files = []
-        for path in (subject.mri, subject.pet):
+        for path in self._files(subject):
             try:
                 status = path.stat()
             except OSError as error:
                 raise InputError(path, "cannot be read", "check the data set") from error
             files.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
-        form = asdict(self.preprocessing.form)
         about = {
             "files": files,
-            "recipe": form | {"size": self.preprocessing.size, "field of view": FIELD_OF_VIEW},
+            "recipe": self._recipe(),
             "versions": [CACHE_VERSION, monai.__version__],
         }
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+
+    def _files(self, subject: Subject) -> list[Path]:
+        """What `_read` reads."""
+        return [subject.mri, subject.pet]
+
+    def _recipe(self) -> dict:
+        """What `_read` does, in words and numbers."""
+        form = asdict(self.preprocessing.form)
+        return form | {"size": self.preprocessing.size, "field of view": FIELD_OF_VIEW}
 
 
 class ErrorsAsItems(Dataset):

@@ -6,6 +6,8 @@ Two layouts are known, and which one a folder has is found by looking:
 - BIDS: `sub-*/[ses-*/]anat/*_T1w.nii.gz` and `sub-*/[ses-*/]pet/*_pet.nii.gz`, with any further
   entities in the names; PETs of other tracers than FDG are left out (`data.bids`).
 
+Registration needs the MRIs alone (`find_heads`), and takes label maps that lie beside them.
+
 `.nii` is taken as well as `.nii.gz`. For inference there is also a table of pairs (`read_pairs`).
 """
 
@@ -35,6 +37,7 @@ from utils.files import reading_problem
 from utils.text import read_table
 
 PUBLISHED_MRI, PUBLISHED_PET = "_mri_MNI152", "_FDG_MNI152"
+PUBLISHED_LABELS = "_labels_MNI152"
 # Folders beside the subjects: what others made of them (BIDS), and what prepare.py writes for
 # people to look at.
 NOT_SUBJECTS = ("derivatives", "flagged", "qc")
@@ -62,6 +65,22 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Head:
+    """One MRI, whoever has a PET.
+
+    Attributes:
+        name, group: as of a `Subject`.
+        mri: the file.
+        labels: a label map on the MRI's grid, None where there is none.
+    """
+
+    name: str
+    mri: Path
+    labels: Path | None
+    group: str
+
+
+@dataclass(frozen=True)
 class LeftOut:
     """Something found and not used: a subject, or a file of a subject that is used."""
 
@@ -74,20 +93,22 @@ class Cohort:
     """What lies in a folder, in natural order of the names (s2 before s10).
 
     Attributes:
-        subjects: the complete pairs.
+        subjects: the complete pairs, or heads.
         left_out: the subjects without a usable pair.
         layout: "published" or "BIDS".
         passed_over: single files that were not taken, of subjects that have a pair all the same.
+        content: what each of the subjects has.
     """
 
-    subjects: tuple[Subject, ...]
+    subjects: tuple[Subject, ...] | tuple[Head, ...]
     left_out: tuple[LeftOut, ...]
     layout: str
     passed_over: tuple[LeftOut, ...] = ()
+    content: str = "MRI and PET"
 
     def summary(self) -> str:
         """For printing: the number of pairs, then a line for each that was left out."""
-        lines = [f"{_count(self.subjects, 'subject')} with MRI and PET ({self.layout} layout)"]
+        lines = [f"{_count(self.subjects, 'subject')} with {self.content} ({self.layout} layout)"]
         if self.left_out:
             lines.append(f"{_count(self.left_out, 'subject')} left out:")
             lines += [f"  {item.name}: {item.reason}" for item in self.left_out]
@@ -148,6 +169,37 @@ def find_subjects(
         problem = f"none of {_count(left_out, 'subject')} has a pair ({first.name}: {first.reason})"
         raise InputError(root, problem, "complete the pairs")
     return Cohort(tuple(subjects), tuple(left_out), layout, tuple(passed_over))
+
+
+def find_heads(root: str | os.PathLike, run: str | int | None = None) -> Cohort:
+    """The MRIs below `root`, in either layout, with or without a PET beside them.
+
+    A label map on the MRI's grid is `<subject>_labels_MNI152.nii.gz` in the published layout and
+    `..._dseg.nii.gz`, named like the MRI otherwise, in BIDS.
+
+    Args:
+        run: BIDS only: which of several MRIs.
+
+    Raises:
+        InputError: no such folder, an empty one, one in neither layout or in both, or no MRI.
+    """
+    root = Path(root)
+    folders = _subject_folders(root)
+    layout = _layout(root, folders)
+    if layout == "published":
+        found = [_published_head(folder) for folder in folders]
+    else:
+        found = []
+        for folder in folders:
+            if folder.name.startswith("sub-"):
+                found += [_bids_head(visit, run) for visit in visits(folder)]
+    heads = tuple(item for item in found if isinstance(item, Head))
+    left_out = tuple(item for item in found if isinstance(item, LeftOut))
+    if not heads:
+        first = left_out[0]
+        problem = f"none of {_count(left_out, 'subject')} has an MRI ({first.name}: {first.reason})"
+        raise InputError(root, problem, "complete the data set")
+    return Cohort(heads, left_out, layout, content="MRI")
 
 
 def published_file(root: Path, subject: str, ending: str) -> Path:
@@ -255,20 +307,40 @@ def _published_subject(folder: Path) -> tuple[Subject | LeftOut, list[LeftOut]]:
         return LeftOut(name, f"the folder's name {problem}"), []
     chosen, reasons = [], []
     for modality, ending in (("MRI", PUBLISHED_MRI), ("PET", PUBLISHED_PET)):
-        candidates = _ending_in(folder, ending)
-        files = [file for file in candidates if stem(file) == name + ending]
-        others = [file for file in candidates if file not in files]
+        files, reason = _published_image(folder, modality, ending)
         chosen += files
-        if not files:
-            hint = f" (found {_names(others)})" if others else ""
-            reasons.append(f"no {modality}, {name}{ending}.nii.gz is not there{hint}")
-        elif len(files) > 1:
-            reasons.append(f"several files for the {modality}: {_names(files)}")
-        elif problem := reading_problem(files[0]):
-            reasons.append(f"the {modality} is {files[0].name}: {', '.join(problem)}")
+        reasons += [reason] if reason else []
     if reasons:
         return LeftOut(name, "; ".join(reasons)), []
     return Subject(name, *chosen, group=_participant(name)), []
+
+
+def _published_image(folder: Path, modality: str, ending: str) -> tuple[list[Path], str | None]:
+    """The files of a subject's folder that are an image by their names, and why it is not one."""
+    candidates = _ending_in(folder, ending)
+    files = [file for file in candidates if stem(file) == folder.name + ending]
+    others = [file for file in candidates if file not in files]
+    if not files:
+        hint = f" (found {_names(others)})" if others else ""
+        return files, f"no {modality}, {folder.name}{ending}.nii.gz is not there{hint}"
+    if len(files) > 1:
+        return files, f"several files for the {modality}: {_names(files)}"
+    if problem := reading_problem(files[0]):
+        return files, f"the {modality} is {files[0].name}: {', '.join(problem)}"
+    return files, None
+
+
+def _published_head(folder: Path) -> Head | LeftOut:
+    """The MRI in a subject's folder, and its labels."""
+    name = folder.name
+    problem = name_problem(name)
+    if problem:
+        return LeftOut(name, f"the folder's name {problem}")
+    files, reason = _published_image(folder, "MRI", PUBLISHED_MRI)
+    if reason:
+        return LeftOut(name, reason)
+    labels = _published_image(folder, "labels", PUBLISHED_LABELS)[0]
+    return Head(name, files[0], next(iter(labels), None), _participant(name))
 
 
 def _participant(name: str) -> str:
@@ -336,6 +408,25 @@ def _bids_subject(
         notes = [f"{item.name}: {item.reason}" for item in passed_over]
         return LeftOut(name, "; ".join(reasons + notes)), []
     return Subject(name, mris[0].path, pets[0].path, group=visit.participant), passed_over
+
+
+def _bids_head(visit: Visit, run: str | int | None) -> Head | LeftOut:
+    """The MRI of one session, and its labels."""
+    name = visit.participant + (f"_ses-{visit.session}" if visit.session is not None else "")
+    passed_over: list[LeftOut] = []
+    mris = _fitting(images(visit, T1W), passed_over)
+    if len(mris) > 1:
+        mris = _with_run(mris, run)
+    problem = name_problem(name)
+    reasons = [f"the name {problem}"] if problem else []
+    reasons += _candidates_reason("T1w MRI", mris)
+    if reasons:
+        notes = [f"{item.name}: {item.reason}" for item in passed_over]
+        return LeftOut(name, "; ".join(reasons + notes))
+    mri = mris[0].path
+    wanted = stem(mri).removesuffix("T1w") + "dseg"
+    labels = [file for file in listed(mri.parent) if stem(file) == wanted]
+    return Head(name, mri, next(iter(labels), None), visit.participant)
 
 
 def _fitting(found: list[BidsImage], passed_over: list[LeftOut]) -> list[BidsImage]:

@@ -31,6 +31,7 @@ from inference.trained import TrainedModel, choose_checkpoint, load_model
 from metrics import clip_unit
 from training.checkpoint import read_own
 from training.config import TrainConfig
+from training.hyperparameters import FUSION
 from training.weights import SUFFIX, read
 from utils.cli import Parser, run
 from utils.errors import InputError
@@ -260,10 +261,10 @@ def configuration_of(source: Path) -> TrainConfig:
     """The configuration of weights or of an own checkpoint.
 
     Raises:
-        InputError: of another checkpoint, or of a 2-D method.
+        InputError: of another checkpoint, of a 2-D method or of one that registers.
     """
     config = read(source).config if source.suffix == SUFFIX else read_own(source)[1]
-    if config.slicewise:
+    if config.kind != FUSION:
         raise InputError(source, f"is {config.model}", "give a network of DC2Fusion")
     return config
 

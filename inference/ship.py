@@ -30,6 +30,7 @@ from models.balance import NEUTRAL
 from training import checkpoint, weights
 from training.build import build_network
 from training.config import SETTINGS, TrainConfig, flag
+from training.hyperparameters import FUSION
 from utils.cli import Parser, run, share
 from utils.errors import InputError
 from utils.files import replacing
@@ -198,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args: argparse.Namespace = build_parser().parse_args(argv)
     path = locate(args.checkpoint)
     content, config = checkpoint.read_own(path)
-    if config.slicewise:
+    if config.kind != FUSION:
         raise InputError(path, f"is {config.model}", "give a checkpoint of DC2Fusion")
     config = public(config)
     full = load_model(path)

@@ -17,6 +17,7 @@ from models.variants import without_gate
 from training import weights
 from training.checkpoint import BEST, LAST, read, read_own, restore_model
 from training.config import TrainConfig
+from training.hyperparameters import FUSION, REGISTRATION, SLICES
 from utils.errors import InputError, notice
 
 RELEASED_OBJECTIVE = "lncc-ssim-l1:2:1"
@@ -163,6 +164,9 @@ def load_model(path: Path, variant: str | None = None, size: int = 128) -> Train
         )
         raise InputError(path, "its tensors are not DC2Fusion's", remedy)
     content, config = read_own(path)
+    if config.kind == REGISTRATION:
+        problem = f"is {config.model}, which registers and does not fuse"
+        raise InputError(path, problem, "give a network that fuses, or prepare.py --warp this one")
     _check_variant(path, config, variant)
     model = restore_model(path, content, config)
     trained = _own(path, model.eval(), config, f"epoch {content['epoch']}")
@@ -171,7 +175,7 @@ def load_model(path: Path, variant: str | None = None, size: int = 128) -> Train
 
 def _check_variant(path: Path, config: TrainConfig, variant: str | None) -> None:
     """Refuse another variant than a network was trained as."""
-    if variant and config.slicewise:
+    if variant and config.kind == SLICES:
         problem = f"{path} is {config.model}, which has none"
         raise InputError("--variant", problem, "leave the flag out")
     if variant not in (None, config.variant):
@@ -187,7 +191,7 @@ def _own(path: Path, model: nn.Module, config: TrainConfig, state: str) -> Train
     """
     blocks = "-".join(map(str, config.depths))
     form = f"{config.variant} variant, E={config.embed_dim}, {blocks} blocks"
-    if config.slicewise:
+    if config.kind == SLICES:
         form = f"on {config.plane} slices"
     description = f"{path}: {config.model}, {form}, {state}"
     return TrainedModel(
@@ -197,7 +201,7 @@ def _own(path: Path, model: nn.Module, config: TrainConfig, state: str) -> Train
         path,
         description,
         config.model,
-        None if config.slicewise else _objective_of(config),
+        _objective_of(config) if config.kind == FUSION else None,
     )
 
 

@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 
 from training.build import build_network
 from training.config import TrainConfig
+from training.hyperparameters import SLICES
 from utils.archives import check_archive
 from utils.errors import InputError, notice
 from utils.files import check_readable, replacing
@@ -129,7 +130,7 @@ def check_size(path: Path, config: TrainConfig, bytes_each: int) -> None:
     Raises:
         InputError: it is.
     """
-    if config.slicewise:  # networks of one size
+    if config.kind == SLICES:  # networks of one size
         return
     least = 0
     for level, depth in enumerate(config.depths):

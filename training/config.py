@@ -15,7 +15,15 @@ from typing import Any
 
 from data.settings import CACHES, RECIPES, Cache, Preprocessing, Slicing
 from data.subjects import LONGEST_NAME
-from training.hyperparameters import NETWORKS, PUBLISHED, Hyperparameters
+from training.hyperparameters import (
+    FUSION,
+    NETWORKS,
+    PUBLISHED,
+    REGISTRATION,
+    REGISTRATION_NETWORKS,
+    SLICES,
+    Hyperparameters,
+)
 from utils.cli import (
     cube_side,
     device_numbers,
@@ -40,7 +48,10 @@ FROM_WEIGHTS = "weights"  # as initialisation: those of `training.weights`
 # Models that a setting means something to.
 ALL = tuple(PUBLISHED)
 DC2FUSION = ("dc2fusion",)
-SLICEWISE = tuple(name for name, method in PUBLISHED.items() if method.slicewise)
+SLICEWISE = tuple(name for name, method in PUBLISHED.items() if method.kind == SLICES)
+REGISTERING = tuple(name for name, method in PUBLISHED.items() if method.kind == REGISTRATION)
+FUSING = tuple(name for name in PUBLISHED if name not in REGISTERING)
+VOLUMETRIC = (*DC2FUSION, *REGISTERING)
 WITH_VGG = tuple(name for name, method in PUBLISHED.items() if method.without_vgg)
 
 
@@ -83,8 +94,10 @@ def setting(
 
 
 _data = partial(setting, "data")
-_network = partial(setting, "dc2fusion", models=DC2FUSION)
+_network = partial(setting, "network", models=VOLUMETRIC)
+_fusion = partial(setting, "dc2fusion", models=DC2FUSION)
 _weight = partial(setting, "loss", models=DC2FUSION, type=loss_weight, metavar="W")
+_registration = partial(setting, "registration", models=REGISTERING)
 _optimisation = partial(setting, "optimisation")
 _run = partial(setting, "run")
 
@@ -98,7 +111,7 @@ class TrainConfig:
 
     data: str | None = _data(
         None,
-        "root of the pairs, in the published layout or in BIDS",
+        "root of the pairs, in the published layout or in BIDS; to register, of the MRIs",
         shown="synthetic cohort",
         changeable=True,
         metavar="ROOT",
@@ -110,32 +123,39 @@ class TrainConfig:
         None, "subjects to validate on", shown="10 % by seed", metavar="FILE"
     )
     recording: str | None = _data(
-        None, "BIDS: which `rec-` label to take of several PETs", flag="--rec"
+        None,
+        "BIDS: which `rec-` label to take of several PETs",
+        flag="--rec",
+        models=FUSING,
     )
     run: str | None = _data(None, "BIDS: which `run-` number to take of several images")
-    tracer: str = _data("FDG", "BIDS: which tracer's PETs to take", metavar="NAME")
+    tracer: str = _data("FDG", "BIDS: which tracer's PETs to take", models=FUSING, metavar="NAME")
     size: int = _data(128, "voxels a side that the network sees", type=cube_side)
     recipe: str = _data(
-        "paper", "recipe of the preprocessing", shown="as the variant", choices=tuple(RECIPES)
+        "paper",
+        "recipe of the preprocessing",
+        shown="as the variant",
+        models=FUSING,
+        choices=tuple(RECIPES),
     )
     synthesis: str | None = _data(
         None,
-        "train on pairs drawn from label maps, procedural heads or both; with `--data` on both "
-        "kinds of pairs",
+        "train on pairs drawn from label maps, procedural heads or both; with `--data`, of "
+        "DC2Fusion, on both kinds of pairs",
         shown="off",
-        models=DC2FUSION,
+        models=VOLUMETRIC,
         choices=("labels", "heads", "both"),
     )
     labels: str | None = _data(
         None,
         "label maps for `--synthesis`, FreeSurfer's labels",
         shown="none",
-        models=DC2FUSION,
+        models=VOLUMETRIC,
         changeable=True,
         metavar="FOLDER",
     )
     drawn: int = _data(
-        200, "pairs that `--synthesis` draws an epoch", models=DC2FUSION, type=item_count
+        200, "pairs that `--synthesis` draws an epoch", models=VOLUMETRIC, type=item_count
     )
     cache: str = _data(
         "disk", "where preprocessed volumes are kept", changeable=True, choices=CACHES
@@ -143,15 +163,22 @@ class TrainConfig:
     workers: int = _data(2, "loading processes", changeable=True, type=process_count)
 
     model: str = setting(
-        "model", "dc2fusion", "method to train; all but dc2fusion fuse slice by slice", choices=ALL
+        "model",
+        "dc2fusion",
+        "method to train: dc2fusion fuses volumes, transmorph and transmorph-diff register them, "
+        "the others fuse slice by slice",
+        choices=ALL,
     )
 
     network: str = _network(
-        "paper", "size by name, of `--embed-dim` and `--depths`", choices=tuple(NETWORKS)
+        "paper",
+        "size by name, of `--embed-dim` and `--depths`; the last four are TransMorph's",
+        shown="paper, to register standard",
+        choices=(*NETWORKS, *REGISTRATION_NETWORKS),
     )
     embed_dim: int = _network(
         96,
-        "E, width of the first stage, a multiple of 24",
+        "E, width of the first stage, of DC2Fusion a multiple of 24",
         shown="the network's, 96",
         type=positive_int,
     )
@@ -164,7 +191,7 @@ class TrainConfig:
         metavar="N",
     )
     variant: str = _network("paper", "reading of the method", choices=("paper", "released"))
-    switched: tuple[str, ...] = _network(
+    switched: tuple[str, ...] = _fusion(
         (),
         "differences R1 .. R10 of the variants that are switched alone",
         shown="none",
@@ -172,8 +199,8 @@ class TrainConfig:
         nargs="+",
         metavar="R",
     )
-    fusion: str | None = _network(None, "fusion strategy", shown="the variant's own")
-    init: str | None = _network(
+    fusion: str | None = _fusion(None, "fusion strategy", shown="the variant's own")
+    init: str | None = _fusion(
         None,
         "first weights: a copy of the inputs, PyTorch's own, or those that come with the code, of "
         "which network, objective and recipe are then taken",
@@ -220,6 +247,46 @@ class TrainConfig:
         metavar="FILE",
     )
 
+    onto: str = _registration(
+        "template",
+        "what each head is brought onto: a template, or another subject of the data",
+        choices=("template", "subjects"),
+    )
+    template: str | None = _registration(
+        None,
+        "T1 template in MNI152 space",
+        shown="nilearn's packaged one",
+        changeable=True,
+        metavar="FILE",
+    )
+    voxel_mm: float | None = _registration(
+        None, "edge of a voxel", shown="224 / `--size`", type=positive_float, metavar="MM"
+    )
+    flips: bool = _registration(True, "mirror both heads along axes by chance, as published")
+    similarity: str = _registration(
+        "ncc",
+        "likeness of warped and fixed head",
+        shown="ncc, of transmorph-diff mse, with `--synthesis` none",
+        choices=("ncc", "mse", "mind", "none"),
+    )
+    similarity_weight: float = _registration(
+        1.0, "its weight", shown="1, of transmorph-diff's mse 10000", type=loss_weight, metavar="W"
+    )
+    regulariser: str = _registration(
+        "diffusion",
+        "what keeps the field smooth; prior is transmorph-diff's own",
+        shown="diffusion, of transmorph-diff with mse prior",
+        choices=("diffusion", "bending", "prior"),
+    )
+    regulariser_weight: float = _registration(1.0, "its weight", type=loss_weight, metavar="W")
+    dice_weight: float = _registration(
+        0.0,
+        "weight of the overlap of labels, where all subjects have some",
+        shown="0, with `--synthesis` 1",
+        type=loss_weight,
+        metavar="W",
+    )
+
     epochs: int = _optimisation(
         500, "passes over the data", shown="published, 500", changeable=True, type=positive_int
     )
@@ -241,6 +308,7 @@ class TrainConfig:
     sync_batchnorm: bool = _optimisation(
         False,
         "several processes: BatchNorm by all of their batches together, not by each one's own",
+        models=FUSING,
     )
     checkpoint_activations: bool = _optimisation(
         False,
@@ -260,7 +328,10 @@ class TrainConfig:
     out: str = _run("result", "folder of all runs and of the cache")
     val_every: int = _run(1, "epochs between validations", changeable=True, type=positive_int)
     best_by: str = _run(
-        "ssim-min", "validation score that chooses `best.pt`", choices=("ssim-min", "released")
+        "ssim-min",
+        "validation score that chooses `best.pt`",
+        shown="ssim-min, to register similarity, with `--synthesis` dice",
+        choices=("ssim-min", "released", "similarity", "dice"),
     )
 
     @property
@@ -274,9 +345,9 @@ class TrainConfig:
         return PUBLISHED[self.model]
 
     @property
-    def slicewise(self) -> bool:
-        """Whether the model is a 2-D method, trained on slices."""
-        return self.published.slicewise
+    def kind(self) -> str:
+        """What the model is, see `training.hyperparameters`."""
+        return self.published.kind
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -321,12 +392,14 @@ class TrainConfig:
             raise InputError(flag(weights[0]), "does not go with --balance any", "leave one out")
         published = PUBLISHED[model]
         variant = given.get("variant", cls.variant)
+        values = {"epochs": published.epochs, "batch_size": published.batch_size}
+        values["lr"] = published.lr
+        if published.kind == REGISTRATION:
+            return cls(**values | _registration_defaults(model, given) | _with_tuples(given))
+        refuse_network(model, given.get("network"), NETWORKS)
         init = given.get("init", "identity" if variant == "paper" else "default")
-        has_something_to_lose = init != "default" and not published.slicewise
-        values = NETWORKS[given.get("network", cls.network)] | {
-            "epochs": published.epochs,
-            "batch_size": published.batch_size,
-            "lr": published.lr,
+        has_something_to_lose = init != "default" and published.kind == FUSION
+        values |= NETWORKS[given.get("network", cls.network)] | {
             "recipe": variant,
             "init": init,
             "warmup": COPY_WARMUP if has_something_to_lose else 0,
@@ -348,10 +421,15 @@ class TrainConfig:
             raise InputError("--name", f"is longer than {LONGEST_NAME} bytes", "give a shorter one")
         if self.size < 16:
             raise InputError("--size", f"{self.size} is below 16 voxels", "give 16 or more")
-        if self.slicewise and self.cache == "none":
+        if self.kind == SLICES and self.cache == "none":
             problem = "none would read a volume for every slice"
             raise InputError("--cache", problem, "give disk or memory")
-        if self.embed_dim % 24:
+        if self.best_by not in CHOOSING[self.kind]:
+            problem = f"{self.best_by} is no score of --model {self.model}"
+            raise InputError("--best-by", problem, f"give {' or '.join(CHOOSING[self.kind])}")
+        if self.kind == REGISTRATION:
+            self._check_registration()
+        elif self.embed_dim % 24:
             problem = f"{self.embed_dim} is no multiple of 24"
             raise InputError("--embed-dim", problem, "give 24, 48, 72, 96, ...")
         if not 1 <= len(self.depths) <= MOST_LEVELS:
@@ -365,6 +443,32 @@ class TrainConfig:
         if self.synthesis in ("labels", "both") and not self.labels:
             problem = f"is missing beside --synthesis {self.synthesis}"
             raise InputError("--labels", problem, "give the folder of the label maps")
+
+    def _check_registration(self) -> None:
+        """Refuse what does not go together of a registration.
+
+        Raises:
+            InputError: naming the flag.
+        """
+        if len(self.depths) != MOST_LEVELS:
+            raise InputError("--depths", f"{len(self.depths)} stages", f"give {MOST_LEVELS}")
+        if self.regulariser == "prior" and self.model != "transmorph-diff":
+            problem = f"prior is of a velocity, which --model {self.model} has none of"
+            raise InputError("--regulariser", problem, "give diffusion or bending")
+        aligning = self.similarity_weight if self.similarity != "none" else 0.0
+        if not (aligning or self.dice_weight):
+            problem = "has no weight, and --dice-weight is 0"
+            raise InputError("--similarity", problem, "give one of the two a weight")
+        if self.onto == "subjects" and self.template:
+            raise InputError("--template", "does not go with --onto subjects", "leave it out")
+        if self.synthesis and self.data:
+            problem = f"does not go with --data for --model {self.model}"
+            raise InputError("--synthesis", problem, "leave one out")
+        labelled = self.synthesis or self.onto == "subjects"
+        if (self.dice_weight or self.best_by == "dice") and not labelled:
+            flag_name = "--dice-weight" if self.dice_weight else "--best-by"
+            problem = "needs labels of both heads, and a template has none"
+            raise InputError(flag_name, problem, "give --onto subjects or --synthesis")
 
     def check_folder(self) -> None:
         """Refuse a folder that holds a run, or anything else.
@@ -392,7 +496,7 @@ class TrainConfig:
             InputError: BatchNorm needs more than one token a channel.
         """
         one_token = PATCH * 2 ** (len(self.depths) - 1)  # the largest side that leaves just one
-        if self.slicewise or self.size > one_token:
+        if self.kind != FUSION or self.size > one_token:
             return
         share = -(-pairs // processes)  # of a process, rounded up
         if self.batch_size == 1 or share % self.batch_size == 1:
@@ -445,13 +549,47 @@ class TrainConfig:
             if not _is_possible(name, value):
                 raise ValueError(f"configuration key {name} holds {value!r}")
         config = cls(**values)
-        if "init" not in values and not config.slicewise and config.variant == "paper":
+        if "init" not in values and config.kind == FUSION and config.variant == "paper":
             return replace(config, switched=(*config.switched, WITHOUT_GATE))
         return config
 
 
+# What chooses the best epoch of each kind of model; `training.validation` computes them.
+CHOOSING = {
+    FUSION: ("ssim-min", "released"),
+    SLICES: ("ssim-min", "released"),
+    REGISTRATION: ("similarity", "dice"),
+}
 WEIGHTS = ("alpha1", "alpha2", "beta1", "beta2", "gamma1", "gamma2")
 SETTINGS: dict[str, Setting] = {f.name: f.metadata["setting"] for f in fields(TrainConfig)}
+
+
+def _registration_defaults(model: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What a registration takes where nothing is given, as published.
+
+    Raises:
+        InputError: a network of another model.
+    """
+    refuse_network(model, given.get("network"), REGISTRATION_NETWORKS)
+    network = given.get("network", "standard")
+    values = {"network": network} | REGISTRATION_NETWORKS[network]
+    if given.get("synthesis"):
+        return values | {"similarity": "none", "dice_weight": 1.0, "best_by": "dice"}
+    values["best_by"] = "similarity"
+    if model == "transmorph-diff" and given.get("similarity", "mse") == "mse":
+        values |= {"similarity": "mse", "similarity_weight": 1e4, "regulariser": "prior"}
+    return values
+
+
+def refuse_network(model: str, network: str | None, known: Iterable[str]) -> None:
+    """Refuse a network's name that is another model's.
+
+    Raises:
+        InputError: it is.
+    """
+    if network is not None and network not in known:
+        problem = f"{network} is no size of --model {model}"
+        raise InputError("--network", problem, f"give {', '.join(known)}")
 
 
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:

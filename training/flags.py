@@ -6,7 +6,16 @@ python -m training.flags    prints the table
 import argparse
 from dataclasses import dataclass
 
-from training.config import ALL, DC2FUSION, SETTINGS, SLICEWISE, TrainConfig, flag
+from training.config import (
+    ALL,
+    DC2FUSION,
+    REGISTERING,
+    SETTINGS,
+    SLICEWISE,
+    VOLUMETRIC,
+    TrainConfig,
+    flag,
+)
 from training.hyperparameters import PUBLISHED
 from utils.cli import Parser
 
@@ -24,16 +33,18 @@ def published() -> str:
     """Epochs, batch size and learning rate of each model, as lines of text."""
     lines = ["published epochs, batch size and learning rate:"]
     for name, method in PUBLISHED.items():
-        lines.append(f"{name:10} {method.epochs:4}  {method.batch_size:4}  {method.lr:g}")
+        lines.append(f"{name:15} {method.epochs:4}  {method.batch_size:4}  {method.lr:g}")
     return "\n".join(lines)
 
 
 GROUPS = {
     "data": Group("data"),
     "model": Group("model"),
+    "network": Group("network", models=VOLUMETRIC),
     "dc2fusion": Group("dc2fusion", models=DC2FUSION),
     "loss": Group("dc2fusion's loss", "1 = MRI, 2 = PET; published weights are 2 and 1", DC2FUSION),
     "slices": Group("slice by slice", "each method has its own loss", SLICEWISE),
+    "registration": Group("registration", "one head onto another", REGISTERING),
     "optimisation": Group("optimisation", published()),
     "run": Group("run"),
 }

@@ -1,11 +1,17 @@
 """How each model was trained by its authors: the one table of published hyper-parameters.
 
 Sources, each with its released code: DC2Fusion arXiv 2310.06291; SwinFuse IEEE TIM 2022; U2Fusion
-IEEE TPAMI 44(1), 2022; DILRAN arXiv 2212.04661; MATR IEEE TIP 31, 2022. The losses, and how
-U2Fusion swaps its sources, are in `losses`. Plain values: nothing heavy is imported.
+IEEE TPAMI 44(1), 2022; DILRAN arXiv 2212.04661; MATR IEEE TIP 31, 2022; TransMorph Medical Image
+Analysis 82, 2022. The losses, and how U2Fusion swaps its sources, are in `losses`. Plain values:
+nothing heavy is imported.
 """
 
 from dataclasses import dataclass, field
+
+# What a model is, and so what it is trained on, by what and how it is scored.
+FUSION = "fusion"  # whole volumes of MRI and PET become one
+SLICES = "slices"  # a 2-D method, trained on slices with its own loss
+REGISTRATION = "registration"  # a field brings one head onto another
 
 
 @dataclass(frozen=True)
@@ -17,8 +23,9 @@ class Hyperparameters:
         decays: the learning rate falls polynomially to 0; otherwise it stays.
         optimizer: its name in `torch.optim`.
         optimizer_options: its further options; one fused kernel updates all weights of Adam.
-        inputs: what a batch holds: pairs, or single images of both modalities pooled.
-        slicewise: a 2-D method, trained on slices with its own loss.
+        inputs: what a batch holds: pairs, or single images of both modalities pooled; of those that
+            are not always there, as many as there are.
+        kind: one of those above.
         patch: side of the random squares that it sees instead of slices.
         drops_last: a last batch that is not full is left out: the loss is divided by the batch once
             more.
@@ -34,7 +41,7 @@ class Hyperparameters:
     optimizer: str = "Adam"
     optimizer_options: dict = field(default_factory=lambda: {"fused": True})
     inputs: tuple[str, ...] = ("mri", "pet")
-    slicewise: bool = True
+    kind: str = SLICES
     patch: int | None = None
     drops_last: bool = False
     weight_limit: float | None = None
@@ -47,7 +54,7 @@ PUBLISHED = {
         batch_size=1,
         lr=1e-4,
         decays=True,
-        slicewise=False,
+        kind=FUSION,
     ),
     "swinfuse": Hyperparameters(
         epochs=50,
@@ -78,9 +85,26 @@ PUBLISHED = {
     ),
     "matr": Hyperparameters(epochs=10, batch_size=64, lr=1e-3, patch=120),
 }
+for _name in ("transmorph", "transmorph-diff"):
+    PUBLISHED[_name] = Hyperparameters(
+        epochs=500,
+        batch_size=1,
+        lr=1e-4,
+        decays=True,
+        optimizer_options={"amsgrad": True, "fused": True},
+        inputs=("moving", "fixed", "moving_labels", "fixed_labels"),
+        kind=REGISTRATION,
+    )
 
-# Sizes of DC2Fusion by name, as `models.dc2fusion.NETWORKS` has them, which takes torch to import.
+# Sizes by name, as `models.dc2fusion.NETWORKS` and `models.registration.transmorph.NETWORKS` have
+# them, which take torch to import.
 NETWORKS = {
     "paper": {"embed_dim": 96, "depths": (2, 2, 6, 2)},
     "compact": {"embed_dim": 96, "depths": (2, 2)},
+}
+REGISTRATION_NETWORKS = {
+    "tiny": {"embed_dim": 6, "depths": (2, 2, 4, 2)},
+    "small": {"embed_dim": 48, "depths": (2, 2, 4, 2)},
+    "standard": {"embed_dim": 96, "depths": (2, 2, 4, 2)},
+    "large": {"embed_dim": 128, "depths": (2, 2, 12, 2)},
 }

@@ -11,7 +11,8 @@ import html
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
+from training.config import TrainConfig
+from training.hyperparameters import FUSION, REGISTRATION, SLICES
+from training.registration import BEFORE, RegistrationExample
 from training.validation import Example
 from utils.files import replacing
-from utils.planes import plane_of
 from utils.text import natural_key
 
 REPORT, PICTURES = "report.html", "pictures"
@@ -29,6 +32,7 @@ REMEDY = "free space, then --resume"
 SHOWN = 12  # epochs of a subject, the first and the last among them
 AVERAGE, COPY = "average", "copy-mri"
 _PICTURE = re.compile(r"epoch-(\d+)\.png")
+MOST_FOLDED = 0.01  # of the voxels
 _STALLED = 10  # validations without a better score
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}"
@@ -41,19 +45,15 @@ _STYLE = (
 Row = Mapping[str, str]
 
 
-def keep_picture(folder: Path, epoch: int, example: Example) -> None:
-    """Keep the axial plane through the middle of the MRI's head: MRI, PET and fused in a row.
+def keep_picture(folder: Path, epoch: int, example: Example | RegistrationExample) -> None:
+    """Keep one plane of a subject, see `Example.strip`.
 
     Raises:
         InputError: the file cannot be written.
     """
-    filled = np.flatnonzero((example.mri > 0).any(axis=(0, 1)))
-    middle = int(filled.mean()) if filled.size else example.mri.shape[2] // 2
-    volumes = example.mri, example.pet, example.fused
-    planes = [plane_of(volume, 2, (0, 0, middle)) for volume in volumes]
     path = folder / PICTURES / example.subject / f"epoch-{epoch:06d}.png"
     with replacing(path, REMEDY) as part:
-        imsave(part, np.hstack(planes), cmap="gray", vmin=0, vmax=1, format="png")
+        imsave(part, example.strip(), cmap="gray", vmin=0, vmax=1, format="png")
 
 
 def drop_pictures(folder: Path, epoch: int) -> None:
@@ -64,17 +64,14 @@ def drop_pictures(folder: Path, epoch: int) -> None:
             path.unlink()
 
 
-def write_report(folder: Path, method: str, epochs: int, best_by: str) -> None:
+def write_report(folder: Path, config: TrainConfig) -> None:
     """Write the page of a run from what lies in its folder.
-
-    Args:
-        method: the name of the network in `scores.csv`.
-        epochs: of the whole training.
-        best_by: the score that chooses `best.pt`.
 
     Raises:
         InputError: the page cannot be written.
     """
+    method, epochs = config.model, config.epochs  # `scores.csv` knows the network by its name
+    look = LOOKS[config.kind]
     losses, scores = _table(folder / "losses.csv"), _table(folder / "scores.csv")
     done = int(losses[-1]["epoch"]) if losses else 0
     name = html.escape(folder.name)
@@ -82,19 +79,61 @@ def write_report(folder: Path, method: str, epochs: int, best_by: str) -> None:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>',
         f"<style>{_STYLE}</style><h1>{name}</h1>",
         f"<p>{html.escape(method)}, epoch {done} of {epochs}; best.pt is chosen by "
-        f"{html.escape(best_by)}.</p>",
+        f"{html.escape(config.best_by)}.</p>",
         "<h2>What to do next</h2><ul>",
-        *(f"<li>{html.escape(line)}</li>" for line in advice(folder, scores, method, epochs)),
+        *(f"<li>{html.escape(line)}</li>" for line in look.advice(folder, scores, method, epochs)),
         "</ul><h2>Scores of the last validation</h2>",
-        _score_table(scores, method),
+        _score_table(scores, (method, *look.beside)),
         "<h2>Curves</h2>",
-        _image(_png(_curves(losses, scores, method)), "loss and scores over the epochs"),
-        "<h2>The same slice over the epochs</h2><p>MRI, PET and fused, one window [0, 1].</p>",
+        _image(_png(_curves(losses, scores, method, look)), "loss and scores over the epochs"),
+        f"<h2>The same slice over the epochs</h2><p>{look.words}</p>",
         *_galleries(folder / PICTURES),
         "</html>\n",
     ]
     with replacing(folder / REPORT, REMEDY) as part:
         part.write_bytes("\n".join(parts).encode("utf-8", "replace"))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the page of a kind of model shows.
+
+    Attributes:
+        beside: what the network is held against, by its name in `scores.csv`; the first one has
+            curves.
+        panels: {title: {score: in words}}.
+        words: of the pictures.
+        advice: `(folder, scores, method, epochs) -> lines`.
+    """
+
+    beside: tuple[str, ...]
+    panels: dict[str, dict[str, str]]
+    words: str
+    advice: Callable[[Path, Sequence[Row], str, int], list[str]]
+
+
+def registration_advice(folder: Path, scores: Sequence[Row], method: str, epochs: int) -> list[str]:
+    """What the tables of a registration say to do next, a line each."""
+    mine, before = _series(scores, method), _series(scores, BEFORE)
+    if not mine:
+        return ["no validation yet: wait for the first one"]
+    lines = []
+    for name, words in (("dice", "Dice"), ("similarity", "the similarity")):
+        if name in mine and name in before:
+            last = max(mine[name])
+            gain = mine[name][last] - before[name][last]
+            lines.append(f"{words} is {gain:+.3f} against the affine alignment")
+    last = max(mine["folded"])
+    if mine["folded"][last] > MOST_FOLDED:
+        lines.append(
+            f"{mine['folded'][last]:.2%} of the voxels are folded: raise --regulariser-weight, or "
+            "train transmorph-diff"
+        )
+    if last < epochs:
+        lines.append(f"the training goes on; after an interruption: --resume {folder}")
+        return lines
+    lines.append(f"use it: python prepare.py --space mni --warp {folder} ... (docs/prepare.md)")
+    return lines
 
 
 def advice(folder: Path, scores: Sequence[Row], method: str, epochs: int) -> list[str]:
@@ -129,6 +168,22 @@ def advice(folder: Path, scores: Sequence[Row], method: str, epochs: int) -> lis
     return lines
 
 
+_OF_SOURCES = {
+    metric.upper(): {f"{metric}_{source}": source for source in ("mri", "pet")}
+    for metric in ("ssim", "psnr", "nmi")
+}
+_OF_HEADS = {
+    "Dice": {"dice": ""},
+    "similarity": {"similarity": ""},
+    "folded voxels": {"folded": ""},
+}
+LOOKS = {
+    FUSION: Look((AVERAGE, COPY), _OF_SOURCES, Example.words, advice),
+    SLICES: Look((AVERAGE, COPY), _OF_SOURCES, Example.words, advice),
+    REGISTRATION: Look((BEFORE,), _OF_HEADS, RegistrationExample.words, registration_advice),
+}
+
+
 def _table(path: Path) -> list[dict[str, str]]:
     """The rows of a table of the run, none where it is not there."""
     if not path.is_file():
@@ -153,13 +208,13 @@ def _smaller(series: Mapping[str, Mapping[int, float]], metric: str) -> dict[int
     return {epoch: min(mri[epoch], pet[epoch]) for epoch in mri if epoch in pet}
 
 
-def _score_table(scores: Sequence[Row], method: str) -> str:
+def _score_table(scores: Sequence[Row], methods: Sequence[str]) -> str:
     """The last means of every method, a column a score."""
     names = list(dict.fromkeys(row["score"] for row in scores))
     last = {(row["method"], row["score"]): row for row in scores}
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     lines = [f"<table><tr><th></th>{head}</tr>"]
-    for other in (method, AVERAGE, COPY):
+    for other in methods:
         cells = []
         for name in names:
             row = last.get((other, name))
@@ -168,23 +223,24 @@ def _score_table(scores: Sequence[Row], method: str) -> str:
     return "".join(lines) + "</table>"
 
 
-def _curves(losses: Sequence[Row], scores: Sequence[Row], method: str) -> Figure:
-    """The total loss, and each metric against MRI and PET beside the average's."""
-    metrics = ("ssim", "psnr", "nmi")
+def _curves(losses: Sequence[Row], scores: Sequence[Row], method: str, look: Look) -> Figure:
+    """The total loss, and each panel's scores beside those of what the network is held against."""
     figure = Figure(figsize=(14, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
-    first, *others = figure.subplots(1, 1 + len(metrics))
+    first, *others = figure.subplots(1, 1 + len(look.panels))
     epochs = [int(row["epoch"]) for row in losses]
     first.plot(epochs, [float(row["loss/total"]) for row in losses], marker=".")
     first.set_title("loss")
-    mine, average = _series(scores, method), _series(scores, AVERAGE)
-    for axes, metric in zip(others, metrics, strict=True):
-        for source, colour in (("mri", "C0"), ("pet", "C3")):
-            for series, style, name in ((mine, "-", method), (average, "--", AVERAGE)):
-                points = series.get(f"{metric}_{source}", {})
-                look = {"color": colour, "linestyle": style, "marker": "."}
-                axes.plot(list(points), list(points.values()), label=f"{name}, {source}", **look)
-        axes.set_title(metric.upper())
+    against = look.beside[0]
+    mine, reference = _series(scores, method), _series(scores, against)
+    for axes, (title, lines) in zip(others, look.panels.items(), strict=True):
+        for (score, words), colour in zip(lines.items(), ("C0", "C3"), strict=False):
+            for series, style, name in ((mine, "-", method), (reference, "--", against)):
+                points = series.get(score, {})
+                line = {"color": colour, "linestyle": style, "marker": "."}
+                label = f"{name}, {words}" if words else name
+                axes.plot(list(points), list(points.values()), label=label, **line)
+        axes.set_title(title)
     for axes in (first, *others):
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)

@@ -20,11 +20,11 @@ from torch.utils.tensorboard import SummaryWriter
 from data.splits import write_split
 from training.checkpoint import full_disk_remedy
 from training.config import TrainConfig
+from training.registration import RegistrationExample
 from training.report import drop_pictures, keep_picture, write_report
 from training.validation import Example, Scores
 from utils.errors import InputError
 from utils.files import replacing
-from utils.pictures import fusion_figure
 
 COLUMNS = ("epoch", "method", "score", "mean", "sd", "n")
 
@@ -122,23 +122,23 @@ class RunLog:
         with open(path, "a", newline="", encoding="utf-8") as file:
             file.write(text)
 
-    def example(self, epoch: int, method: str, example: Example) -> None:
+    def example(self, epoch: int, method: str, example: Example | RegistrationExample) -> None:
         """A picture of one subject, shown by TensorBoard with a slider over epochs.
 
         It lies beside the method's scores, whose steps are epochs, too: in another run those of an
         epoch that is done again would stay.
         """
         title = f"{example.subject}, epoch {epoch}"
-        figure = fusion_figure(example.mri, example.pet, example.fused, title=title)
+        figure = example.figure(title)
         with self._writing():
             writer = self._writer(method, self._purge_epoch)
-            writer.add_figure(f"fusion/{example.subject}", figure, epoch)
+            writer.add_figure(f"{example.tag}/{example.subject}", figure, epoch)
             keep_picture(self.folder, epoch, example)
 
     def report(self, config: TrainConfig) -> None:
         """Write `report.html` anew from the tables and pictures so far."""
         with self._writing():
-            write_report(self.folder, config.model, config.epochs, config.best_by)
+            write_report(self.folder, config)
 
     def flush(self) -> None:
         """Write out what is still in memory, and go on."""

@@ -7,16 +7,19 @@ from tqdm import tqdm
 
 from data import splits
 from data.phantom.cohort import write_cohort
-from data.subjects import Subject, find_subjects
+from data.subjects import Head, Subject, find_heads, find_subjects
 from training import build, checkpoint, weights
 from training.config import FROM_WEIGHTS, TrainConfig
+from training.hyperparameters import REGISTRATION
 from utils.errors import InputError, notice
 from utils.ranks import may_restart
 
 SYNTHETIC = Path("synthetic")  # where the synthetic cohort is made
 SYNTHETIC_SUBJECTS = 8
 
-Split = tuple[list[Subject], list[Subject]]  # training and validation
+Split = (
+    tuple[list[Subject], list[Subject]] | tuple[list[Head], list[Head]]
+)  # training and validation
 
 
 def new_run(given: dict) -> TrainConfig:
@@ -81,7 +84,7 @@ def lists_of(config: TrainConfig, resumed: dict | None) -> tuple[Path | str, Pat
 
 
 def choose_subjects(config: TrainConfig, lists: tuple[Path | str, Path | str] | None) -> Split:
-    """The pairs of two lists, else split by seed; makes the synthetic cohort without --data."""
+    """The subjects of two lists, else split by seed; makes the synthetic cohort without --data."""
     root = config.data
     if root is None and config.synthesis:
         return [], []
@@ -93,7 +96,10 @@ def choose_subjects(config: TrainConfig, lists: tuple[Path | str, Path | str] | 
             progress=lambda names: tqdm(names, "heads", disable=None),
         )
         root = SYNTHETIC
-    cohort = find_subjects(root, config.recording, config.run, config.tracer)
+    if config.kind == REGISTRATION:
+        cohort = find_heads(root, config.run)
+    else:
+        cohort = find_subjects(root, config.recording, config.run, config.tracer)
     print(cohort.summary())
     if lists is None:
         return splits.random_split(cohort.subjects, config.seed)

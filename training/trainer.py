@@ -21,11 +21,13 @@ from training.batchnorm import synchronise
 from training.build import build_loss, build_network
 from training.config import FROM_WEIGHTS, TrainConfig
 from training.distributed import Process
+from training.hyperparameters import REGISTRATION, SLICES
+from training.registration import BEFORE, validate_registration
 from training.runlog import RunLog, peak_memory_gib
-from training.validation import BEST_BY, METRICS, NETWORK, Scores, summarise, validate
+from training.validation import BEST_BY, METRICS, NETWORK, Scores, Validation, summarise, validate
 from utils.errors import InputError, notice
 
-REFERENCES = ("average", "copy-mri")  # every score is read beside these
+REFERENCES = ("average", "copy-mri")  # every score of a fusion is read beside these
 DECAY_POWER = 0.9
 BALANCES = (0.15, 0.85)  # shares of the MRI that a training for any balance draws
 NORM = "gradient norm"
@@ -51,9 +53,9 @@ class Loss(nn.Module):
     """Network and objective as one module, which is what data-parallel training wraps.
 
     Args:
-        network: `(mri, pet[, balance]) -> fused`.
+        network: `(mri, pet[, balance]) -> fused`, or one that registers.
         objective: see `training.build.build_loss`.
-        slicewise: whether the network is a 2-D method.
+        kind: of the model, see `training.hyperparameters`.
         objective_at: the objective of a balance, for a network that takes any.
     """
 
@@ -61,19 +63,21 @@ class Loss(nn.Module):
         self,
         network: nn.Module,
         objective: Callable,
-        slicewise: bool,
+        kind: str,
         objective_at: Callable[[float], Callable] | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.objective, self.slicewise = network, objective, slicewise
+        self.network, self.objective, self.kind = network, objective, kind
         self.objective_at = objective_at
 
     def forward(
         self, *images: torch.Tensor, balance: float | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The scalar to minimise and each term of it, of a batch of pairs or of single images."""
-        if self.slicewise:
+        if self.kind == SLICES:
             return self.objective(self.network.method, *images)
+        if self.kind == REGISTRATION:
+            return self.objective(self.network, *images)
         if balance is not None:
             return self.objective_at(balance)(self.network(*images, balance), *images)
         return self.objective(self.network(*images), *images)
@@ -86,7 +90,8 @@ class Trainer:
 
     Args:
         config: the run's configuration.
-        model: the network, `(mri, pet) -> fused` on volumes; it is moved to the process's device.
+        model: the network, `(mri, pet) -> fused` on volumes, or `(moving, fixed) -> (warped,
+            displacement)`; it is moved to the process's device.
         objective: see `training.build.build_loss`.
         train: the pairs, or the slices for a 2-D method.
         validation: the pairs.
@@ -112,8 +117,8 @@ class Trainer:
             synchronise(self.model)
         self.network = torch.compile(self.model) if config.compile else self.model
         # The 2-D methods keep parameters of their published state dicts that have no effect.
-        self.loss = Loss(self.network, objective, config.slicewise, partial(build_loss, config))
-        self.runner = process.wrap(self.loss, some_unused=config.slicewise)
+        self.loss = Loss(self.network, objective, config.kind, partial(build_loss, config))
+        self.runner = process.wrap(self.loss, some_unused=config.kind == SLICES)
         optimizer = getattr(torch.optim, self.published.optimizer)
         self.optimizer = optimizer(
             self.model.parameters(), lr=config.lr, **self.published.optimizer_options
@@ -240,7 +245,8 @@ class Trainer:
         for place, index in enumerate(batch["index"]):
             item = {key: image[place] for key, image in images.items()}
             finished.append(self.train.finish(item, self.sampler.epoch, int(index)))
-        return [torch.stack([item[key] for item in finished]) for key in inputs]
+        there = [key for key in inputs if key in finished[0]]
+        return [torch.stack([item[key] for item in finished]) for key in there]
 
     def _drawn_balance(self) -> dict[str, float]:
         """The share of the MRI that this step asks for, from (seed, step, rank) alone."""
@@ -289,25 +295,16 @@ class Trainer:
         self.process.raise_together(error)
 
     def validate(self) -> Scores:
-        """Score the network on the validation pairs, beside the average and a copy of the MRI."""
+        """Score the network on the validation pairs, beside what it is held against."""
         self.model.eval()
         self.process.share_buffers(self.model)
-        share = self.process.share_of(range(len(self.validation)))
-        # Their scores never change.
-        beside = {} if self.references else {name: build_model(name) for name in REFERENCES}
-        found = validate(
-            self._fuse,
-            self.validation,
-            self._bar(share, "validation", "subject"),
-            self.process.device,
-            self.config.best_by,
-            beside,
-        )
+        found = self._examined()
         where = f"validation after epoch {self.epoch} ({found.not_finite})"
         problem = "the network's output is NaN or infinite" if found.not_finite else ""
         self._stop_together(where, problem)
         scores = summarise(self.process.gather(found.rows))
-        self.references = self.references or {name: scores[name] for name in REFERENCES}
+        if not self.references:
+            self.references = {name: scores[name] for name in scores if name != NETWORK}
         self._say_undefined(scores[NETWORK])
         if self.log:
             for example in found.examples:
@@ -316,6 +313,17 @@ class Trainer:
                 self.log.scores(self.epoch, name, values)
             self.log.scores(self.epoch, self.config.model, scores[NETWORK])
         return scores[NETWORK]
+
+    def _examined(self) -> Validation:
+        """What this process's share of the validation pairs shows."""
+        share = self.process.share_of(range(len(self.validation)))
+        bar = self._bar(share, "validation", "subject")
+        where = self.validation, bar, self.process.device
+        if self.config.kind == REGISTRATION:
+            return validate_registration(self._run, *where)
+        # Their scores never change.
+        beside = {} if self.references else {name: build_model(name) for name in REFERENCES}
+        return validate(self._run, *where, self.config.best_by, beside)
 
     def _say_undefined(self, scores: Scores) -> None:
         """Say once which scores have no value for some subjects."""
@@ -326,9 +334,10 @@ class Trainer:
             notice(f"validation: {names} of the network have no value (nan) for some subjects")
             self.said_undefined = True
 
-    def _fuse(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
+    def _run(self, *images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """The network's result for a pair, in the precision of the training."""
         with self._autocast():
-            return self.network(mri, pet)
+            return self.network(*images)
 
     def _bar(self, items: Iterable, title: str, unit: str) -> tqdm:
         """A progress bar below the bar of epochs; none without a terminal."""
@@ -380,10 +389,21 @@ class Trainer:
         if not self.process.is_main:
             return
         line = f"epoch {self.epoch}/{self.config.epochs}  loss {loss:.4g}  {seconds:.1f} s"
-        for metric in METRICS if scores else ():
-            mri, pet = scores[f"{metric}_mri"][0], scores[f"{metric}_pet"][0]
-            line += f"  {metric.upper()} {mri:.3f}/{pet:.3f}"
+        if scores and self.config.kind == REGISTRATION:
+            line += self._registration_line(scores)
+        elif scores:
+            for metric in METRICS:
+                mri, pet = scores[f"{metric}_mri"][0], scores[f"{metric}_pet"][0]
+                line += f"  {metric.upper()} {mri:.3f}/{pet:.3f}"
         tqdm.write(line, file=sys.stdout)
+
+    def _registration_line(self, scores: Scores) -> str:
+        """Scores before and after, and folded voxels."""
+        before, line = self.references[BEFORE], ""
+        for name in ("dice", "similarity"):
+            if name in scores:
+                line += f"  {name} {before[name][0]:.3f} -> {scores[name][0]:.3f}"
+        return f"{line}  folded {scores['folded'][0]:.2%}"
 
 
 def build_trainer(

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from data.dataset import PairDataset
 from metrics import Scorer, UndefinedScore
+from utils.pictures import fusion_figure
+from utils.planes import plane_of
 
 NETWORK = "network"  # its name among the methods
 METRICS = ("psnr", "ssim", "nmi")
@@ -25,6 +28,9 @@ Scores = dict[str, tuple[float, float, int]]  # score: mean, standard deviation,
 BEST_BY: dict[str, Callable[[Scores], float]] = {
     "ssim-min": lambda scores: min(scores["ssim_mri"][0], scores["ssim_pet"][0]),
     "released": lambda scores: scores["released"][0],
+    # Of a registration, see `training.registration`.
+    "similarity": lambda scores: scores["similarity"][0],
+    "dice": lambda scores: scores["dice"][0],
 }
 
 
@@ -36,6 +42,20 @@ class Example:
     mri: np.ndarray
     pet: np.ndarray
     fused: np.ndarray
+
+    tag = "fusion"
+    words = "MRI, PET and fused, one window [0, 1]."
+
+    def figure(self, title: str) -> Figure:
+        """MRI, PET, fused and colour in three planes."""
+        return fusion_figure(self.mri, self.pet, self.fused, title=title)
+
+    def strip(self) -> np.ndarray:
+        """The axial plane through the middle of the MRI's head: MRI, PET and fused in a row."""
+        filled = np.flatnonzero((self.mri > 0).any(axis=(0, 1)))
+        middle = int(filled.mean()) if filled.size else self.mri.shape[2] // 2
+        volumes = self.mri, self.pet, self.fused
+        return np.hstack([plane_of(volume, 2, (0, 0, middle)) for volume in volumes])
 
 
 @dataclass

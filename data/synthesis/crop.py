@@ -70,9 +70,48 @@ def draw_crop(
     scale = rng.uniform(0.85, 1.15, 3) * np.array([rng.choice([-1, 1]), 1, 1])
     turn = rotation(np.deg2rad(rng.uniform(-15, 15, 3)))
     centre = _draw_centre(anatomy, whole, voxel_mm * size, rng)
+    bend = _bend(size, voxel_mm, rng, generator, device)
+    return _cut(anatomy, voxel_mm, scale, turn, centre, bend)
 
-    points = grid_points(size, torch.from_numpy(voxel_mm), device)  # D, H, W, 3 in mm
-    points = points + _bend(size, voxel_mm, rng, generator, device)
+
+def draw_aligned(
+    anatomy: Anatomy,
+    size: int,
+    voxel_mm: float,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Crop:
+    """A cube about the brain of a head that lies as an affine registration leaves it, and is bent.
+
+    Scale 0.95 to 1.05 and rotation within 4 degrees along each axis, the middle within 4 mm; a
+    smooth field of displacements of up to 4 mm standard deviation.
+    """
+    sides = np.full(3, voxel_mm)
+    scale = rng.uniform(0.95, 1.05, 3)
+    turn = rotation(np.deg2rad(rng.uniform(-4, 4, 3)))
+    centre = np.array(anatomy.centre) + rng.uniform(-4, 4, 3) / anatomy.voxel_mm
+    return _cut(anatomy, sides, scale, turn, centre, _bend(size, sides, rng, generator, device))
+
+
+def _cut(
+    anatomy: Anatomy,
+    voxel_mm: np.ndarray,
+    scale: np.ndarray,
+    turn: torch.Tensor,
+    centre: np.ndarray,
+    bend: torch.Tensor,
+) -> Crop:
+    """The tissues of a cube of an anatomy.
+
+    Args:
+        voxel_mm: (3,) edges of the cube's voxels.
+        scale, turn: (3,) and (3, 3), of the cube against the head.
+        centre: (3,) voxel of the anatomy that the cube's middle lies on.
+        bend: (D, H, W, 3) mm that the cube's points are moved by.
+    """
+    device, size = bend.device, bend.shape[0]
+    points = grid_points(size, torch.from_numpy(voxel_mm), device) + bend  # D, H, W, 3 in mm
     to_voxels = (torch.diag(torch.from_numpy(scale / np.array(anatomy.voxel_mm))) @ turn).T
     to_voxels = to_voxels.to(device, torch.float32)
     points = points @ to_voxels + torch.tensor(centre, device=device, dtype=torch.float32)

@@ -147,6 +147,12 @@ class Backbone(nn.Module):
         return F.pad(torch.cat([moving, fixed], dim=1), (0, w, 0, h, 0, d))
 
 
+class Field(NamedTuple):
+    """What TransMorph predicts."""
+
+    displacement: torch.Tensor  # (B, 3, D, H, W), in voxels
+
+
 class TransMorph(Backbone):
     """The standard network: a displacement at full resolution.
 
@@ -179,6 +185,10 @@ class TransMorph(Backbone):
         pair = self.join(moving, fixed)
         features = self.up4(self.half_features(pair), self.skip_full(pair))
         return cropped(self.head(features), fixed)
+
+    def field(self, moving: torch.Tensor, fixed: torch.Tensor) -> Field:
+        """The displacement by name, as `TransMorphDiff.field` has it."""
+        return Field(self.displacement(moving, fixed))
 
     def forward(
         self, moving: torch.Tensor, fixed: torch.Tensor

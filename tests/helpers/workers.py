@@ -13,7 +13,7 @@ from training.batchnorm import synchronise
 from training.build import build_loss, build_network
 from training.config import TrainConfig
 from training.distributed import Process
-from training.hyperparameters import PUBLISHED
+from training.hyperparameters import FUSION, PUBLISHED, REGISTRATION, SLICES
 from training.trainer import Loss, build_trainer
 
 
@@ -86,14 +86,16 @@ def small_case(model: str) -> tuple[torch.nn.Module, Loss]:
     given = {"model": model}
     if model == "dc2fusion":
         given |= {"embed_dim": 24, "depths": (1, 1), "init": "default"}
+    if PUBLISHED[model].kind == REGISTRATION:
+        given |= {"network": "tiny", "size": 32}
     config = TrainConfig.of(given)
     torch.manual_seed(0)
     network = build_network(config).double().eval()
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             module.train()
-    objective = mean_square if config.slicewise else build_loss(config)
-    return network, Loss(network, objective, config.slicewise)
+    objective = mean_square if config.kind == SLICES else build_loss(config)
+    return network, Loss(network, objective, config.kind)
 
 
 def mean_square(method: torch.nn.Module, *images: torch.Tensor) -> tuple[torch.Tensor, dict]:
@@ -104,7 +106,8 @@ def mean_square(method: torch.nn.Module, *images: torch.Tensor) -> tuple[torch.T
 
 def small_batch(model: str) -> list[torch.Tensor]:
     """Four items, which two and four processes share evenly."""
-    shape = (4, 1, 16, 16, 16) if model == "dc2fusion" else (4, 1, 32, 32)
+    shapes = {FUSION: (16,) * 3, SLICES: (32,) * 2, REGISTRATION: (32,) * 3}
+    shape = 4, 1, *shapes[PUBLISHED[model].kind]
     generator = torch.Generator().manual_seed(1)
     images = [torch.rand(shape, generator=generator, dtype=torch.float64) for _ in range(2)]
     return images[: len(PUBLISHED[model].inputs)]

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from losses import OBJECTIVES
+from losses.registration import objective
 from models import dc2fusion
 from models.baselines.slicewise import PLANES
 from models.initialisation import INITIALISATIONS
 from models.ops import stream_maps
+from models.registration import transmorph
 from models.variants import DIFFERENCES, VARIANTS
 from training import hyperparameters
 from training.config import (
@@ -62,6 +64,9 @@ def test_choices_are_those_of_the_code_that_takes_them():
         "recipe": VARIANTS,
         "plane": PLANES,
         "best_by": BEST_BY,
+        "network": (*hyperparameters.NETWORKS, *hyperparameters.REGISTRATION_NETWORKS),
+        "similarity": (*objective.SIMILARITIES, objective.NO_SIMILARITY),
+        "regulariser": objective.REGULARISERS,
         "init": (*INITIALISATIONS, FROM_WEIGHTS),
     }
     for name, known in code.items():
@@ -72,6 +77,10 @@ def test_choices_are_those_of_the_code_that_takes_them():
 
 def test_networks_by_name_are_those_of_the_models():
     assert hyperparameters.NETWORKS == dc2fusion.NETWORKS
+    own = hyperparameters.REGISTRATION_NETWORKS
+    assert own.keys() == transmorph.NETWORKS.keys()
+    for name, options in transmorph.NETWORKS.items():
+        assert own[name] == {key: options[key] for key in ("embed_dim", "depths")}
     assert len(dc2fusion.HEADS) == MOST_LEVELS and PATCH == stream_maps.PATCH
     assert DIFFERENCES[WITHOUT_GATE] == "gated" and VARIANTS["paper"].gated
 
@@ -86,7 +95,13 @@ def test_help_says_every_default(capsys):
     with pytest.raises(SystemExit):
         parse("--help")
     text = " ".join(capsys.readouterr().out.split())
-    for part in ("10 % by seed", "(3407)", "dc2fusion: torch.compile (off)", "matr 10 64 0.001"):
+    for part in (
+        "10 % by seed",
+        "(3407)",
+        "dc2fusion: torch.compile (off)",
+        "matr 10 64 0.001",
+        "transmorph 500 1 0.0001",
+    ):
         assert part in text
 
 
