@@ -7,6 +7,8 @@ A BIDS data set, or a table with the columns subject, mri, pet of NIfTI files an
     python prepare.py --pairs pairs.csv --out DATASET
 Look at the pairing first (writes pairs.tsv, makes nothing):
     python prepare.py --adni DOWNLOAD --out DATASET --dry-run
+On the machines of a Dask cluster:
+    python prepare.py --bids ROOT --out DATASET --scheduler tcp://host:8786
 The same command goes on after an interruption. Exit status: 0 all made, 1 some failed or flagged,
 2 none; see docs/prepare.md. Needs requirements-prep.txt.
 """
@@ -59,6 +61,9 @@ def check_flags(args: argparse.Namespace) -> Path:
         if args.layout != "bids":  # the other layout's names say FDG
             problem = f"the published layout is of FDG, not of {args.tracer}"
             raise InputError("--layout", problem, "pass --layout bids")
+    if args.scheduler and args.jobs:
+        problem = "does not go with --scheduler, whose workers' threads are the jobs"
+        raise InputError("--jobs", problem, "leave one of them out")
     if args.template and not args.template.is_file():
         raise InputError(args.template, "no such file", "check the path")
     source = getattr(args, given[0])
@@ -126,6 +131,7 @@ def order_of(
         folder,
         source,
         jobs=args.jobs or default_jobs(cohort.BYTES_EACH),
+        scheduler=args.scheduler,
         limit_s=60 * args.time_limit,
         force=args.force,
         strict=args.strict,
@@ -156,6 +162,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser(__doc__).parse_args(argv)
     source = check_flags(args)
     findings = find(args)
+    if args.participant_label:
+        findings = findings.of(args.participant_label)
     check_inputs(findings, args.out)
     folder, pairs_table = folders.PreparedFolder(args.out), args.out / "pairs.tsv"
     with folder.locked():  # tables of a run that is at work are its own

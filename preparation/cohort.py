@@ -28,6 +28,7 @@ from preparation.output.folder import PreparedFolder
 from preparation.output.layout import Place, name_problems, place_of, write_bids_dataset
 from preparation.scans import ScanPair
 from preparation.subject import VERSION, Job, PrepareOptions, prepare_subject
+from utils.cluster import run_on_cluster
 from utils.errors import InputError, notice
 from utils.processes import Outcome, Task, run_tasks
 
@@ -54,7 +55,8 @@ class Order:
         options: how the files of each subject come out.
         folder: the data set, locked; subjects that are not among the pairs stay as they are.
         source: folder or table that the pairs were found in.
-        jobs: subjects at a time.
+        jobs: subjects at a time, on this machine.
+        scheduler: of the Dask cluster whose machines do the work instead.
         limit_s: wall-clock seconds for each.
         force: make everything anew.
         strict: also flag every subject whose NMI in the brain is below a fixed limit.
@@ -64,6 +66,7 @@ class Order:
     folder: PreparedFolder
     source: Path
     jobs: int = 1
+    scheduler: str | None = None
     limit_s: float = 600.0
     force: bool = False
     strict: bool = False
@@ -327,7 +330,10 @@ def run(items: Iterable[Item], order: Order, versions: dict[str, str]) -> Iterat
         root, mark = order.folder.root, item.fingerprint
         job = Job(item.pair, item.place, order.options, root, mark, versions)
         tasks.append(Task(name, job, order.folder.log(name)))
-    outcomes = run_tasks(prepare_subject, tasks, order.jobs, order.limit_s)
+    if order.scheduler:
+        outcomes = run_on_cluster(prepare_subject, tasks, order.scheduler, order.limit_s)
+    else:
+        outcomes = run_tasks(prepare_subject, tasks, order.jobs, order.limit_s)
     with contextlib.closing(outcomes):  # kills the processes of a run that is left early
         for outcome in outcomes:
             yield _finished(to_make[outcome.task.name], outcome, order.folder)

@@ -41,6 +41,10 @@ def _add_source(parser: Parser) -> None:
     )
     text = "whose PETs to take, with --layout bids when it is not FDG (FDG)"
     source.add_argument("--tracer", metavar="NAME", default=FDG_NAME, help=text)
+    text = "only these subjects, with or without sub- (all)"
+    source.add_argument(
+        "--participant-label", "--participant_label", metavar="LABEL", nargs="+", help=text
+    )
     source.add_argument(
         "--max-days", metavar="N", type=non_negative_int, default=365, help="MRI to PET (365)"
     )
@@ -97,6 +101,8 @@ def _add_work(parser: Parser) -> None:
     work.add_argument(
         "--jobs", type=positive_int, help="subjects at a time (as cores and memory allow)"
     )
+    text = "a Dask cluster's address or scheduler file: its machines do the work"
+    work.add_argument("--scheduler", metavar="ADDRESS", help=text)
     work.add_argument(
         "--time-limit", metavar="MINUTES", type=positive_float, default=10.0, help="a subject (10)"
     )

@@ -6,8 +6,11 @@ The finders (`preparation.find`) make these, preparation works through the pairs
 import datetime
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from utils.errors import InputError
 
 # Of tables about scans, behind `mri_` or `pet_`.
 SCAN_COLUMNS = ("path", "id", "description", "date")
@@ -118,3 +121,28 @@ class Findings:
     left_out: tuple[LeftOutScan, ...]
     missing_ids: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def of(self, labels: Sequence[str]) -> "Findings":
+        """What was found of some participants; what was chosen for all of them stays chosen.
+
+        Args:
+            labels: of subjects as the source names them, with or without `sub-`.
+
+        Raises:
+            InputError: nothing was found of one of them.
+        """
+        wanted = {_label(label): label for label in labels}
+        pairs = tuple(pair for pair in self.pairs if _label(pair.mri.subject) in wanted)
+        left_out = tuple(item for item in self.left_out if _label(item.subject) in wanted)
+        found = {_label(pair.mri.subject) for pair in pairs}
+        found |= {_label(item.subject) for item in left_out}
+        unknown = [label for key, label in wanted.items() if key not in found]
+        if unknown:
+            problem = f"nothing was found of {', '.join(unknown)}"
+            remedy = "give labels as a run with --dry-run lists them"
+            raise InputError("--participant-label", problem, remedy)
+        return replace(self, pairs=pairs, left_out=left_out)
+
+
+def _label(subject: str) -> str:
+    return subject.removeprefix("sub-")

@@ -8,6 +8,7 @@ which would take minutes.
 import csv
 import hashlib
 import json
+import logging
 import os
 import random
 import shutil
@@ -31,7 +32,9 @@ from data.phantom.cohort import write_cohort
 from data.phantom.download import write_download
 from data.subjects import find_subjects
 from data.volume import read_pair
+from preparation import cohort
 from preparation.output.folder import PreparedFolder
+from tests.helpers import unaligned
 from tests.helpers.golden import ROOT as REPOSITORY
 from tests.helpers.runs import QUICK
 from tests.helpers.tasks import is_alive, wait_until
@@ -462,6 +465,25 @@ def test_killed_runs_leave_nothing_half_written_and_are_continued(source, prepar
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_cluster_makes_the_same_although_a_worker_dies(
+    source, prepared, tmp_path, run_script, monkeypatch
+):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(cohort, "prepare_subject", unaligned.prepare_subject_or_kill)
+    out = tmp_path / "data"
+    how = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**how, silence_logs=logging.CRITICAL) as cluster:
+        flags = "--pairs", source / "pairs.csv", "--out", out
+        status, _, err = run_script(prepare.main, *flags, "--scheduler", cluster.scheduler_address)
+    assert (tmp_path / "killed").exists()
+    assert status == 1 and err.count("error: ") == 1, err
+    assert digests(out) == digests(prepared[0])
+    statuses = [
+        {name: row["status"] for name, row in rows(root).items()} for root in (out, prepared[0])
+    ]
+    assert statuses[0] == statuses[1]
+
+
 def test_termination_ends_all_processes(source, tmp_path):
     flags = "--pairs", source / "pairs.csv", "--out", tmp_path / "data"
     with subprocess.Popen(
@@ -526,6 +548,38 @@ def test_one_folder_holds_one_layout(copy, source, refuses):
         "bids",
         names=(copy, "pairs", "--out"),
     )
+
+
+@pytest.mark.parametrize("labels", [(GOOD[1],), (f"sub-{GOOD[1]}", CUT)])
+def test_only_some_participants(source, tmp_path, run_script, labels):
+    flags = "--pairs", source / "pairs.csv", "--out", tmp_path / "data", "--dry-run"
+    status, _, err = run_script(prepare.main, *flags, "--participant-label", *labels)
+    assert status == 0, err
+    assert rows(tmp_path / "data", "pairs.tsv").keys() == {GOOD[1], *labels[1:]}
+
+
+def test_an_unknown_participant_is_refused(source, tmp_path, refuses):
+    flags = "--pairs", source / "pairs.csv", "--out", tmp_path / "data"
+    labels = "--participant_label", GOOD[0], "sub-99", "98"
+    refuses(prepare.main, *flags, *labels, names=("--participant-label", "sub-99, 98"))
+    assert not (tmp_path / "data").exists()
+
+
+def test_what_an_array_of_jobs_made_is_judged_together(source, prepared, tmp_path):
+    """Each participant into a folder of its own, all put into one, and the whole run again."""
+    for name in (*GOOD, NOISE):
+        flags = "--pairs", source / "pairs.csv", "--participant-label", name
+        run = call(*flags, "--out", tmp_path / "parts" / name)
+        assert run.status in (0, 1), run.err
+        left = shutil.ignore_patterns(".prepare", "report.*", "pairs.tsv")
+        shutil.copytree(
+            tmp_path / "parts" / name, tmp_path / "data", ignore=left, dirs_exist_ok=True
+        )
+    run = call("--pairs", source / "pairs.csv", "--out", tmp_path / "data")
+    assert run.status == 1, run.err
+    assert digests(tmp_path / "data") == digests(prepared[0])
+    statuses = {name: row["status"] for name, row in rows(tmp_path / "data").items()}
+    assert statuses == dict.fromkeys(GOOD, "skipped") | {CUT: "failed", NOISE: "flagged"}
 
 
 def test_a_dry_run_only_pairs(source, tmp_path, run_script):

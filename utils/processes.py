@@ -101,6 +101,12 @@ def run_tasks(
             worker.kill()
 
 
+def end_with_parent() -> None:
+    """Have the system kill this process when its parent ends, on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def default_jobs(bytes_each: int) -> int:
     """How many processes there are cores and, at `bytes_each`, free memory for; at least 1."""
     cores = os.cpu_count() or 1
@@ -180,8 +186,7 @@ def _ending(exit_code: int | None) -> str:
 
 def _work(function: Callable, pipe: Connection, limit_s: float, parent: int) -> None:
     """The process: tasks in, answers out, until the other end of the pipe closes."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     if os.getppid() != parent:  # gone before the line above
         return
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -14,6 +14,7 @@ complete.
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -91,7 +92,12 @@ class PreparedFolder:
         What the libraries write meanwhile is in this folder, too, where the next run finds it after
         a kill.
         """
-        with locked(self.root / HIDDEN / "workers", exclusive=False, patience_s=ORPHANS_S):
+        with (
+            locked(self.root / HIDDEN / "workers", exclusive=False, patience_s=ORPHANS_S),
+            # A cluster gives a subject to a second machine when it hears nothing from the first,
+            # which may still be at it. The second has a limit of time that ends its patience.
+            locked(self.working / f".lock-{name}", patience_s=math.inf),
+        ):
             folder = self.working / name
             shutil.rmtree(folder, ignore_errors=True)
             with self._scratch():

@@ -15,6 +15,7 @@ from data.quality import nmi
 from preparation import cohort, subject
 from preparation.align.pair import Aligned
 from preparation.align.template import MNI_AFFINE, MNI_SHAPE, PACKAGED
+from tests.helpers.tasks import kill_worker_once
 from utils.cli import run
 from utils.errors import notice
 
@@ -41,6 +42,14 @@ def prepare_subject(job) -> dict:
     """The real one with this alignment, in the process of a subject."""
     subject.align_pair = align_by_headers
     return _prepare_subject(job)
+
+
+def prepare_subject_or_kill(job) -> dict:
+    """The same, but the first time it kills its Dask worker half-way through synthetic-002."""
+    mark = job.root.with_name("killed")
+    if job.pair.name == "synthetic-002" and not mark.exists():
+        subject.save_qc_picture = lambda *_: kill_worker_once(mark)
+    return prepare_subject(job)
 
 
 if __name__ == "__main__":
