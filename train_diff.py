@@ -30,8 +30,8 @@ from utils.optional import lazy
 from utils.ranks import place_from_environment
 
 # These import torch when they are first used, so that --help does not wait for it.
-build = lazy("training.build")
 distributed = lazy("training.distributed")
+pairs = lazy("training.datasets")
 runlog = lazy("training.runlog")
 starting = lazy("training.start")
 trainer = lazy("training.trainer")
@@ -102,7 +102,7 @@ def prepared(
     subjects = starting.choose_subjects(config, starting.lists_of(config, resumed))
     processes = group.process.world_size if group else len(devices)
     config.check_batches(len(subjects[0]) + (config.drawn if config.synthesis else 0), processes)
-    datasets = build.build_datasets(config, *subjects)
+    datasets = pairs.build_datasets(config, *subjects)
     repeated = -len(datasets[0]) % processes
     if repeated:
         number = f"{len(datasets[0])} training items among {processes} processes"

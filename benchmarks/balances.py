@@ -19,10 +19,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common.measure import machine
-from data.foreground import without_hot_voxels
+from data.foreground import foreground, without_hot_voxels
 from data.settings import RECIPES
 from data.subjects import Subject, find_subjects
-from data.transforms import foreground
 from data.volume import read_pair
 from evaluation.scoring import Case, Settings
 from inference.fuse import Head, run_network

@@ -19,8 +19,8 @@ import torch
 from benchmarks.common.measure import machine, parse_device
 from data.phantom.cohort import write_cohort
 from data.subjects import find_subjects
-from training.build import build_datasets
 from training.config import TrainConfig
+from training.datasets import build_datasets
 from training.distributed import Process
 from training.trainer import Trainer, build_trainer
 

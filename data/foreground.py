@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
+from data.settings import Recipe
 from data.volume import Volume
 from utils.errors import notice
 
@@ -18,6 +19,11 @@ LEAST_PART = 0.1  # of the largest component; a smaller one is no part of the he
 HOT = 3.0  # times the 99.9th percentile of what is above 0; a head has less (docs/data.md)
 
 Box = tuple[slice, slice, slice]
+
+
+def foreground(mri: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """Where the recipe sees the head, cavities filled; (X, Y, Z) bool."""
+    return head(mri) if recipe.robust else above_zero(mri)
 
 
 def above_zero(mri: np.ndarray) -> np.ndarray:
@@ -108,3 +114,15 @@ def _without_hot_voxels(volume: Volume, clip: bool) -> Volume:
         return volume
     notice(f"{what}; what is above {limit:.4g}, the 99.9th percentile, is white")
     return replace(volume, array=np.minimum(volume.array, np.float32(limit)))
+
+
+def scale_between(array: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Bring low to 0 and high to 1, and clip what is beyond; float32.
+
+    A volume at its own resolution has higher peaks than after the resize: with the ends of the
+    resized one both are on one scale.
+    """
+    scaled = array.astype(np.float32)
+    scaled -= np.float32(low)
+    scaled /= np.float32(max(high - low, np.finfo(np.float32).tiny))  # a constant volume has none
+    return np.clip(scaled, 0, 1, out=scaled)

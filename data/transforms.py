@@ -25,7 +25,7 @@ from monai.transforms import (
 )
 from monai.utils import convert_to_tensor
 
-from data.foreground import above_zero, head
+from data.foreground import foreground
 from data.settings import Preprocessing, Recipe
 from data.volume import Volume
 
@@ -200,18 +200,6 @@ def rescale() -> ScaleIntensityd:
     return ScaleIntensityd(KEYS, minv=0.0, maxv=1.0)
 
 
-def scale_between(array: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Bring low to 0 and high to 1, and clip what is beyond; float32.
-
-    A volume at its own resolution has higher peaks than after the resize: with the ends of the
-    resized one both are on one scale.
-    """
-    scaled = array.astype(np.float32)
-    scaled -= np.float32(low)
-    scaled /= np.float32(max(high - low, np.finfo(np.float32).tiny))  # a constant volume has none
-    return np.clip(scaled, 0, 1, out=scaled)
-
-
 def to_native(fused: torch.Tensor, prepared: Item, steps: Compose) -> np.ndarray:
     """Take a fused volume back through the inverse of the deterministic transforms.
 
@@ -231,8 +219,3 @@ def to_native(fused: torch.Tensor, prepared: Item, steps: Compose) -> np.ndarray
     with allow_missing_keys_mode(crop):
         native = crop.inverse({"mri": image})["mri"]
     return np.ascontiguousarray(native[0].numpy(), dtype=np.float32)
-
-
-def foreground(mri: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """Where the recipe sees the head, cavities filled; (X, Y, Z) bool."""
-    return head(mri) if recipe.robust else above_zero(mri)

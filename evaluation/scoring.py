@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.bids import read_json
-from data.foreground import without_hot_voxels
+from data.foreground import foreground, scale_between, without_hot_voxels
 from data.grids import sides
 from data.quality import doubts_table, say_doubts
 from data.settings import Preprocessing
@@ -27,9 +27,7 @@ from data.subjects import Subject
 from data.transforms import (
     KEYS,
     deterministic,
-    foreground,
     rescale,
-    scale_between,
     to_item,
     to_native,
 )

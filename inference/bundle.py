@@ -22,9 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from data.bids import stem
-from data.foreground import without_hot_voxels
+from data.foreground import foreground, without_hot_voxels
 from data.settings import RECIPES
-from data.transforms import foreground
 from data.volume import Volume, check_output, read_pair, write_like
 from inference.fuse import Head, run_network
 from inference.trained import TrainedModel, choose_checkpoint, load_model

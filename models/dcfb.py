@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from monai.networks.layers import DropPath
 from torch import nn
 from torch.nn import functional as F
 
+from models.drop_path import DropPath
 from models.ops.attention import window_attention
 from models.ops.depthwise import blend_conv3d, depthwise_conv3d
 from models.ops.norm_gelu import gelu_linear, norm_gelu_linear

@@ -52,6 +52,9 @@ FREE_OF = {
 }
 OPTIONAL = {"ants", "pydicom", "nilearn"}  # by way of `utils.optional.need` only
 
+# Modules beside the scripts that open the lazy door, and why.
+LAZY = {"inference.fuse": "MONAI, slower to import than PyTorch, for one of two ways"}
+
 # Files with imports inside functions, and why.
 INSIDE_FUNCTIONS = {
     "models/ops/kernels/__init__.py": "Triton is imported when the first CUDA tensor arrives",
@@ -231,6 +234,12 @@ def test_what_is_heavy_stays_out(start):
     assert not wrong
 
 
+@pytest.mark.parametrize("room", ["batch", "fuse", "optimum", "outputs", "published", "trained"])
+def test_fusing_at_native_voxels_waits_for_no_package_that_it_does_not_use(room):
+    ways = reached(f"inference.{room}")
+    assert not {"monai", "tensorboard"} & ways.keys()
+
+
 def test_optional_packages_come_through_their_door():
     wrong = []
     for module in modules():
@@ -257,7 +266,7 @@ def test_the_lazy_door_is_the_scripts_and_leads_somewhere():
     for module in modules():
         for item in imports_of(module):
             if item.is_lazy:
-                assert module in SCRIPTS, where(module, item)
+                assert module in SCRIPTS or module in LAZY, where(module, item)
                 assert item.target in modules(), where(module, item)
 
 

@@ -22,8 +22,8 @@ from tests.helpers import workers
 from tests.helpers.launched import torchrun
 from tests.helpers.runs import QUICK, table, weights
 from training import checkpoint, start
-from training.build import build_datasets
 from training.config import TrainConfig
+from training.datasets import build_datasets
 from training.distributed import launch
 from training.runlog import start_run_folder
 from training.trainer import REFERENCES, Trainer, learning_rate

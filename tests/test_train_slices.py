@@ -8,8 +8,8 @@ from data.subjects import find_subjects
 from losses.baselines.vgg import Vgg16
 from tests.helpers.runs import table, weights
 from training import checkpoint
-from training.build import build_datasets
 from training.config import TrainConfig
+from training.datasets import build_datasets
 from training.distributed import Process
 from training.trainer import build_trainer, learning_rate
 

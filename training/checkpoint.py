@@ -17,9 +17,9 @@ import pickle
 import platform
 import random
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
-import monai
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ def save(path: Path, content: dict) -> None:
     """
     versions = {
         "torch": str(torch.__version__),
-        "monai": str(monai.__version__),
+        "monai": version("monai"),
         "python": platform.python_version(),
     }
     with replacing(path, full_disk_remedy(path.parent)) as part:

@@ -23,11 +23,11 @@ Where the released code departs from the evident intention:
 """
 
 import torch
-from monai.networks.layers import DropPath
 from torch import nn
 from torch.nn import functional as F
 
 from models.baselines.mlp import Mlp
+from models.drop_path import DropPath
 
 WIDTH = 96
 WINDOW = 7

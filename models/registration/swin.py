@@ -11,12 +11,12 @@ import math
 from collections.abc import Sequence
 
 import torch
-from monai.networks.layers import DropPath
 from torch import nn
 from torch.nn import functional as F
 
 from models.baselines.mlp import Mlp
 from models.dcfb import channels_first, channels_last, pad_tokens
+from models.drop_path import DropPath
 
 PATCH = 4
 APART = -100.0  # added to the logits of tokens that only rolling brought into one window

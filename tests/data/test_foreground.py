@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from data.foreground import above_zero, box_of, head, hot_limit, without_hot_voxels
+from data.foreground import above_zero, box_of, foreground, head, hot_limit, without_hot_voxels
 from data.settings import RECIPES
-from data.transforms import foreground
 from data.volume import read_volume
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from data.subjects import find_subjects
-from training.build import build_datasets, build_loss, build_network
+from training.build import build_loss, build_network
 from training.config import TrainConfig
+from training.datasets import build_datasets
 from training.distributed import Process
 from training.trainer import Trainer, learning_rate
 from utils.errors import InputError
