@@ -11,17 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from data.bids import stem
-from data.foreground import box_of, without_hot_voxels
+from data.foreground import box_of, foreground, scale_between, without_hot_voxels
 from data.settings import RECIPES, Preprocessing
-from data.transforms import (
-    KEYS,
-    deterministic,
-    foreground,
-    rescale,
-    scale_between,
-    to_item,
-    to_native,
-)
 from data.volume import Volume, check_output
 from inference.optimum import Refinement
 from inference.trained import TrainedModel
@@ -29,11 +20,15 @@ from metrics import clip_unit
 from metrics.blocks import score_in_blocks
 from metrics.ssim import WINDOW
 from models.baselines.slicewise import Slicewise
+from models.dc2fusion import DC2Fusion, deepest_token
 from utils.errors import InputError, notice
+from utils.optional import lazy
+
+# It imports MONAI, for which fusing at native voxels need not wait.
+transforms = lazy("data.transforms")
 
 SCORES = ("psnr", "ssim", "nmi")  # printed for a fused pair
-OVERLAP = 0.25  # of neighbouring windows, at least
-WIDTH = 0.125  # of a window: the standard deviation of its weights
+OVERLAP = 0.125  # of the largest side: what neighbouring windows share at least
 
 
 @dataclass(frozen=True)
@@ -101,7 +96,7 @@ def fuse_pair(
         trained: the network, already on `device`.
         mri, pet: one pair on one grid, see `data.volume.read_pair`.
         resolution: "native" runs the network at the MRI's own voxels, DC2Fusion in overlapping
-            windows of the training's size where the head is larger than one. "published" crops,
+            windows of at most the training's size where the head is larger. "published" crops,
             pads and resizes to the size of the training, fuses once and interpolates back.
         amp: bfloat16 autocast.
         refinement: of the network's output over its voxels, in float32.
@@ -128,17 +123,17 @@ def _published(
     refinement: Refinement | None,
 ) -> tuple[np.ndarray, Scales, float]:
     """Fuse at the size of the training; the result on the MRI's grid, scales, part clipped."""
-    steps = deterministic(Preprocessing(trained.recipe, trained.size), pair[0].voxel_mm)
-    prepared = steps(to_item(*pair))
-    sources = {key: prepared[key].as_tensor() for key in KEYS}
-    scaled = rescale()(sources).values()
+    steps = transforms.deterministic(Preprocessing(trained.recipe, trained.size), pair[0].voxel_mm)
+    prepared = steps(transforms.to_item(*pair))
+    sources = {key: prepared[key].as_tensor() for key in transforms.KEYS}
+    scaled = transforms.rescale()(sources).values()
     inputs = [torch.as_tensor(volume)[None].to(device) for volume in scaled]
     output = _checked(trained, pair, trained.model(*inputs))
     if refinement:
         output = refinement(output, *inputs)
     output, clipped = clip_unit(output[0].cpu())
     scales = [(float(volume.min()), float(volume.max())) for volume in sources.values()]
-    return to_native(output, prepared, steps).clip(0, 1), scales, clipped
+    return transforms.to_native(output, prepared, steps).clip(0, 1), scales, clipped
 
 
 def _native(
@@ -199,7 +194,7 @@ def run_network(
 
     Args:
         model: on the device of what `inputs` returns.
-        size: voxels a side of a window.
+        size: most voxels a side of a window.
         shape: D, H, W of the volume.
         inputs: MRI and PET of a part of it, (1, 1, d, h, w) each; of all of it by ().
 
@@ -210,7 +205,8 @@ def run_network(
         return model(*inputs(()))
     # Blended as stream maps: the fusion layer's weights belong to the whole volume.
     maps = torch.zeros(1, 2, *shape)
-    for part, weights in _windows(shape, size):
+    grain = deepest_token(len(model.encoder)) if isinstance(model, DC2Fusion) else 1
+    for part, weights in _windows(shape, size, grain):
         maps[(..., *part)] += model.stream_maps(*inputs(part)).float().cpu() * weights
     output = model.fuse_maps(maps[:, :1], maps[:, 1:])
     del maps
@@ -230,21 +226,32 @@ def _checked(trained: TrainedModel, pair: tuple[Volume, Volume], output: Tensor)
     return output
 
 
-def _windows(shape: tuple[int, ...], size: int) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
-    """Windows of at most size^3, spread evenly, and the weights that blend them: they sum to 1."""
-    axes = [_spans(side, size) for side in shape]
+def _windows(
+    shape: tuple[int, ...], size: int, grain: int
+) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
+    """Windows of at most size^3, spread evenly, and the weights that blend them: they sum to 1.
+
+    They are as small as their number allows, in steps of `grain`: what neighbours share is computed
+    several times.
+    """
+    axes = [_spans(side, size, grain) for side in shape]
     for spans in product(*axes):
         (first, x), (second, y), (third, z) = spans
         yield (first, second, third), x[:, None, None] * y[:, None] * z
 
 
-def _spans(side: int, size: int) -> list[tuple[slice, Tensor]]:
+def _spans(side: int, size: int, grain: int) -> list[tuple[slice, Tensor]]:
     """The windows along one axis with their weights."""
-    length = min(size, side)
-    count = math.ceil((side - length) / (length * (1 - OVERLAP))) + 1
+    if side <= size:
+        return [(slice(0, side), torch.ones(side))]
+    shared = int(OVERLAP * size)
+    count = math.ceil((side - shared) / (size - shared))
+    least = math.ceil((side + (count - 1) * shared) / count)
+    length = min(size, -(-least // grain) * grain)
     starts = np.linspace(0, side - length, count).round().astype(int).tolist()
-    offsets = (torch.arange(length) - (length - 1) / 2) / (length * WIDTH)
-    weights = torch.exp(-0.5 * offsets**2)
+    # Rising across what the first two share, falling at the other end.
+    rise = ((torch.arange(length) + 1) / (starts[0] + length - starts[1] + 1)).clamp(max=1)
+    weights = torch.minimum(rise, rise.flip(0))
     total = torch.zeros(side)
     for start in starts:
         total[start : start + length] += weights
