@@ -20,6 +20,7 @@ from models.balance import NEUTRAL, Balance, shares
 from models.dcfb import DCFBlock, channels_first, channels_last, pad_tokens
 from models.fusion_layer import fusion_strategy, gate
 from models.initialisation import INITIALISATIONS, start_as_identity
+from models.ops.patches import expand_patches, merge_patches
 from models.ops.stream_maps import PATCH, stream_maps
 from models.variants import build_variant
 
@@ -43,7 +44,7 @@ class PatchEmbedding(nn.Conv3d):
 
     def forward(self, volume: torch.Tensor) -> torch.Tensor:
         """(B, 1, D, H, W) -> tokens (B, D/4, H/4, W/4, E)."""
-        return channels_last(super().forward(volume)).contiguous()
+        return merge_patches(channels_last(volume), self).contiguous()
 
 
 class PatchMerging(nn.Module):
@@ -60,7 +61,7 @@ class PatchMerging(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, D, H, W, C) -> (B, ceil(D/2), ceil(H/2), ceil(W/2), 2C)."""
         padded = pad_tokens(tokens, (2, 2, 2))
-        return self.norm(channels_last(self.conv(channels_first(padded))))
+        return self.norm(merge_patches(padded, self.conv))
 
 
 class PatchExpanding(nn.Module):
@@ -73,7 +74,7 @@ class PatchExpanding(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, D, H, W, C) -> (B, 2D, 2H, 2W, C/2)."""
-        return self.norm(channels_last(self.conv(channels_first(tokens))))
+        return self.norm(expand_patches(tokens, self.conv))
 
 
 class Stage(nn.ModuleList):

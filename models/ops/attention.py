@@ -51,7 +51,9 @@ def window_attention(
 
 def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, linear: bool) -> torch.Tensor:
     """(B n, h, t, C/h) each, and so is the result."""
-    if not linear and not ops.is_plain():
+    # PyTorch's fused attention has a slow backward pass on a CPU for windows of eight tokens.
+    slow = q.device.type == "cpu" and torch.is_grad_enabled()
+    if not (linear or slow or ops.is_plain()):
         return F.scaled_dot_product_attention(q, k, v)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # B n, h, t, t
     return (scores if linear else scores.softmax(dim=-1)) @ v  # B n, h, t, C/h

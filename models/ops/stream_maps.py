@@ -30,8 +30,9 @@ def stream_maps(
     if ops.is_plain():
         return to_maps(to_voxels(tokens.permute(0, 4, 1, 2, 3)))
     with torch.autocast(tokens.device.type, enabled=False):
-        kernel = F.conv3d(to_voxels.weight, to_maps.weight, padding=2)  # 2E, 2, 6, 6, 6
-    kernel = kernel.permute(2, 3, 4, 1, 0).flatten(0, 3)  # 6 6 6 2, 2E
+        # The two kernels of `to_maps` as the batch: the other way round the gradients are slow.
+        kernel = F.conv3d(to_maps.weight, to_voxels.weight, padding=3)  # 2, 2E, 6, 6, 6
+    kernel = kernel.flip(2, 3, 4).permute(2, 3, 4, 0, 1).flatten(0, 3)  # 6 6 6 2, 2E
     shares = F.linear(tokens, kernel)  # B, D, H, W, 6 6 6 2
     shares = shares.unflatten(-1, (REACH, REACH, REACH * 2))  # B, D, H, W, 6, 6, 6 2
     shares = _overlap(shares, 3, 6)  # B, D, H, W+1, 6, 6, 4 2
