@@ -2,16 +2,19 @@
 
     python -m benchmarks.epoch --subjects 8 --size 128 --embed-dim 24
     python -m benchmarks.epoch --device cuda --data /data/adni --embed-dim 96 --amp --workers 8
+    python -m benchmarks.epoch --shipped --labels /data/labels --subjects 20 --workers 0 1 2
 
 Without: the first batch of an epoch again and again, augmented and on the device already, so that
 loading counts everything that a step does before the network. Both kinds of epoch take turns and
 the shortest of each counts. The data come from the disk cache, filled beforehand, as in every epoch
-of a run after its first.
+of a run after its first. With --shipped the configuration is that of the weights that come with the
+code, whose pairs are drawn anew for every step.
 """
 
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,6 +26,7 @@ from training.config import TrainConfig
 from training.datasets import build_datasets
 from training.distributed import Process
 from training.trainer import Trainer, build_trainer
+from training.weights import SHIPPED, read
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,23 +40,34 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--embed-dim", type=int, default=24, help="E (24)")
     parser.add_argument("--device", type=parse_device, default=torch.device("cpu"))
     parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
-    parser.add_argument("--workers", type=int, default=2, help="processes that load data (2)")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[2], help="processes that load data (2)"
+    )
+    parser.add_argument(
+        "--shipped", action="store_true", help="the network, size and drawn pairs of the weights"
+    )
+    parser.add_argument("--labels", type=Path, help="label maps that pairs are drawn from, too")
     parser.add_argument("--epochs", type=int, default=3, help="timed epochs of each kind (3)")
     return parser
 
 
-def prepare_trainer(args: argparse.Namespace, folder: Path) -> Trainer:
+def prepare_trainer(args: argparse.Namespace, folder: Path, workers: int) -> Trainer:
     """A trainer on the first pairs of the data set, its cache filled; it writes to `folder`."""
-    if args.data is None:
+    options = {"epochs": 2 * args.epochs + 1, "workers": workers, "out": str(folder)}
+    if args.shipped:
+        source = "both" if args.labels else "heads"
+        options |= {"synthesis": source, "labels": args.labels and str(args.labels)}
+        options |= {"drawn": args.subjects, "name": f"workers-{workers}"}
+        config = replace(read(SHIPPED).config, **options)
+        return build_trainer(Process(0, 1, args.device), config, build_datasets(config, [], []))
+    if args.data is None and not (folder / "data").exists():
         write_cohort(folder / "data", args.subjects)
     subjects = find_subjects(args.data or folder / "data").subjects[: args.subjects]
     config = TrainConfig(
         embed_dim=args.embed_dim,
         size=args.size,
-        epochs=2 * args.epochs + 1,
         amp=args.amp,
-        workers=args.workers,
-        out=str(folder),
+        **options,
     )
     datasets = build_datasets(config, subjects, subjects[:1])
     return build_trainer(Process(0, 1, args.device), config, datasets)
@@ -81,18 +96,24 @@ def epoch_seconds(trainer: Trainer, epochs: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure and print both epochs and their ratio."""
+    """Measure and print, for each number of loading processes."""
     args = build_parser().parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = prepare_trainer(args, Path(folder))
-        pairs = len(trainer.loader.dataset)
-        loading, repeated = epoch_seconds(trainer, args.epochs)
-        if trainer.log:
-            trainer.log.close()
     print(machine(args.device))
-    network = f"DC2Fusion, E={args.embed_dim}, {args.size}^3, batch 1"
-    precision = "bfloat16 autocast" if args.amp else "float32"
-    print(f"{network}, {precision}, {args.workers} workers, {pairs} pairs")
+    with tempfile.TemporaryDirectory() as folder:
+        for workers in args.workers:
+            report(args, prepare_trainer(args, Path(folder), workers))
+
+
+def report(args: argparse.Namespace, trainer: Trainer) -> None:
+    """Measure and print both epochs of a trainer and their ratio."""
+    config, pairs = trainer.config, len(trainer.loader.dataset)
+    loading, repeated = epoch_seconds(trainer, args.epochs)
+    if trainer.log:
+        trainer.log.close()
+    depths = "-".join(map(str, config.depths))
+    network = f"DC2Fusion, E={config.embed_dim}, {depths} blocks, {config.size}^3, batch 1"
+    precision = "bfloat16 autocast" if config.amp else "float32"
+    print(f"{network}, {precision}, {config.workers} workers, {pairs} pairs")
     print("| an epoch | seconds |\n|---|---|")
     print(f"| with loading | {loading:.2f} |")
     print(f"| one repeated batch | {repeated:.2f} |")

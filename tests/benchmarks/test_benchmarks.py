@@ -2,7 +2,9 @@
 
 import json
 import sys
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 from benchmarks import (
     ablation,
     blend_conv,
+    command,
     epoch,
     gpu,
     methods,
@@ -17,8 +20,9 @@ from benchmarks import (
     step,
 )
 from benchmarks.common import counting, measure, operations
+from data.synthesis.dataset import SyntheticPairs
 from models import build_model
-from training import build
+from training import build, datasets
 
 
 def run(monkeypatch, capsys, module, *flags) -> list[str]:
@@ -37,6 +41,22 @@ def test_blend_conv(monkeypatch, capsys):
     for name in ("forward", "forward + backward"):
         plain, fast, ratio = cells(lines, name)
         assert ratio == pytest.approx(plain / fast, rel=0.5, abs=0.2)
+
+
+def test_command(monkeypatch, capsys):
+    """Rows of a stand-in for the start and the program; only what runs is replaced."""
+    rows = {"import torch": ["-c", "pass"], "start": ["-c", "sum(range(10**6))"]}
+    monkeypatch.setattr(command, "commands", lambda *_: rows)
+    lines = run(monkeypatch, capsys, command, "--repeats", 1, "--threads", 1)
+    for name in rows:
+        wall, cpu, gib, ratio = cells(lines, name)
+        assert 0 < gib < 1 and 0 < cpu and 0 < wall
+        assert ratio == pytest.approx(wall / cells(lines, "import torch")[0], rel=0.5)
+
+
+def test_a_command_that_fails_is_no_measurement():
+    with pytest.raises(RuntimeError, match="status 3"):
+        command.cost_of(["-c", "raise SystemExit(3)"], 1)
 
 
 @pytest.fixture
@@ -96,6 +116,18 @@ def test_epoch(monkeypatch, capsys, here):
         cells(lines, row) for row in ("with loading", "one repeated batch", "ratio")
     )
     assert ratio == pytest.approx(loading / repeated, rel=0.02)
+
+
+def test_an_epoch_of_the_shipped_weights_draws_its_pairs(monkeypatch, capsys):
+    volume = torch.rand(1, 16, 16, 16)
+    config = replace(epoch.read(epoch.SHIPPED).config, size=16, embed_dim=24, depths=(1, 1))
+    monkeypatch.setattr(epoch, "read", lambda path: SimpleNamespace(config=config))
+    monkeypatch.setattr(datasets, "find_anatomies", lambda *_: [None, None])
+    monkeypatch.setattr(SyntheticPairs, "finish", lambda *_: {"mri": volume, "pet": volume})
+    flags = "--shipped", "--subjects", 2, "--workers", 0, "--epochs", 1
+    lines = run(monkeypatch, capsys, epoch, *flags)
+    assert "16^3" in lines[1] and "0 workers, 2 pairs" in lines[1]
+    assert len(cells(lines, "ratio")) == 1
 
 
 def test_a_repeated_batch_is_augmented_once(monkeypatch, capsys, here):
