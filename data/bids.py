@@ -15,6 +15,7 @@ from data.tracers import FDG_NAME, is_fdg, is_tracer
 from utils.errors import InputError
 from utils.text import natural_key, read_text
 
+BIDS_VERSION = "1.11.1"  # that the data sets made here follow
 T1W, PET = "T1w", "pet"
 _FOLDERS = {T1W: "anat", PET: "pet"}
 _NIFTI_ENDINGS = ".nii.gz", ".nii"

@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from data.bids import Sidecars, entities, read_json
+from data.bids import BIDS_VERSION, Sidecars, entities, read_json
 from data.subjects import find_subjects
 from inference.fuse import Fusion, Job
 from inference.trained import TrainedModel
@@ -23,7 +23,6 @@ from utils.errors import InputError
 from utils.files import replacing
 from utils.version import project_version
 
-BIDS_VERSION = "1.10.0"
 DESCRIPTION = "dataset_description.json"
 LINK = "source"  # the name of the source data set in BIDS URIs
 NAME = "DC2Fusion infer_sigleImage.py"

@@ -36,10 +36,10 @@ MOST_FOLDED = 0.01  # of the voxels
 _STALLED = 10  # validations without a better score
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}"
-    "table{border-collapse:collapse}td,th{padding:.2rem .8rem;border-bottom:1px solid #ccc;"
+    "table{border-collapse:collapse}td,th{padding:.1rem .8rem;border-bottom:1px solid #ccc;"
     "text-align:right}td:first-child,th:first-child{text-align:left}img{max-width:100%}"
     "figure{display:inline-block;margin:.3rem;text-align:center}figure img{height:11rem}"
-    ".row{white-space:nowrap;overflow-x:auto;background:#111;color:#ddd}"
+    ".row{background:#111;color:#ddd}"
 )
 
 Row = Mapping[str, str]
@@ -209,23 +209,23 @@ def _smaller(series: Mapping[str, Mapping[int, float]], metric: str) -> dict[int
 
 
 def _score_table(scores: Sequence[Row], methods: Sequence[str]) -> str:
-    """The last means of every method, a column a score."""
+    """The last means of every method, a row a score."""
     names = list(dict.fromkeys(row["score"] for row in scores))
     last = {(row["method"], row["score"]): row for row in scores}
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    head = "".join(f"<th>{html.escape(other)}</th>" for other in methods)
     lines = [f"<table><tr><th></th>{head}</tr>"]
-    for other in methods:
+    for name in names:
         cells = []
-        for name in names:
+        for other in methods:
             row = last.get((other, name))
             cells.append(f"<td>{float(row['mean']):.3f}</td>" if row else "<td></td>")
-        lines.append(f"<tr><td>{html.escape(other)}</td>{''.join(cells)}</tr>")
+        lines.append(f"<tr><td>{html.escape(name)}</td>{''.join(cells)}</tr>")
     return "".join(lines) + "</table>"
 
 
 def _curves(losses: Sequence[Row], scores: Sequence[Row], method: str, look: Look) -> Figure:
     """The total loss, and each panel's scores beside those of what the network is held against."""
-    figure = Figure(figsize=(14, 3.4), layout="constrained")
+    figure = Figure(figsize=(14, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     first, *others = figure.subplots(1, 1 + len(look.panels))
     epochs = [int(row["epoch"]) for row in losses]
@@ -243,8 +243,9 @@ def _curves(losses: Sequence[Row], scores: Sequence[Row], method: str, look: Loo
         axes.set_title(title)
     for axes in (first, *others):
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-    others[-1].legend(fontsize=7)
+    figure.legend(*others[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 

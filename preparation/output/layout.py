@@ -20,6 +20,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from data.bids import BIDS_VERSION
 from data.subjects import NOT_SUBJECTS, PUBLISHED_MRI, PUBLISHED_PET
 from data.tracers import FDG_NAME, is_fdg
 from preparation.align.template import PACKAGED
@@ -28,7 +29,6 @@ from utils.errors import InputError
 from utils.files import replacing
 
 FLAGGED, PICTURES, HIDDEN = "flagged", "qc", ".prepare"
-BIDS_VERSION = "1.10.0"
 XFORM_SCANNER, XFORM_ALIGNED, XFORM_MNI = 1, 2, 4  # NIfTI codes
 
 _BIDS_NAME = re.compile(r"sub-([A-Za-z0-9]+)(?:_ses-([A-Za-z0-9]+))?")

@@ -33,7 +33,7 @@ def bids(pair, tmp_path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             nib.save(nib.load(source), path)
     (root / "sub-02/anat/sub-02_T1w.json").write_text('{"SkullStripped": true}')
-    description = {"Name": "raw", "BIDSVersion": "1.10.0"}
+    description = {"Name": "raw", "BIDSVersion": "1.11.1"}
     (root / "dataset_description.json").write_text(json.dumps(description))
     return root
 
