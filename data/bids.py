@@ -13,6 +13,7 @@ from pathlib import Path
 
 from data.tracers import FDG_NAME, is_fdg, is_tracer
 from utils.errors import InputError
+from utils.files import reading_problem
 from utils.text import natural_key, read_text
 
 BIDS_VERSION = "1.11.1"  # that the data sets made here follow
@@ -136,6 +137,16 @@ def visits(folder: Path) -> list[Visit]:
 def has_images(visit: Visit) -> bool:
     """Whether it has one of the folders that images are in."""
     return any(os.path.isdir(visit.folder / name) for name in _FOLDERS.values())
+
+
+def parts_not_downloaded(visit: Visit) -> list[tuple[Path, str]]:
+    """Folders of a visit that are parts of their own and not downloaded, each with what to do."""
+    found = []
+    for folder in (visit.folder, *(visit.folder / name for name in _FOLDERS.values())):
+        problem = reading_problem(folder) if os.path.isdir(folder) else None
+        if problem:
+            found.append((folder, ", ".join(problem)))
+    return found
 
 
 def images(visit: Visit, suffix: str) -> list[BidsImage]:

@@ -26,6 +26,7 @@ from data.bids import (
     has_images,
     images,
     listed,
+    parts_not_downloaded,
     pet_problem,
     run_number,
     stem,
@@ -33,7 +34,7 @@ from data.bids import (
 )
 from data.tracers import FDG_NAME, is_fdg
 from utils.errors import InputError
-from utils.files import reading_problem
+from utils.files import check_readable, reading_problem
 from utils.text import read_table
 
 PUBLISHED_MRI, PUBLISHED_PET = "_mri_MNI152", "_FDG_MNI152"
@@ -255,6 +256,7 @@ def _subject_folders(root: Path) -> list[Path]:
     if not os.path.isdir(root):
         raise InputError(root, "is a file", "give the folder that holds the subjects")
     entries = listed(root)
+    check_readable(root)
     if not entries:
         raise InputError(root, "the folder is empty", _LOOKED_FOR)
     folders = []
@@ -273,6 +275,8 @@ def _layout(root: Path, folders: list[Path]) -> str:
         problem = f"two layouts in one folder ({published[0].name} published, {bids[0].name} BIDS)"
         raise InputError(root, problem, "keep each layout in a folder of its own")
     if not published and not bids:
+        for folder in folders:
+            check_readable(folder)
         raise InputError(root, "no subject in it", _LOOKED_FOR)
     return "published" if published else "BIDS"
 
@@ -305,6 +309,8 @@ def _published_subject(folder: Path) -> tuple[Subject | LeftOut, list[LeftOut]]:
     problem = name_problem(name)
     if problem:
         return LeftOut(name, f"the folder's name {problem}"), []
+    if problem := reading_problem(folder):
+        return LeftOut(name, ", ".join(problem)), []
     chosen, reasons = [], []
     for modality, ending in (("MRI", PUBLISHED_MRI), ("PET", PUBLISHED_PET)):
         files, reason = _published_image(folder, modality, ending)
@@ -391,7 +397,7 @@ def _bids_subject(
     visit: Visit, sidecars: Sidecars, asked: _Asked
 ) -> tuple[Subject | LeftOut, list[LeftOut]]:
     """The pair of one session, and the files in it that were not taken."""
-    passed_over: list[LeftOut] = []
+    passed_over = [LeftOut(str(part), why) for part, why in parts_not_downloaded(visit)]
     mris = _fitting(images(visit, T1W), passed_over)
     pets = _fitting(images(visit, PET), passed_over)
     pets = _usable(pets, asked.tracer, sidecars, passed_over)

@@ -18,6 +18,7 @@ _LFS_POINTER = re.compile(rb"version https://(git-lfs|hawser)\.github\.com/spec/
 # An unlocked file's pointer, or the text of a link where the disk knows no links.
 _ANNEX_POINTER = re.compile(rb"[./]*(\.git/)?annex/objects/")
 _ANNEX_OBJECTS = "/annex/objects/"
+_MODULE_PATH = re.compile(r"^\s*path\s*=\s*(.*?)/?\s*$", re.MULTILINE)  # in .gitmodules
 
 # What is being written; earlier versions named it `.<process>[-<where it runs>].<name>`.
 _PART = re.compile(r"\.tmp-[0-9a-f]{16}\..+", re.DOTALL)
@@ -26,7 +27,7 @@ _cleared: set[Path] = set()  # folders that this process has looked at
 
 
 def reading_problem(path: str | os.PathLike) -> tuple[str, str] | None:
-    """What is wrong with something that is there and cannot be read as a file, and what to do.
+    """What is wrong with something that is there and cannot be read, and what to do.
 
     None for files, for folders, and where there is nothing at all.
     """
@@ -40,7 +41,10 @@ def reading_problem(path: str | os.PathLike) -> tuple[str, str] | None:
     except OSError:
         return None
     if stat.S_ISDIR(status.st_mode):
-        return None
+        if not _is_missing_part(Path(path)):
+            return None
+        problem = "not downloaded, it is the empty folder of a part of the data set"
+        return problem, f"get it with `datalad get {path}` or `git submodule update --init`"
     if not stat.S_ISREG(status.st_mode):  # reading might never end, or never begin
         return "is a pipe, a socket or a device, no file", "save the data to a file first"
     if status.st_size > _LONGEST_POINTER:
@@ -55,6 +59,24 @@ def reading_problem(path: str | os.PathLike) -> tuple[str, str] | None:
     if _ANNEX_POINTER.match(start):
         return _not_downloaded("git-annex", f"datalad get {path}")
     return None
+
+
+def _is_missing_part(folder: Path) -> bool:
+    """Whether a folder is empty, and the place of a data set within another one (DataLad, git)."""
+    try:
+        if any(folder.iterdir()):
+            return False
+        folder = folder.absolute()
+        for parent in folder.parents:
+            modules = parent / ".gitmodules"
+            if modules.is_file():
+                paths = _MODULE_PATH.findall(modules.read_text("utf-8", "replace"))
+                return folder.relative_to(parent).as_posix() in paths
+            if (parent / ".git").exists():
+                return False
+    except OSError:
+        pass
+    return False
 
 
 def _not_downloaded(keeper: str, command: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from preparation.descriptions import FILE_NAME, SUBJECT, XML_NAME, read_place
 from preparation.formats import NOT_READ, by_content, by_name, reason
 from preparation.scans import LeftOutScan
 from utils.errors import InputError
+from utils.files import reading_problem
 from utils.text import natural_key
 
 _PAPERS = re.compile(
@@ -109,7 +110,8 @@ def walk_download(root: Path) -> Download:
                 why = "a link to a folder, which is not followed"
                 found.leave_out(at / name, why, is_fault=False)
         if not folders and not files:
-            found.leave_out(at, "the folder is empty")
+            problem = reading_problem(at)
+            found.leave_out(at, ", ".join(problem) if problem else "the folder is empty")
         if files:
             _sort_files(found, at, files)
     return found

@@ -26,6 +26,7 @@ from data.bids import (
     frame_durations,
     images,
     listed,
+    parts_not_downloaded,
     pet_problem,
     read_json,
     run_number,
@@ -47,7 +48,7 @@ from preparation.pairing import (
 )
 from preparation.scans import PLAIN_NAME, Findings, LeftOutScan, Scan, ScanPair
 from utils.errors import InputError
-from utils.files import reading_problem
+from utils.files import check_readable, reading_problem
 from utils.text import natural_key, read_text
 
 _LOOKED_FOR = "looked for sub-*/[ses-*/]anat/*_T1w.nii.gz with sub-*/[ses-*/]pet/*_pet.nii.gz"
@@ -97,6 +98,7 @@ def find_bids(
     if not root.is_dir():
         problem = "is a file" if root.is_file() else "no such folder"
         raise InputError(root, problem, "give the data set's folder")
+    check_readable(root)
     filters = _read_filter(bids_filter)
     root = root.absolute()
     folders = [folder for folder in listed(root) if folder.name.startswith("sub-")]
@@ -162,6 +164,8 @@ def _person(
         left_out.append(_unreadable(folder.name, error))
         return person
     for visit in places:
+        for part, why in parts_not_downloaded(visit):
+            left_out.append(LeftOutScan(folder.name, part, why, is_fault=True))
         dates = _dates(visit, left_out)
         for suffix, candidates in ((T1W, person.mris), (PET, person.pets)):
             try:

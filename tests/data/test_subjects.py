@@ -1,6 +1,7 @@
 """Finding and pairing files in both layouts, and tables of pairs."""
 
 import json
+import shutil
 
 import pytest
 
@@ -314,6 +315,25 @@ class TestNotDownloaded:
             self.annexed(root / name)
         words = "s1_mri_MNI152.nii.gz: not downloaded", "s1_FDG_MNI152.nii.gz: not downloaded"
         refused(lambda: find_subjects(root), root, *words, "datalad get")
+
+    @pytest.mark.parametrize("layout", [bids, published])
+    def test_parts_of_a_data_set(self, touch, layout):
+        root = touch(*layout("sub-1"))
+        text = "".join(f'[submodule "{n}"]\n  path = sub-{n}\n' for n in (2, 3))
+        (root / ".gitmodules").write_text(text)
+        (root / "sub-2").mkdir()
+        cohort = find_subjects(root)
+        assert names(cohort.subjects) == ["sub-1"]
+        assert "sub-2: not downloaded" in f"sub-2: {reason(cohort, 'sub-2')}"
+        assert f"`datalad get {root}/sub-2`" in reason(cohort, "sub-2")
+        shutil.rmtree(root / "sub-1")
+        refused(lambda: find_subjects(root), root / "sub-2", "not downloaded", "datalad get")
+
+    def test_a_data_set_that_is_a_part_of_another(self, touch):
+        root = touch("README")
+        (root / ".gitmodules").write_text('[submodule "raw"]\n  path = raw\n')
+        (root / "raw").mkdir()
+        refused(lambda: find_subjects(root / "raw"), root / "raw", "not downloaded")
 
     def test_in_a_table(self, touch):
         root = touch("a.nii")

@@ -54,6 +54,22 @@ class TestReadable:
         problem, remedy = reading_problem(tmp_path / "scan")
         assert "not downloaded" in problem and "git lfs pull" in remedy
 
+    def test_folders_of_parts_that_are_not_there(self, tmp_path):
+        """As DataLad has data sets within data sets: an empty folder, named in .gitmodules."""
+        modules = '[submodule "one"]\n\tpath = raw/sub-1\n\turl = ./sub-1\n'
+        for name in ("raw/sub-1", "raw/sub-2"):
+            (tmp_path / name).mkdir(parents=True)
+            assert reading_problem(tmp_path / name) is None
+        (tmp_path / ".gitmodules").write_text(modules)
+        problem, remedy = reading_problem(tmp_path / "raw/sub-1")
+        assert "not downloaded" in problem and f"datalad get {tmp_path}/raw/sub-1" in remedy
+        assert reading_problem(tmp_path / "raw/sub-2") is None
+        (tmp_path / "raw/sub-1/file").touch()
+        assert reading_problem(tmp_path / "raw/sub-1") is None
+        (tmp_path / "raw/sub-1/file").unlink()
+        (tmp_path / "raw/.git").touch()  # another repository begins there
+        assert reading_problem(tmp_path / "raw/sub-1") is None
+
     def test_links_to_nothing(self, tmp_path):
         (tmp_path / "scan").symlink_to("gone")
         (tmp_path / "loop").symlink_to("loop")

@@ -401,6 +401,16 @@ class TestBadInputs:
         pet_file(pet, f"{name} in water")  # water alone is another tracer
         assert ids(find_adni(download)) == [("I10", "I11")]
 
+    def test_a_folder_that_is_not_downloaded(self, add, download):
+        add("001_S_0001", N3M, 10)
+        empty = download / "001_S_0001" / UNIFORM
+        empty.mkdir()
+        assert "the folder is empty" in reasons(find_adni(download), "001_S_0001")
+        text = f'[submodule "a"]\n  path = {empty.relative_to(download)}\n'
+        (download / ".gitmodules").write_text(text)
+        said = [reason for _, reason in faults(find_adni(download))]
+        assert any(reason.startswith("not downloaded") for reason in said)
+
     def test_row54_scans_too_far_apart(self, add, download):
         add("001_S_0001", N3M, 101, "2010-01-01")
         add("001_S_0001", UNIFORM, 102, "2012-03-23")

@@ -1,6 +1,7 @@
 """Finding and pairing in BIDS data sets; `rowNN` counts the known bad inputs of preparation."""
 
 import json
+import shutil
 
 import pytest
 
@@ -62,6 +63,16 @@ class TestFinding:
         assert [pair.name for pair in findings.pairs] == ["sub-1"]
         said = [item.reason for item in findings.left_out if item.path == file and item.is_fault]
         assert len(said) == 1 and "not downloaded" in said[0] and "datalad get" in said[0]
+
+    def test_parts_that_are_not_downloaded(self, touch):
+        root = touch(*pairs("sub-1"), *pairs("sub-2"))
+        shutil.rmtree(root / "sub-2/pet")
+        (root / "sub-2/pet").mkdir()
+        (root / ".gitmodules").write_text('[submodule "a"]\n  path = sub-2/pet\n')
+        findings = find_bids(root)
+        assert [pair.name for pair in findings.pairs] == ["sub-1"]
+        (said,) = [item for item in findings.left_out if item.path == root / "sub-2/pet"]
+        assert said.is_fault and said.reason.startswith("not downloaded")
 
     def test_lowest_run_without_rec(self, touch):
         names = ("rec-norm_T1w", "run-02_T1w", "run-01_T1w", "acq-x_run-01_rec-norm_T1w")
