@@ -214,7 +214,7 @@ def choose_image(
     """
     notes = []
     if image_id is not None:
-        planes = _with_id(planes, image_id, where)
+        planes = _with_id(planes, image_id, where, notes)
     if modality is not None:
         planes = _with_modality(planes, modality, where, notes)
     images = _corrected(_images(planes, notes), where, notes)
@@ -358,14 +358,31 @@ def _texts(value: object) -> tuple[str, ...]:
 # Choosing ----------------------------------------------------------------------------------------
 
 
-def _with_id(planes: list[Plane], image_id: str, where: Path) -> list[Plane]:
+def _with_id(planes: list[Plane], image_id: str, where: Path, notes: list[str]) -> list[Plane]:
     """The planes whose file names carry this id; all of them where names carry none."""
-    wanted = [plane for plane in planes if plane.image_id == image_id]
-    named = sorted({plane.image_id for plane in planes} - {None})
+    ids = _image_ids(planes)
+    wanted = [plane for plane, its_id in zip(planes, ids, strict=True) if its_id == image_id]
+    named = sorted(set(ids) - {None})
     if not wanted and named:
         problem = f"no file of image {image_id} (there is {', '.join(named)})"
         raise InputError(where, problem, "check the image id")
-    return wanted or planes
+    if not wanted:
+        return planes
+    if others := len(planes) - len(wanted):
+        notes.append(f"planes of other images than {image_id} passed over: {others}")
+    return wanted
+
+
+def _image_ids(planes: list[Plane]) -> list[str | None]:
+    """The id of each plane's image; a file whose name has lost it belongs to its series."""
+    of_series = defaultdict(set)
+    for plane in planes:
+        of_series[plane.text("SeriesInstanceUID")].add(plane.image_id)
+    ids = []
+    for plane in planes:
+        known = of_series[plane.text("SeriesInstanceUID")] - {None}
+        ids.append(next(iter(known)) if len(known) == 1 else plane.image_id)
+    return ids
 
 
 def _with_modality(
@@ -393,7 +410,7 @@ def _images(planes: list[Plane], notes: list[str]) -> list[list[Plane]]:
     if _tell_nothing(series):
         series = [""] * len(planes)
         notes.append("every plane has a SeriesInstanceUID of its own: taken as one series")
-    ids = [plane.image_id for plane in planes]
+    ids = _image_ids(planes)
     if _tell_nothing(ids):
         ids = [None] * len(planes)
     echoes = _levels([plane.echo for plane in planes])
@@ -438,7 +455,7 @@ def _refuse_several(images: list[list[Plane]], where: Path) -> None:
     first = [image[0] for image in images]
     known = {
         "series": {plane.text("SeriesInstanceUID") for plane in first},
-        "image id": {plane.image_id for plane in first},
+        "image id": set(_image_ids(first)),
         "size": {plane.size for plane in first},
         "image type": {plane.kind for plane in first},
         "echo time": set(_levels([plane.echo for plane in first])),
