@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+from tqdm import tqdm
 
 from data.volume import Volume
 from inference.fuse import Fusion
@@ -68,10 +69,10 @@ def fuse_balances(
     present = network.model.default_balance
     fused = {present: own.fused}
     try:
-        for share in BALANCES:
-            if share != present:
-                network.turned_to(share)
-                fused[share] = fuse().fused
+        others = [share for share in BALANCES if share != present]
+        for share in tqdm(others, "balances of the page", leave=False, disable=None):
+            network.turned_to(share)
+            fused[share] = fuse().fused
     finally:
         network.turned_to(present)
     return dict(sorted(fused.items()))
