@@ -23,7 +23,7 @@ _NIFTI_ENDINGS = ".nii.gz", ".nii"
 # PETs without attenuation correction: of a label (`nac`, `nacstat`), of a field in free words.
 _NAC_LABEL = re.compile("n(o|on)?ac", re.IGNORECASE)
 _NAC_WORDS = re.compile(
-    r"(none|no|not|off|false|without|nac|noac|non-?ac|non-?corrected|un-?corrected)\b",
+    r"(0|none|no|not|off|false|without|nac|noac|non-?ac|non-?corrected|un-?corrected)\b",
     re.IGNORECASE,
 )
 _CORRECTION_FIELDS = "AttenuationCorrection", "AttenuationCorrectionMethod"
@@ -233,6 +233,14 @@ def read_json(path: Path) -> dict:
     return content
 
 
+def field_of(fields: Mapping, name: str) -> object | None:
+    """A field of a sidecar, whatever case its name has; None where there is none."""
+    if name in fields:
+        return fields[name]
+    same = [value for key, value in fields.items() if key.lower() == name.lower()]
+    return same[0] if same else None
+
+
 def tracer(labels: Mapping[str, str], fields: Mapping) -> str:
     """The tracer that a PET's entities or sidecar fields name; "" where nothing does.
 
@@ -240,7 +248,7 @@ def tracer(labels: Mapping[str, str], fields: Mapping) -> str:
     """
     if labels.get("trc"):
         return labels["trc"]
-    in_sidecar = str(fields.get("TracerName") or "")
+    in_sidecar = str(field_of(fields, "TracerName") or "").strip()
     if in_sidecar and in_sidecar.lower() != "n/a":
         return in_sidecar
     return labels.get("acq", "")
@@ -258,11 +266,16 @@ def tracer_problem(
         return None if is_tracer(name, wanted) else f"tracer is {name}, not {wanted}"
     if not is_fdg(wanted):
         return f"tracer is not named, not known to be {wanted}"
-    radionuclide = str(fields.get("TracerRadionuclide") or "")
+    radionuclide = str(field_of(fields, "TracerRadionuclide") or "")
     mass = re.sub(r"\D", "", radionuclide)
     if mass and mass != "18":
         return f"tracer is marked with {radionuclide}, FDG with F18"
     return None
+
+
+def says_uncorrected(text: str) -> bool:
+    """Whether a text about attenuation correction, of a sidecar or a header, says that none is."""
+    return _NAC_WORDS.match(text.strip()) is not None
 
 
 def correction_problem(labels: Mapping[str, str], fields: Mapping) -> str | None:
@@ -275,8 +288,8 @@ def correction_problem(labels: Mapping[str, str], fields: Mapping) -> str | None
         if _NAC_LABEL.match(label):
             return f"PET is not corrected for attenuation ({key}-{label})"
     for field in _CORRECTION_FIELDS:
-        value = fields.get(field)
-        if value is not None and _NAC_WORDS.match(str(value).strip()):
+        value = field_of(fields, field)
+        if value is not None and says_uncorrected(str(value)):
             return f"PET is not corrected for attenuation ({field}: {value})"
     return None
 
@@ -292,7 +305,7 @@ def frame_durations(fields: Mapping) -> tuple[float, ...] | None:
     Raises:
         ValueError, TypeError: no durations.
     """
-    value = fields.get("FrameDuration")
+    value = field_of(fields, "FrameDuration")
     if value is None:
         return None
     items = value if isinstance(value, list) else [value]

@@ -120,7 +120,7 @@ def _ripple_remark(mri: np.ndarray) -> str | None:
         return None
     depth = f"by up to {-float(mri.min()) / bright:.1%} of its 99th percentile"
     said = f"{below:.1%} of the voxels are below 0, {depth}"
-    return f"{said}: ripple of a resampling, no part of the head"
+    return f"{said}: ripple of a resampling or noise, no part of the head"
 
 
 def say_remarks(mri: Volume, pet: Volume) -> list[str]:

@@ -325,7 +325,8 @@ def _header_class(start: bytes) -> type[nib.Nifti1Header] | None:
 def _no_nifti(path: Path, start: bytes) -> InputError:
     kind = kind_of(start)
     what = f"it is {KINDS[kind]}" if kind in KINDS else "it has no NIfTI header"
-    return InputError(path, f"not a NIfTI: {what}", _CONVERT)
+    remedy = COPY_AGAIN if kind == "page" else _CONVERT  # such as the page of a login
+    return InputError(path, f"not a NIfTI: {what}", remedy)
 
 
 def _read_header(path: Path, start: bytes, rules: Rules) -> nib.Nifti1Header:

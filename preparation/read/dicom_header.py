@@ -1,12 +1,12 @@
 """One DICOM header: read in one way, and what it says about its series where names do not tell."""
 
-import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.bids import says_uncorrected
 from data.tracers import FDG_NAME, is_fdg, is_tracer
 from data.volume import KINDS
 from preparation.descriptions import pet_problem
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 DOWNLOAD_AGAIN = "download the series again"
 _DAMAGED = "the DICOM header is damaged or cut short"
 _FLUORINE_18_S = 6586.2  # half-life
-# Of AttenuationCorrectionMethod, a free text such as "NONE" or "measured,AC_CT".
-_UNCORRECTED = re.compile(
-    r"no|none|off|nac|no_?ac|not? (attenuation )?correct(ed|ion)", re.IGNORECASE
-)
 _MODALITIES = {"MR": "MRI", "PT": "PET"}
 
 
@@ -215,7 +211,7 @@ def correction_problem(header: "Dataset") -> str | None:
         said = f"CorrectedImage is {', '.join(corrections)}, without ATTN"
     for keyword in ("AttenuationCorrectionMethod", "AttenuationCorrected"):
         value = str(header.get(keyword) or "").strip()
-        if _UNCORRECTED.fullmatch(value):
+        if says_uncorrected(value):
             said = said or f"{keyword} is {value}"
     return f"not corrected for attenuation ({said})" if said else None
 

@@ -215,6 +215,11 @@ class TestTracers:
             ({"TracerRadionuclide": "68Ga"}, "tracer is marked with 68Ga, FDG with F18"),
             ({"TracerRadionuclide": "F-18"}, None),
             ({"TracerRadionuclide": "fluorine"}, None),
+            ({"tracername": "DASB"}, "tracer is DASB, not FDG"),
+            (
+                {"TracerName": " ", "TracerRadionuclide": "C-11"},
+                "tracer is marked with C-11, FDG with F18",
+            ),
         ],
     )
     def test_problems(self, root, add, pet, fields, problem):
@@ -232,6 +237,8 @@ class TestTracers:
             ("sub-1_pet.nii", {"AttenuationCorrection": False}, "AttenuationCorrection: False"),
             ("sub-1_pet.nii", {"AttenuationCorrection": "not corrected"}, "not corrected"),
             ("sub-1_pet.nii", {"AttenuationCorrectionMethod": "none"}, "Method: none"),
+            ("sub-1_pet.nii", {"attenuationcorrection": "not performed"}, "not performed"),
+            ("sub-1_pet.nii", {"AttenuationCorrection": 0}, "AttenuationCorrection: 0"),
             ("sub-1_rec-acstat_pet.nii", {"AttenuationCorrection": "[68Ge]rod source"}, None),
             ("sub-1_rec-recon1_pet.nii", {"AttenuationCorrection": "n/a"}, None),
             ("sub-1_pet.nii", {"AttenuationCorrection": "Nonlinear CT scaling"}, None),

@@ -295,7 +295,7 @@ class TestRefusedFiles:
         "content, word",
         [
             (b"some words", "no NIfTI header"),
-            (b"\n<!DOCTYPE html><html>", "web page"),
+            (b"\n<!DOCTYPE html><html>", "web page or XML; copy or download it again"),
             (b"\0" * 128 + b"DICM" + b"\0" * 400, "DICOM"),
             (b"PK\3\4" + b"\0" * 600, "zip"),
             (b"MATRIX72v" + b"\0" * 600, "ECAT"),

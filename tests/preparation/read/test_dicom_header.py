@@ -57,6 +57,11 @@ def test_what_it_says(pet, tmp_path):
         ({"CorrectedImage": "DECY"}, "CorrectedImage is DECY, without ATTN"),
         ({"AttenuationCorrectionMethod": "NONE"}, "AttenuationCorrectionMethod is NONE"),
         ({"AttenuationCorrected": "NO"}, "AttenuationCorrected is NO"),
+        ({"AttenuationCorrectionMethod": "not done"}, "AttenuationCorrectionMethod is not done"),
+        (
+            {"AttenuationCorrectionMethod": "UNCORRECTED"},
+            "AttenuationCorrectionMethod is UNCORRECTED",
+        ),
     ],
 )
 def test_attenuation_correction(pet, elements, problem):
