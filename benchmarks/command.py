@@ -11,9 +11,9 @@ time, seconds of CPU time (all threads together), peak memory, and the time in i
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +32,17 @@ from inference.trained import load_model
 from training.weights import SHIPPED
 load_model(SHIPPED)
 """
+# A process begins with the memory of the one that starts it, so a small one has to.
+STOPWATCH = """
+import os, sys, time
+quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+command = [sys.executable, *sys.argv[1:]]
+started = time.perf_counter()
+process = os.posix_spawn(sys.executable, command, os.environ, file_actions=quiet)
+_, status, used = os.wait4(process, 0)
+wall = time.perf_counter() - started
+print(os.waitstatus_to_exitcode(status), wall, used.ru_utime + used.ru_stime, used.ru_maxrss)
+"""
 
 
 class Cost(NamedTuple):
@@ -49,16 +60,12 @@ def cost_of(arguments: Sequence[str], threads: int) -> Cost:
         RuntimeError: it ended with another status than 0.
     """
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
-    quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-    started = time.perf_counter()
-    process = os.posix_spawn(
-        sys.executable, [sys.executable, *arguments], environment, file_actions=quiet
-    )
-    _, status, used = os.wait4(process, 0)
-    wall = time.perf_counter() - started
+    command = [sys.executable, "-c", STOPWATCH, *arguments]
+    ended = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
+    status, wall, cpu, peak = map(float, ended.stdout.split())
     if status:
-        raise RuntimeError(f"{arguments[0]} ended with status {os.waitstatus_to_exitcode(status)}")
-    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20)
+        raise RuntimeError(f"{arguments[0]} ended with status {status:.0f}")
+    return Cost(wall, cpu, peak / 2**20)
 
 
 def commands(args: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
