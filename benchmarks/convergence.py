@@ -116,6 +116,7 @@ def curve_of(
     options = {
         "embed_dim": args.embed_dim or size["embed_dim"],
         "depths": args.depths or size["depths"],
+        "head": size["head"],
     }
     model = build_model("dc2fusion", init=init, **options).to(args.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)

@@ -135,6 +135,7 @@ def inference(config: TrainConfig, balance: float | None) -> dict:
         "fusion": config.fusion,
         "init": "default",
         "balanced": config.balance == "any",
+        "head": config.head,
     }
     return {
         "imports": ["$import torch"],

@@ -1,8 +1,11 @@
 """The voxelwise optimum: a fused volume improved voxel by voxel until the objective falls no more.
 
 For one pair the objective can be minimised over the fused voxels themselves, without any network.
-No network trained on that objective can reach a smaller loss on that pair, so the *excess* says how
-far a network is from its limit: (loss - optimum) / (loss of the average - optimum).
+No network trained on that objective can write a volume of smaller loss for that pair, so the
+*excess* says how far a network is from its limit: (loss - optimum) / (loss of the average -
+optimum). The minimum is the one within [0, 1], which is all that can be written: without that bound
+voxels around the head become negative, and the loss falls by up to a sixth of what there is to
+gain.
 """
 
 from collections.abc import Callable, Iterator
@@ -49,7 +52,8 @@ def refine(
             to `steps` times the voxels of the volume.
 
     Returns:
-        (B, 1, D, H, W) float32 on the start's device, without a gradient, not clipped.
+        (B, 1, D, H, W) float32 on the start's device, without a gradient, in [0, 1] unless the
+        start is returned.
     """
     start, mri, pet = (volume.detach().float() for volume in (fused, mri, pet))
     result = start.clone()
@@ -84,6 +88,8 @@ def _minimise(
             loss = scale * objective(fused, mri, pet)[0]
         (fused.grad,) = torch.autograd.grad(loss, fused)
         optimiser.step()
+        with torch.no_grad():
+            fused.clamp_(0, 1)
         if tell is not None:
             tell()
     return fused.detach()

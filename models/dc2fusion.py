@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models import ops
 from models.balance import NEUTRAL, Balance, shares
+from models.bands import BandHead
 from models.dcfb import DCFBlock, channels_first, channels_last, pad_tokens
 from models.fusion_layer import fusion_strategy, gate
 from models.initialisation import INITIALISATIONS, start_as_identity
@@ -27,8 +28,8 @@ from models.variants import build_variant
 # Options by name. `compact` has 5.2 M parameters: fusing aligned pairs hardly needs the two deepest
 # stages, which hold three quarters of the paper's 93 M.
 NETWORKS: dict[str, dict] = {
-    "paper": {"embed_dim": 96, "depths": (2, 2, 6, 2)},
-    "compact": {"embed_dim": 96, "depths": (2, 2)},
+    "paper": {"embed_dim": 96, "depths": (2, 2, 6, 2), "head": "patches"},
+    "compact": {"embed_dim": 96, "depths": (2, 2), "head": "bands"},
 }
 HEADS = (3, 6, 12, 24)  # of each level; their number is the largest number of levels
 MAX_DROP_PATH = 0.2
@@ -140,14 +141,20 @@ class Head(nn.Module):
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
+        self.bounded = False
         self.norm = nn.LayerNorm(2 * embed_dim)
         self.to_voxels = nn.ConvTranspose3d(2 * embed_dim, embed_dim // 2, PATCH, stride=PATCH)
         self.to_maps = nn.Conv3d(embed_dim // 2, 2, kernel_size=3, padding=1)
 
-    def forward(self, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
-        """(B, D, H, W, E) twice -> (B, 2, 4D, 4H, 4W)."""
-        tokens = self.norm(torch.cat((mri, pet), dim=-1))  # B, D, H, W, 2E
+    def forward(
+        self, tokens: Streams, volumes: Streams | None = None, shares: Streams | None = None
+    ) -> torch.Tensor:
+        """Tokens (B, D, H, W, E) of both streams -> (B, 2, 4D, 4H, 4W); the rest is not needed."""
+        tokens = self.norm(torch.cat(tokens, dim=-1))  # B, D, H, W, 2E
         return stream_maps(tokens, self.to_voxels, self.to_maps)
+
+
+HEAD_FORMS: dict[str, type[nn.Module]] = {"patches": Head, "bands": BandHead}
 
 
 class DC2Fusion(nn.Module):
@@ -157,13 +164,15 @@ class DC2Fusion(nn.Module):
         embed_dim: E, the width of the first stage (96 in the paper: 93,248,954 parameters). Must be
             a multiple of 24, so that every stage's width is divisible by its heads and by 8.
         depths: blocks of each encoder stage, one to four stages; the decoder mirrors them. Named
-            pairs of `embed_dim` and `depths` are in `NETWORKS`.
+            sets of `embed_dim`, `depths` and `head` are in `NETWORKS`.
         variant: "paper" or "released", see `models.variants`.
         fusion: name of the fusion strategy, see `models.fusion_layer`; None takes the variant's
             own.
         switched: single differences ("R1" ..) that take the other variant's form, for ablation.
         init: "identity" or "default", see `models.initialisation`; None for "identity" in the
             paper variant and "default", the released code's own, in the released one.
+        head: what the tokens become: "patches" of the stream maps, or coefficients of the sources'
+            "bands" of detail, see `models.bands`.
         balanced: take the balance of MRI and PET as a third input, see `models.balance`.
         checkpoint_activations: compute each block a second time in the backward pass instead of
             keeping its activations, for small cards: same numbers, a fraction of the memory, a
@@ -183,11 +192,12 @@ class DC2Fusion(nn.Module):
         switched: tuple[str, ...] = (),
         init: str | None = None,
         balanced: bool = False,
+        head: str = "patches",
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
         init = init or ("identity" if variant == "paper" else "default")
-        check_options(embed_dim, depths, init)
+        check_options(embed_dim, depths, init, head)
         self.variant = build_variant(variant, tuple(switched))
         self.fuse_maps = fusion_strategy(fusion or self.variant.fusion)  # [R5]
 
@@ -200,7 +210,7 @@ class DC2Fusion(nn.Module):
         self.decoder = nn.ModuleList(reversed(decoder))
         self.expanding = nn.ModuleList(PatchExpanding(width) for width in widths[:0:-1])
         self.skip_reduction = nn.ModuleList(SkipReduction(width) for width in widths[-2::-1])
-        self.head = Head(embed_dim)
+        self.head = HEAD_FORMS[head](embed_dim)
         self.balance = Balance([*widths, *widths[::-1], embed_dim]) if balanced else None
         self.default_balance = NEUTRAL
         if init == "identity":
@@ -235,7 +245,8 @@ class DC2Fusion(nn.Module):
                 effect unless `balanced`.
 
         Returns:
-            (B, 1, D, H, W) on the same grid. Not bounded: clip to [0, 1] before saving or scoring.
+            (B, 1, D, H, W) on the same grid. Not bounded unless the head
+            is: clip to [0, 1] before saving or scoring.
             0 where both sources are, if the variant is gated.
 
         Raises:
@@ -247,6 +258,8 @@ class DC2Fusion(nn.Module):
 
     def gated(self, fused: torch.Tensor, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
         """[R10] The fused volume, faded to 0 where both sources are, if the variant is gated."""
+        if self.head.bounded:
+            fused = fused.clamp(0, 1)
         if not self.variant.gated:
             return fused
         return fused * gate(mri, pet).to(fused.dtype)
@@ -262,12 +275,13 @@ class DC2Fusion(nn.Module):
         balance = self.default_balance if balance is None else balance
         own = shares(balance, mri) if self.balance else None
         d, h, w = mri.shape[2:]
-        mri, pet = (self.patch_embedding(pad_volume(volume)) for volume in (mri, pet))
+        volumes = pad_volume(mri), pad_volume(pet)
+        mri, pet = (self.patch_embedding(volume) for volume in volumes)
         mri, pet, skips = self.encode(mri, pet, own)
         normed = self.bottleneck_norm(mri), self.bottleneck_norm(pet)
         mri, pet = self.decode(*normed, skips, own)
         mri, pet = self.balanced((mri, pet), own, 2 * len(self.encoder))
-        return self.head(mri, pet)[:, :, :d, :h, :w]
+        return self.head((mri, pet), volumes, own)[:, :, :d, :h, :w]
 
     def balanced(self, streams: Streams, own: Streams | None, place: int) -> Streams:
         """The streams, each as its source's share asks; as they are without a balance."""
@@ -321,8 +335,8 @@ class DC2Fusion(nn.Module):
             )
 
 
-def check_options(embed_dim: int, depths: Sequence[int], init: str) -> None:
-    """Refuse sizes and an initialisation that no network can have.
+def check_options(embed_dim: int, depths: Sequence[int], init: str, head: str) -> None:
+    """Refuse sizes, an initialisation and a head that no network can have.
 
     Raises:
         ValueError: naming what was received.
@@ -337,6 +351,8 @@ def check_options(embed_dim: int, depths: Sequence[int], init: str) -> None:
     if init not in INITIALISATIONS:
         known = ", ".join(INITIALISATIONS)
         raise ValueError(f"unknown initialisation {init!r}, choose from {known}")
+    if head not in HEAD_FORMS:
+        raise ValueError(f"unknown head {head!r}, choose from {', '.join(HEAD_FORMS)}")
 
 
 def deepest_token(levels: int) -> int:

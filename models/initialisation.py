@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from models.bands import BandHead
 from models.ops.stream_maps import PATCH
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def start_as_identity(network: "DC2Fusion") -> None:
        last two carry a constant.
     2. Blocks: the last linear layer of both residual branches is 0, a block changes nothing.
     3. Skip reduction: [0 | I], so that each level of the decoder starts from its own skip feature.
-    4. Head: reads the basis of the MRI's tokens into f1 and that of the PET's into f2.
+    4. Head: reads the basis of the MRI's tokens into f1 and that of the PET's into f2. The one of
+       bands is a copy by itself.
     5. Balance, where there is one: f1 is 2 t MRI and f2 is 2 (1 - t) PET.
 
     With E < 64 the highest frequencies of a patch are lost: the maps start as smoothed inputs.
@@ -63,7 +65,10 @@ def start_as_identity(network: "DC2Fusion") -> None:
         nn.init.zeros_(reduction.weight[:, :width])  # the stream
         nn.init.eye_(reduction.weight[:, width:])  # the skip feature
         nn.init.zeros_(reduction.bias)
-    read_basis(network.head, network.patch_embedding.out_channels)
+    if isinstance(network.head, BandHead):
+        network.head.norm.weight.view(2, -1)[:, -2:] = QUIET  # of both streams
+    else:
+        read_basis(network.head, network.patch_embedding.out_channels)
     if network.balance is not None:
         network.balance.start_in_proportion(basis_channels(network.patch_embedding.out_channels))
 

@@ -43,6 +43,7 @@ def build_network(config: TrainConfig) -> nn.Module:
         fusion=config.fusion,
         init="default" if config.init == FROM_WEIGHTS else config.init,  # and then loaded into
         balanced=config.balance == "any",
+        head=config.head,
         checkpoint_activations=config.checkpoint_activations,
     )
 

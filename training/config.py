@@ -172,7 +172,7 @@ class TrainConfig:
 
     network: str = _network(
         "paper",
-        "size by name, of `--embed-dim` and `--depths`; the last four are TransMorph's",
+        "size by name, of `--embed-dim`, `--depths` and `--head`; the last four are TransMorph's",
         shown="paper, to register standard",
         choices=(*NETWORKS, *REGISTRATION_NETWORKS),
     )
@@ -191,6 +191,13 @@ class TrainConfig:
         metavar="N",
     )
     variant: str = _network("paper", "reading of the method", choices=("paper", "released"))
+    head: str = _fusion(
+        "patches",
+        "what the tokens become: patches of the stream maps, as published, or coefficients of the "
+        "sources' bands of detail",
+        shown="the network's, patches",
+        choices=("patches", "bands"),
+    )
     switched: tuple[str, ...] = _fusion(
         (),
         "differences R1 .. R10 of the variants that are switched alone",

@@ -99,8 +99,8 @@ for _name in ("transmorph", "transmorph-diff"):
 # Sizes by name, as `models.dc2fusion.NETWORKS` and `models.registration.transmorph.NETWORKS` have
 # them, which take torch to import.
 NETWORKS = {
-    "paper": {"embed_dim": 96, "depths": (2, 2, 6, 2)},
-    "compact": {"embed_dim": 96, "depths": (2, 2)},
+    "paper": {"embed_dim": 96, "depths": (2, 2, 6, 2), "head": "patches"},
+    "compact": {"embed_dim": 96, "depths": (2, 2), "head": "bands"},
 }
 REGISTRATION_NETWORKS = {
     "tiny": {"embed_dim": 6, "depths": (2, 2, 4, 2)},

@@ -31,7 +31,7 @@ SUFFIX = ".safetensors"
 SHIPPED = Path(__file__).resolve().parents[1] / "weights" / f"dc2fusion{SUFFIX}"
 REMEDY = "restore it (git checkout weights) or name a run by --checkpoint"
 # What a training that starts from the weights has in common with theirs: it must, it may.
-NETWORK = ("embed_dim", "depths", "variant", "switched", "fusion", "balance")
+NETWORK = ("embed_dim", "depths", "head", "variant", "switched", "fusion", "balance")
 LEARNT_FOR = ("objective", "recipe")
 
 

@@ -8,12 +8,13 @@ import torch
 
 from data.synthesis.anatomy import Anatomy
 from data.synthesis.fields import blur, grid_points, rotation, smooth_noise
-from data.synthesis.tissues import brain
+from data.synthesis.tissues import TISSUES, brain
 
 FINE = 2  # looked-up tissues a voxel along each axis, which gives borders partial volume
-VOXEL_MM = (0.8, 2.5)
-WHOLE_MM = 224.0  # field of view of the published preprocessing
-WHOLE_SHARE = 0.35  # of crops that show a whole head, as that preprocessing does
+FINE_MM = (0.8, 2.5)
+COARSE_MM = (2.5, 4.0)  # the published preprocessing shows a whole head in a cube
+COARSE_SHARE = 0.5
+WHOLE_MM = 200.0  # crops of this size show a whole head
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ class Crop:
         again = blur(wide.float(), width / self.voxel_mm)
         return ((again - _normal_cdf((grown - margin_mm) / width)) * 20).add(0.5).clamp(0, 1)
 
+    def near_head(self) -> torch.Tensor:
+        """(D, H, W) float32, 1 in the head and within some mm of it, else 0."""
+        head = np.ones(len(TISSUES))
+        head[0] = 0
+        return (blur(self.paint(head), 2.0 / self.voxel_mm) > 0.02).float()
+
 
 def _normal_cdf(value: float) -> float:
     return 0.5 * (1 + math.erf(value / 2**0.5))
@@ -60,16 +67,16 @@ def draw_crop(
     """A cube of `size` voxels a side, somewhere in a head that is scaled, turned and bent.
 
     Flip 1/2; scale 0.85 to 1.15 and rotation within 15 degrees along each axis; a smooth field of
-    displacements of up to 4 mm standard deviation. Voxels of 0.8 to 2.5 mm, one axis up to twice
-    that in a sixth of the crops; or as many mm as show the whole head.
+    displacements of up to 4 mm standard deviation. Half of the crops have voxels of 0.8 to 2.5 mm,
+    one axis up to twice that in a third of them; the others of 2.5 to 4 mm.
     """
-    whole = rng.random() < WHOLE_SHARE
-    voxel_mm = np.full(3, WHOLE_MM / size if whole else rng.uniform(*VOXEL_MM))
-    if not whole and rng.random() < 1 / 6:
+    coarse = rng.random() < COARSE_SHARE
+    voxel_mm = np.full(3, rng.uniform(*(COARSE_MM if coarse else FINE_MM)))
+    if not coarse and rng.random() < 1 / 3:
         voxel_mm[rng.integers(3)] *= rng.uniform(1, 2)
     scale = rng.uniform(0.85, 1.15, 3) * np.array([rng.choice([-1, 1]), 1, 1])
     turn = rotation(np.deg2rad(rng.uniform(-15, 15, 3)))
-    centre = _draw_centre(anatomy, whole, voxel_mm * size, rng)
+    centre = _draw_centre(anatomy, voxel_mm * size, rng)
     bend = _bend(size, voxel_mm, rng, generator, device)
     return _cut(anatomy, voxel_mm, scale, turn, centre, bend)
 
@@ -119,11 +126,9 @@ def _cut(
     return Crop(_looked_up(anatomy.tissues.to(device), points, inner), voxel_mm)
 
 
-def _draw_centre(
-    anatomy: Anatomy, whole: bool, sides_mm: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def _draw_centre(anatomy: Anatomy, sides_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(3,) voxel of the anatomy that the crop's middle lies on."""
-    if whole:
+    if sides_mm.min() >= WHOLE_MM:
         return np.array(anatomy.centre) + rng.uniform(-10, 10, 3) / anatomy.voxel_mm
     # uniformly over the brain's box, so that borders and middle are seen alike
     reach = np.maximum(np.array([60.0, 75.0, 55.0]) - sides_mm / 4, 0)

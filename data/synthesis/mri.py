@@ -81,10 +81,8 @@ def _at_resolution(mri: torch.Tensor, crop: Crop, rng: np.random.Generator) -> t
 
 
 def _noisy(mri: torch.Tensor, rng: np.random.Generator, generator: torch.Generator) -> torch.Tensor:
-    """Rician noise: the magnitude of a complex signal with 0 to 5 % of noise in both parts."""
-    level = rng.uniform(0, 0.05) * float(mri.max()) * (rng.random() < 0.8)
-    if not level:
-        return mri
+    """Rician noise: a complex signal with up to 5 % of noise in both parts, mostly less."""
+    level = 0.05 * rng.uniform() ** 2 * float(mri.max())
     real = mri + level * noise(mri.shape, generator, mri)
     imaginary = level * noise(mri.shape, generator, mri)
     return torch.hypot(real, imaginary)

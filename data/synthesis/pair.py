@@ -1,6 +1,6 @@
 """A synthetic pair: one anatomy, an MRI and a PET of it, and what goes wrong with either.
 
-anatomy -> crop -> MRI, PET -> lesions -> point spread -> misalignment -> masks -> averages
+anatomy -> crop -> MRI, PET -> lesions -> point spread -> misalignment -> masks -> smoothing
 -> fields of view -> background -> [0, 1]
 """
 
@@ -47,7 +47,7 @@ def draw_pair(
     pet = seen_by_scanner(pet, crop, rng, generator)
     pet = _misaligned(pet, crop, rng)
     mri, pet = _stripped(mri, pet, crop, rng)
-    mri, pet = _averaged(mri, pet, crop, rng)
+    mri, pet = _smoothed(mri, pet, crop, rng)
     mri, pet = _cut_short(mri, pet, crop, rng)
     mri, pet = (_scaled(image, rng) for image in (mri, pet))
     return (mri, pet), crop.voxel_mm
@@ -106,24 +106,38 @@ def _misaligned(pet: torch.Tensor, crop: Crop, rng: np.random.Generator) -> torc
 
 
 def _stripped(mri: torch.Tensor, pet: torch.Tensor, crop: Crop, rng: np.random.Generator) -> Pair:
-    """Half of the heads are brains; half of these have lost their skull in one modality only."""
-    if rng.random() < 0.5:
-        return mri, pet
-    mask = crop.near_brain(rng.uniform(-1, 4))
-    which = rng.choice(["both", "mri", "pet"], p=[0.6, 0.2, 0.2])
-    return (mri if which == "pet" else mri * mask), (pet if which == "mri" else pet * mask)
+    """Three of five heads are brains, in both modalities or in one; of the others half have no air.
+
+    "No air" is a background of exactly 0, as masking a head leaves it.
+    """
+    if rng.random() < 0.6:
+        mask = crop.near_brain(rng.uniform(-1, 4))
+        which = rng.choice(["both", "mri", "pet"], p=[0.35, 0.35, 0.3])
+    else:
+        mask = crop.near_head()
+        which = rng.choice(["both", "mri", "none"], p=[0.25, 0.25, 0.5])
+    if which in ("both", "mri"):
+        mri = mri * mask
+    if which in ("both", "pet"):
+        pet = pet * mask
+    return mri, pet
 
 
-def _averaged(mri: torch.Tensor, pet: torch.Tensor, crop: Crop, rng: np.random.Generator) -> Pair:
-    """An eighth of the pairs is as smooth, and as free of noise, as the mean of many people."""
-    if rng.random() >= 1 / 8:
+def _smoothed(mri: torch.Tensor, pet: torch.Tensor, crop: Crop, rng: np.random.Generator) -> Pair:
+    """What smoothing leaves.
+
+    A quarter of the pairs is as smooth, and as free of noise, as the mean of many people; in
+    another eighth the PET alone was smoothed, as for statistics over voxels.
+    """
+    kind = rng.random()
+    if kind >= 3 / 8:
         return mri, pet
-    widths = rng.uniform(4, 10, 2)  # mm, full width at half maximum
+    widths = rng.uniform(4, 14, 2)  # mm, full width at half maximum
     smooth = [
         blur(image, width / FWHM / crop.voxel_mm)
         for image, width in zip((mri, pet), widths, strict=True)
     ]
-    return smooth[0], smooth[1]
+    return (smooth[0] if kind < 1 / 4 else mri), smooth[1]
 
 
 def _cut_short(mri: torch.Tensor, pet: torch.Tensor, crop: Crop, rng: np.random.Generator) -> Pair:

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from data.subjects import find_subjects
 from data.synthesis.__main__ import main
 from data.synthesis.anatomy import read_label_maps
-from data.synthesis.crop import draw_crop
+from data.synthesis.crop import WHOLE_MM, draw_crop
 from data.synthesis.dataset import SyntheticPairs, find_anatomies
 from data.synthesis.mri import draw_contrast
 from data.synthesis.pair import draw_pair
@@ -41,7 +41,7 @@ def test_many_pairs_are_images_in_range(anatomies):
         for image in (mri, pet):
             assert image.shape == (SIZE,) * 3 and image.dtype == torch.float32
             assert image.isfinite().all() and 0 <= image.min() and image.max() <= 1
-        assert (voxel_mm >= 0.8).all() and (voxel_mm <= 224 / SIZE).all()
+        assert (voxel_mm >= 0.8).all() and (voxel_mm <= 5).all()
         filled += mri.std() > 0.02 and pet.std() > 0.02
     assert filled > 34  # a crop may miss the head, few do
 
@@ -60,8 +60,8 @@ def test_a_whole_crop_shows_the_whole_head(anatomies):
     anatomy = anatomies[0]
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        crop = draw_crop(anatomy, 32, rng, torch.Generator().manual_seed(0), torch.device("cpu"))
-        if crop.voxel_mm[0] == 224 / 32:
+        crop = draw_crop(anatomy, 64, rng, torch.Generator().manual_seed(0), torch.device("cpu"))
+        if 64 * crop.voxel_mm.min() >= WHOLE_MM:
             inside = crop.tissues[..., 0] > 0
             volume = float(inside.sum() * np.prod(crop.voxel_mm))
             whole = float((anatomy.tissues > 0).sum() * np.prod(anatomy.voxel_mm))

@@ -1,0 +1,112 @@
+"""A head that weighs the sources' bands of detail instead of writing patches.
+
+The published head writes the stream maps patch by patch. A pattern of the patch's size is its
+smallest mistake, an offset where both sources fade out its costliest, and a filter wider than a
+patch is hard for it to learn. This one makes each stream map a sum of the source itself and its
+bands of detail, each times a coefficient that varies smoothly over the volume and that the tokens
+decide: combinations of basis filters, predicted as in Xia et al., "Basis Prediction Networks for
+Effective Burst Denoising with Large Kernels", CVPR 2020. The bands are differences of Gaussians
+(Burt, Adelson, "The Laplacian Pyramid as a Compact Image Code", IEEE Transactions on Communications
+31(4), 1983). A map is thereby dark where its source is.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models.ops.stream_maps import PATCH
+
+SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)  # voxels; what lies between two of them is a band
+KERNEL = 7
+HIDDEN = 64
+FAINT = 0.003  # of the intensity range: detail below it counts as none
+STEP = 2.0  # of the coefficients, which are halved again where the maps are averaged
+
+Streams = tuple[torch.Tensor, torch.Tensor]
+
+
+class BandHead(nn.Module):
+    """Tokens to stream maps: coefficients of each source and of its bands of detail.
+
+    Both streams use the same weights, each seeing itself first and its partner second, as in the
+    blocks. At first the maps are the sources, times twice their shares where there is a balance.
+
+    Args:
+        embed_dim: E.
+
+    Attributes:
+        bounded: the fused volume is to be clipped to [0, 1], in training too, so that the
+            coefficients stay where nothing is clipped that matters.
+    """
+
+    bounded = True
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        seen = 1 + len(SIGMAS)  # of each source
+        self.register_buffer("filters", difference_of_gaussians(), persistent=False)
+        self.norm = nn.LayerNorm(2 * embed_dim)
+        self.from_tokens = nn.Linear(2 * embed_dim, HIDDEN)
+        self.from_sources = nn.Conv3d(2 * seen + 1, HIDDEN, kernel_size=3, padding=1)
+        self.coefficients = nn.Sequential(
+            nn.GELU(), nn.Linear(HIDDEN, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, seen)
+        )
+        nn.init.zeros_(self.coefficients[-1].weight)
+        nn.init.zeros_(self.coefficients[-1].bias)
+
+    def forward(
+        self, tokens: Streams, volumes: Streams, shares: Streams | None = None
+    ) -> torch.Tensor:
+        """The stream maps f1 (MRI) and f2 (PET).
+
+        Args:
+            tokens: of both streams, (B, D, H, W, E).
+            volumes: both sources, (B, 1, 4D, 4H, 4W), in [0, 1].
+            shares: of both sources, (B,) each; None without a balance.
+
+        Returns:
+            (B, 2, 4D, 4H, 4W).
+        """
+        split = [split_bands(volume, self.filters) for volume in volumes]
+        features = [energies(bands) for bands in split]
+        maps = []
+        for own, partner in ((0, 1), (1, 0)):
+            twice = 2 * shares[own] if shares else torch.ones_like(volumes[0][:, 0, 0, 0, 0])
+            twice = twice[:, None, None, None, None]  # B, 1, 1, 1, 1
+            lead = (twice - 1).expand_as(features[own][:, :1])
+            context = self.from_sources(torch.cat((features[own], features[partner], lead), dim=1))
+            streams = self.norm(torch.cat((tokens[own], tokens[partner]), dim=-1))
+            context = context.movedim(1, -1) + self.from_tokens(streams)  # B, D, H, W, HIDDEN
+            coefficients = STEP * self.coefficients(context).movedim(-1, 1)  # B, 7, D, H, W
+            smooth = F.interpolate(coefficients, scale_factor=PATCH, mode="trilinear")
+            change = (smooth * split[own]).sum(dim=1, keepdim=True)  # B, 1, 4D, 4H, 4W
+            maps.append(twice * volumes[own] + change)
+        return torch.cat(maps, dim=1)
+
+
+def split_bands(volume: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
+    """(B, 1, D, H, W) -> the volume and its bands, finest first, (B, 7, D, H, W)."""
+    padded = F.pad(volume, (KERNEL // 2,) * 6, mode="replicate")
+    return torch.cat((volume, F.conv3d(padded, filters.to(volume.dtype))), dim=1)
+
+
+def energies(split: torch.Tensor) -> torch.Tensor:
+    """Mean of a source and logarithms of its detail in every patch, (B, 7, D/4, H/4, W/4)."""
+    volume, bands = split[:, :1], split[:, 1:]
+    detail = F.avg_pool3d(bands.abs(), PATCH)
+    return torch.cat((F.avg_pool3d(volume, PATCH), (detail + FAINT).log() / 3 + 1), dim=1)
+
+
+def difference_of_gaussians() -> torch.Tensor:
+    """(6, 1, 7, 7, 7): what lies between two widths of a Gaussian; each sums to 0, finest first."""
+    voxel = torch.arange(KERNEL, dtype=torch.float64) - KERNEL // 2
+    centre = (voxel == 0).double()
+    finer = torch.einsum("d,h,w->dhw", centre, centre, centre)
+    filters = []
+    for sigma in SIGMAS:
+        axis = torch.exp(-0.5 * (voxel / sigma) ** 2)
+        axis = axis / axis.sum()
+        coarser = torch.einsum("d,h,w->dhw", axis, axis, axis)
+        filters.append(finer - coarser)
+        finer = coarser
+    return torch.stack(filters)[:, None].float()
