@@ -50,7 +50,7 @@ def test_both_images_are_of_one_anatomy(anatomies):
     """Over many pairs, what is air in one is dark in the other."""
     together = []
     for index in range(30):
-        (mri, pet), _ = draw_pair(anatomies, SIZE, (9, 0, index))
+        (mri, pet), _ = draw_pair(anatomies, 48, (9, 0, index))
         if mri.std() > 0.05 and pet.std() > 0.05:
             together.append(np.corrcoef(mri.flatten(), pet.flatten())[0, 1])
     assert np.median(together) > 0.4
