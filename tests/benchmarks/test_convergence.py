@@ -13,7 +13,7 @@ def run(monkeypatch, capsys, tmp_path):
     """Function (*flags) -> (the rows of the printed table, the rows of the CSV)."""
 
     def call(*flags):
-        small = "--size 16 --voxel-mm 8 --heads 2 --embed-dim 24 --depths 1".split()
+        small = "--size 16 --voxel-mm 8 --heads 2 --network paper --embed-dim 24 --depths 1".split()
         arguments = [*small, "--out", str(tmp_path), *map(str, flags)]
         monkeypatch.setattr(sys, "argv", ["convergence", *arguments])
         convergence.main()

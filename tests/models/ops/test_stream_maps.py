@@ -12,7 +12,7 @@ def test_backends_agree(grid):
     torch.manual_seed(0)
     head = Head(8).double()
     streams = torch.randn(2, 2, *grid, 8, dtype=torch.float64, requires_grad=True)
-    outputs = on_both(head, *streams)
+    outputs = on_both(head, tuple(streams))
     assert torch.allclose(*outputs)
     inputs = [streams, *head.parameters()]
     gradients = [gradients_of(output, inputs) for output in outputs]
