@@ -38,6 +38,7 @@ scan = lazy("preparation.read.scan")
 scans = lazy("preparation.scans")
 subject = lazy("preparation.subject")
 table = lazy("preparation.find.table")
+warp = lazy("preparation.align.warp")
 
 
 def check_flags(args: argparse.Namespace) -> Path:
@@ -66,6 +67,10 @@ def check_flags(args: argparse.Namespace) -> Path:
         raise InputError("--jobs", problem, "leave one of them out")
     if args.template and not args.template.is_file():
         raise InputError(args.template, "no such file", "check the path")
+    if args.warp and args.space != "mni":
+        raise InputError("--warp", "goes with --space mni only", "pass it, or leave --warp out")
+    if args.warp_python and not args.warp:
+        raise InputError("--warp-python", "goes with --warp only", "leave it out")
     source = getattr(args, given[0])
     if not args.pairs:
         table.refuse_inside(args.out, source)
@@ -123,8 +128,9 @@ def order_of(
 ) -> cohort.Order:
     """What the flags ask for."""
     allowed = scan.Allowed(args.average_frames, args.fill_nonfinite, args.assume_ras, args.prefer)
+    network = warp.Network(args.warp, args.warp_python) if args.warp else None
     options = subject.PrepareOptions(
-        args.space, args.template, args.mask, args.layout, allowed, args.tracer
+        args.space, args.template, args.mask, args.layout, allowed, args.tracer, network
     )
     return cohort.Order(
         options,

@@ -70,12 +70,7 @@ def sample(
     """
     world = moving.affine if transform is None else transform @ moving.affine
     to_moving = np.linalg.inv(world) @ affine
-    values = moving.array.astype(np.float32, copy=False)
-    factors = coarsening(world, affine)
-    if (factors > SMOOTH_ABOVE).any():
-        fwhm = np.sqrt(np.maximum(factors**2 - 1, 0))  # moving voxels
-        sigma = np.where(factors > SMOOTH_ABOVE, fwhm, 0) / _FWHM
-        values = ndimage.gaussian_filter(values, sigma, mode="constant")
+    values = smoothed(moving, world, affine)
     # "constant" would zero the outermost voxels when rounding puts them 1e-12 outside.
     return ndimage.affine_transform(
         values,
@@ -86,6 +81,24 @@ def sample(
         mode="grid-constant",
         cval=0.0,
     )
+
+
+def smoothed(moving: Image, world: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """The moving image's values, blurred where the grid `affine` is much coarser: see `sample`.
+
+    Args:
+        world: (4, 4) voxel index of `moving` -> world of the grid.
+
+    Returns:
+        float32.
+    """
+    values = moving.array.astype(np.float32, copy=False)
+    factors = coarsening(world, affine)
+    if (factors > SMOOTH_ABOVE).any():
+        fwhm = np.sqrt(np.maximum(factors**2 - 1, 0))  # moving voxels
+        sigma = np.where(factors > SMOOTH_ABOVE, fwhm, 0) / _FWHM
+        values = ndimage.gaussian_filter(values, sigma, mode="constant")
+    return values
 
 
 def coarser(image: Image, voxel_mm: float) -> Image:

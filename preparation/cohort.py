@@ -151,6 +151,8 @@ def prepare(
 
     if order.options.template:  # one error for all, before anything is touched
         load_template(order.options.template)
+    if order.options.warp:
+        order.options.warp.check()
     versions = _versions()
     items = {item.name: told(item) for item in plan(pairs, order)}
     to_make = [item for item in items.values() if item.is_to_be_made]
@@ -242,9 +244,11 @@ def _refuse_another_kind(
     Raises:
         InputError: layout, space, mask, or the template that the images lie on, differ.
     """
-    wanted = _kind(options.layout, asdict(options), template_name(options.template))
+    warp = options.warp and options.warp.digest
+    wanted = _kind(options.layout, asdict(options), template_name(options.template), warp)
     for folder, (layout, record) in there.items():
-        held = _kind(layout, record.get("options", {}), record.get("template"))
+        about = record.get("options", {}), record.get("template"), record.get("warp")
+        held = _kind(layout, *about)
         for flag, value in held.items():
             if value != wanted[flag]:
                 made = f"subjects made with {flag} {value} ({folder.as_posix()})"
@@ -252,7 +256,9 @@ def _refuse_another_kind(
                 raise InputError(root, problem, "choose another --out, or the same options")
 
 
-def _kind(layout: str, options: Mapping, template: str | None) -> dict[str, str | None]:
+def _kind(
+    layout: str, options: Mapping, template: str | None, warp: str | None
+) -> dict[str, str | None]:
     """What all subjects of a data set must have in common, by flag."""
     space, mask = options.get("space"), options.get("mask")
     decides = space == "mni" or mask == "brain"  # else the template only serves the judgement
@@ -262,6 +268,7 @@ def _kind(layout: str, options: Mapping, template: str | None) -> dict[str, str 
         "--mask": mask,
         "--tracer": _tracer_kind(options.get("tracer", FDG_NAME)),
         "--template": template if decides else None,
+        "--warp": warp and f"{warp[:12]}.. (SHA-256)",
     }
 
 
@@ -302,6 +309,9 @@ def fingerprint(pair: ScanPair, options: PrepareOptions) -> str:
     chosen = asdict(options) | {"template": template}
     if is_fdg(options.tracer):  # as before there was a choice
         del chosen["tracer"]
+    chosen["warp"] = options.warp and options.warp.digest
+    if options.warp is None:  # as before there was one
+        del chosen["warp"]
     content = [VERSION, inputs, about, chosen, _versions()]
     text = json.dumps(content, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -61,6 +61,10 @@ def _add_result(parser: Parser) -> None:
     result.add_argument(
         "--template", metavar="FILE", type=Path, help="T1 template, with skull for heads with skull"
     )
+    text = "--space mni: bend by this network of train_diff.py --model transmorph, too"
+    result.add_argument("--warp", metavar="CHECKPOINT", type=Path, help=text)
+    text = "interpreter with PyTorch for --warp (this one)"
+    result.add_argument("--warp-python", metavar="PYTHON", type=Path, help=text)
     result.add_argument(
         "--mask", choices=("none", "head", "brain"), default="none", help="cut away (none)"
     )

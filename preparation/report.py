@@ -23,7 +23,8 @@ STATUSES = {
 FIGURES = (
     "rotation_deg", "shift_mm", "start", "nmi_before", "nmi_after", "nmi_brain", "nmi_mirrored",
     "contrast", "fov_cover", "sharpness", "off_centre_mm", "scale_x", "scale_y", "scale_z",
-    "template_fit", "mri_peak", "pet_peak",
+    "template_fit", "mri_peak", "pet_peak", "warp_before", "warp_after", "warp_mean_mm",
+    "warp_max_mm", "warp_folded",
 )  # fmt: skip
 _SCANS = (*(f"mri_{part}" for part in SCAN_COLUMNS), *(f"pet_{part}" for part in SCAN_COLUMNS))
 COLUMNS = (
@@ -149,10 +150,15 @@ def _fault_row(item: LeftOutScan) -> dict:
 
 def _entry(item: Item, root: Path) -> Entry:
     """A subject on the page."""
-    picture = Path(PICTURES) / f"{item.pair.name}.png"
-    shown = item.record is not None and (root / picture).is_file()
+    pictures = []
+    if item.record is not None:
+        names = f"{item.pair.name}.png", f"{item.pair.name}_warp.png"
+        found = [Path(PICTURES) / name for name in names]
+        pictures = [
+            path for path in found[: 1 + bool(item.record.get("warp"))] if (root / path).is_file()
+        ]
     record = item.record or {"figures": {}}
     lines = (item.problem or "", *item.flags, *item.warnings)
     nmi = record["figures"].get("nmi_brain") or math.inf
     lines += (picture_caption(record),)
-    return Entry(item.pair.name, item.status, lines, picture if shown else None, nmi)
+    return Entry(item.pair.name, item.status, lines, tuple(pictures), nmi)

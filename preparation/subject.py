@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from data.grids import sides
+from data.displacement import displacement_bytes
+from data.grids import sample, sides
 from data.tracers import FDG_NAME
 from preparation.align.pair import Aligned, AlignOptions, align_frames, align_pair
+from preparation.align.template import load_template
+from preparation.align.warp import Network, warp_flags
 from preparation.output.folder import PreparedFolder
 from preparation.output.layout import (
     XFORM_ALIGNED,
@@ -24,7 +27,7 @@ from preparation.output.layout import (
     nifti_bytes,
     write_durably,
 )
-from preparation.output.qc import save_qc_picture
+from preparation.output.qc import save_qc_picture, save_warp_picture
 from preparation.read.scan import Allowed, Loaded, load_scan
 from preparation.scans import Scan, ScanPair
 from utils.errors import InputError, hearing
@@ -42,6 +45,7 @@ class PrepareOptions:
         layout: "pairs" or "bids".
         allowed: what is not to be an error in a scan.
         tracer: of the PETs, which BIDS has in names and sidecars.
+        warp: the network of a learned step, None for none.
     """
 
     space: str = "mri"
@@ -50,6 +54,7 @@ class PrepareOptions:
     layout: str = "pairs"
     allowed: Allowed = Allowed()
     tracer: str = FDG_NAME
+    warp: Network | None = None
 
 
 @dataclass(frozen=True)
@@ -94,10 +99,21 @@ def prepare_subject(job: Job) -> dict:
         voxel_mm = sides(aligned.affine)
         lines = picture_title(record), picture_caption(record)
         save_qc_picture(folder.picture(name), aligned.mri, aligned.pet, voxel_mm, *lines)
+        if aligned.field is not None:
+            _save_warp_picture(folder.warp_picture(name), record, aligned, job.options.template)
         # Last, because it is the mark of a complete subject.
         write_durably(working, {job.place.record: json_text(record).encode()})
         folder.commit(name)
     return record
+
+
+def _save_warp_picture(path: Path, record: dict, aligned: Aligned, template: Path | None) -> None:
+    """The MRI over the template before and after the field that was used."""
+    head = load_template(template).head
+    there = sample(head, aligned.mri.shape, aligned.affine)
+    caption = warp_caption(record)
+    volumes = aligned.affine_mri, aligned.mri, there
+    save_warp_picture(path, *volumes, sides(aligned.affine), picture_title(record), caption)
 
 
 def _aligned(pair: ScanPair, options: PrepareOptions) -> tuple[Loaded, Loaded, Aligned]:
@@ -105,7 +121,7 @@ def _aligned(pair: ScanPair, options: PrepareOptions) -> tuple[Loaded, Loaded, A
     with _refusing():
         mri = load_scan(pair.mri, allowed=options.allowed)
         pet = load_scan(pair.pet, align_frames, options.allowed)
-    how = AlignOptions(space=options.space, template=options.template, mask=options.mask)
+    how = AlignOptions(options.space, options.template, options.mask, options.warp)
     with _refusing(mri.volume.path, pet.volume.path):
         return mri, pet, align_pair(mri.volume, pet.volume, how)
 
@@ -143,18 +159,18 @@ def _is_of_the_machine(error: BaseException | None) -> bool:
 
 
 def _encoded(aligned: Aligned, options: PrepareOptions) -> dict[str, bytes]:
-    """Both images as the bytes of their files."""
+    """Both images, and the learned field where there is one, as the bytes of their files."""
     native = options.space == "mri"
     return {
         "mri": nifti_bytes(aligned.mri, aligned.affine, XFORM_SCANNER if native else XFORM_MNI),
         "pet": nifti_bytes(aligned.pet, aligned.affine, XFORM_ALIGNED if native else XFORM_MNI),
-    }
+    } | ({} if aligned.field is None else {"field": displacement_bytes(aligned.field)})
 
 
 def _files(job: Job, images: dict[str, bytes]) -> dict[Path, bytes]:
     """What is written for a subject, without its record."""
     place, options = job.place, job.options
-    files = {place.mri: images["mri"], place.pet: images["pet"]}
+    files = {getattr(place, name): content for name, content in images.items()}
     if options.layout == "bids":
         sources = {"mri": job.pair.mri.where, "pet": job.pair.pet.where}
         sidecars = bids_sidecars(
@@ -168,12 +184,12 @@ def _files(job: Job, images: dict[str, bytes]) -> dict[Path, bytes]:
 def _record(job: Job, mri: Loaded, pet: Loaded, aligned: Aligned, images: dict[str, bytes]) -> dict:
     """What was made of what, and how."""
     outputs = {}
-    for key, file in (("mri", job.place.mri), ("pet", job.place.pet)):
-        outputs[key] = {
-            "file": file.as_posix(),
-            "bytes": len(images[key]),
-            "shape": list(aligned.mri.shape),
-        }
+    shapes = {"mri": aligned.mri.shape, "pet": aligned.mri.shape}
+    if aligned.field is not None:
+        shapes["field"] = (*aligned.field.vectors.shape[:3], 1, 3)
+    for key, shape in shapes.items():
+        file = getattr(job.place, key)
+        outputs[key] = {"file": file.as_posix(), "bytes": len(images[key]), "shape": list(shape)}
     return _plain(
         {
             "subject": job.pair.name,
@@ -188,6 +204,7 @@ def _record(job: Job, mri: Loaded, pet: Loaded, aligned: Aligned, images: dict[s
             "template": aligned.template,
             "affine": aligned.affine,
             "transforms": aligned.transforms,
+            "warp": job.options.warp and job.options.warp.digest,
             "figures": aligned.figures,
         }
     )
@@ -232,6 +249,17 @@ def picture_title(record: dict) -> str:
     inputs = record["inputs"]
     ids = " and ".join(filter(None, (inputs["mri"]["image_id"], inputs["pet"]["image_id"])))
     return "   ".join(filter(None, (record["subject"], ids, f"space: {record['space']}")))
+
+
+def warp_caption(record: dict) -> str:
+    """The line below the picture of a learned field: what it is judged by."""
+    figures = record["figures"]
+    used = "not used" if warp_flags(figures) else "used"
+    return (
+        f"field {used} · correlation in the brain {figures['warp_before']:.3f} -> "
+        f"{figures['warp_after']:.3f} · mean {figures['warp_mean_mm']:.1f} mm, at most "
+        f"{figures['warp_max_mm']:.1f} mm · folded {figures['warp_folded']:.2%}"
+    )
 
 
 def picture_caption(record: dict) -> str:

@@ -7,19 +7,28 @@ interpolated once through the product of the matrices.
 
 import itertools
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
+from data.displacement import Displacement, sample_through
 from data.grids import Image, carry, sample, sides
 from data.quality import nmi, strange_view
 from data.volume import ALIGNED, Volume, check_background
 from preparation.align.pose import find_pose, grown
 from preparation.align.quality import measure, peak
 from preparation.align.registration import register, working_copy
-from preparation.align.template import BRAIN_FOUND, MNI_AFFINE, MNI_SHAPE, find_brain, load_template
+from preparation.align.template import (
+    BRAIN_FOUND,
+    MNI_AFFINE,
+    MNI_SHAPE,
+    Template,
+    find_brain,
+    load_template,
+)
+from preparation.align.warp import Network, measure_field, warp_flags
 from utils.errors import InputError, notice
 
 SPACES, MASKS = ("mri", "mni"), ("none", "head", "brain")
@@ -44,18 +53,22 @@ class AlignOptions:
             the brain in which the result is judged, in either space.
         mask: what is kept of both volumes: "none" keeps all, "head" cuts the air away, "brain" all
             but the brain and 5 mm around it.
+        warp: the network of a learned step after the affine one, for space "mni"; None for none.
         working_mm: voxel side that registration works at.
     """
 
     space: str = "mri"
     template: Path | None = None
     mask: str = "none"
+    warp: Network | None = None
     working_mm: float = 2.0
 
     def __post_init__(self) -> None:
         if self.space not in SPACES or self.mask not in MASKS:
             given = f"space {self.space!r} and mask {self.mask!r}"
             raise ValueError(f"{given}: not of {SPACES} and {MASKS}")
+        if self.warp and self.space != "mni":
+            raise ValueError("a head is warped onto a template, in space 'mni'")
 
 
 @dataclass(frozen=True)
@@ -71,8 +84,13 @@ class Aligned:
         template: name of the template.
         transforms: (4, 4) nested lists, RAS+ mm: "pet_to_mri", "mri_to_template", "mri_to_output",
             "pet_to_output".
-        figures: see `preparation.align.quality.measure`, and "mri_peak", "pet_peak".
+        figures: see `preparation.align.quality.measure`, and "mri_peak", "pet_peak"; with a field
+            also those of `preparation.align.warp.measure_field`.
         warnings: lines for people.
+        field: the learned one that comes after the matrices, None where there is none. One that is
+            not believed (`preparation.align.warp.warp_flags`) is kept, and the volumes are those
+            without it.
+        affine_mri: with a field the MRI without it, to be seen beside the warped one.
     """
 
     mri: np.ndarray
@@ -83,6 +101,8 @@ class Aligned:
     transforms: dict[str, list[list[float]]]
     figures: dict[str, float | str]
     warnings: tuple[str, ...]
+    field: Displacement | None = None
+    affine_mri: np.ndarray | None = None
 
 
 def align_pair(mri: Volume, pet: Volume, options: AlignOptions | None = None) -> Aligned:
@@ -131,7 +151,7 @@ def align_pair(mri: Volume, pet: Volume, options: AlignOptions | None = None) ->
     if options.mask != "none":
         kept = _kept(options.mask, fixed, region)
         inside = sample(kept, shape, affine, mri_to_output) > 0.5
-    return Aligned(
+    aligned = Aligned(
         mri=np.where(inside, np.maximum(mri_values, 0), np.float32(0)),
         pet=np.where(inside, np.maximum(pet_values, 0), np.float32(0)),
         affine=np.array(affine),
@@ -141,6 +161,42 @@ def align_pair(mri: Volume, pet: Volume, options: AlignOptions | None = None) ->
         figures=figures,
         warnings=tuple(warnings),
     )
+    if options.warp is None:
+        return aligned
+    sources = {"mri": mri_image, "pet": pet_image}
+    if options.mask != "none":
+        sources["kept"] = kept
+    return bent(aligned, sources, transforms, template, options.warp)
+
+
+def bent(
+    aligned: Aligned,
+    sources: dict[str, Image],
+    transforms: dict[str, np.ndarray],
+    template: Template,
+    network: Network,
+) -> Aligned:
+    """A pair on the template with the learned field behind its matrices, one interpolation each.
+
+    Args:
+        sources: "mri" and "pet" as they were read, and "kept" on the MRI's grid with a mask.
+        transforms: the matrices by name.
+    """
+    grid = aligned.mri.shape, aligned.affine
+    field = network.field(Image(aligned.mri, aligned.affine), template.head)
+    matrices = {"mri": transforms["mri_to_output"], "pet": transforms["pet_to_output"]}
+    matrices["kept"] = transforms["mri_to_output"]
+    found = {}
+    for name, image in sources.items():
+        found[name] = sample_through(image, *grid, field, matrices[name])
+    inside = found["kept"] > 0.5 if "kept" in found else True
+    for name in ("mri", "pet"):
+        found[name] = np.where(inside, np.maximum(found[name], 0), np.float32(0))
+    measured = measure_field(field, aligned.mri, found["mri"], aligned.affine, template)
+    about = {"figures": aligned.figures | measured, "field": field, "affine_mri": aligned.mri}
+    if warp_flags(measured):
+        return replace(aligned, **about)
+    return replace(aligned, mri=found["mri"], pet=found["pet"], **about)
 
 
 def align_frames(frames: Sequence[np.ndarray], affine: np.ndarray) -> list[np.ndarray]:

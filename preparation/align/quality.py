@@ -16,6 +16,7 @@ from data.quality import nmi
 from preparation.align.pose import CLEAR, SEARCH_MM, Pose, turn_about
 from preparation.align.registration import register
 from preparation.align.template import BRAIN_FOUND, BrainFit
+from preparation.align.warp import warp_flags
 
 # For a cohort: so many median absolute deviations, of at least so much, below the median.
 LEAST_COHORT = 5
@@ -220,7 +221,7 @@ def _flags(figures: Mapping[str, float | str]) -> list[str]:
     def below(name: str, limit: float) -> bool:
         return float(figures.get(name, math.inf)) < limit
 
-    flags = []
+    flags = warp_flags(figures)
     if below("contrast", CLEAR):
         times = f"{figures['contrast']:.1f} times, expected {CLEAR:g}"
         flags.append(f"the PET fits hardly better than turned the wrong way ({times})")

@@ -58,6 +58,10 @@ class PreparedFolder:
         """The quality control picture of a subject."""
         return self.root / PICTURES / f"{name}.png"
 
+    def warp_picture(self, name: str) -> Path:
+        """The MRI over the template before and after the learned field."""
+        return self.root / PICTURES / f"{name}_warp.png"
+
     def log(self, name: str) -> Path:
         """What the libraries printed while a subject was made."""
         return self.root / PICTURES / f"{name}.log"
@@ -182,6 +186,7 @@ class PreparedFolder:
         """Clear away a subject's older results: what it is to be made from now gives none."""
         self._discard(*self.places(name, place))
         self.picture(name).unlink(missing_ok=True)
+        self.warp_picture(name).unlink(missing_ok=True)
 
     def _discard(self, *folders: Path) -> None:
         for folder in folders:

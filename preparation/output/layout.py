@@ -34,7 +34,7 @@ XFORM_SCANNER, XFORM_ALIGNED, XFORM_MNI = 1, 2, 4  # NIfTI codes
 _BIDS_NAME = re.compile(r"sub-([A-Za-z0-9]+)(?:_ses-([A-Za-z0-9]+))?")
 _IGNORED_BY_BIDS = (
     HIDDEN, PICTURES, f"{PICTURES}/**", FLAGGED, f"{FLAGGED}/**",
-    "pairs.tsv", "report.tsv", "report.html", "*_prepare.json",
+    "pairs.tsv", "report.tsv", "report.html", "*_prepare.json", "*_xfm.nii.gz",
 )  # fmt: skip
 _README = """# Aligned MRI and FDG-PET
 
@@ -52,6 +52,7 @@ class Place:
     Attributes:
         folder: relative to the data set, or to its `flagged/`; moved as one.
         mri, pet, record: relative to `folder`.
+        field: where a learned field is kept, relative to `folder`.
         participant, session: BIDS labels, session "" without one; both "" in the published layout.
     """
 
@@ -59,6 +60,7 @@ class Place:
     mri: Path
     pet: Path
     record: Path
+    field: Path
     participant: str = ""
     session: str = ""
 
@@ -76,7 +78,8 @@ def place_of(
     """
     if layout == "pairs":
         mri, pet = Path(f"{name}{PUBLISHED_MRI}.nii.gz"), Path(f"{name}{PUBLISHED_PET}.nii.gz")
-        return Place(Path(name), mri, pet, Path(f"{name}.json"))
+        field = Path(f"{name}_warp_MNI152.nii.gz")
+        return Place(Path(name), mri, pet, Path(f"{name}.json"), field)
     participant, session = re.sub("[^A-Za-z0-9]", "", name), ""
     if known := _BIDS_NAME.fullmatch(name):
         participant, session = known.groups(default="")
@@ -89,7 +92,9 @@ def place_of(
         Path("pet")
         / f"{stem}_trc-{tracer_label(tracer)}_{in_template or 'space-T1w_'}desc-preproc_pet.nii.gz"
     )
-    return Place(folder, mri, pet, Path(f"{stem}_prepare.json"), participant, session)
+    field = Path("anat") / f"{stem}_from-T1w_to-{space_label(template)}_mode-image_xfm.nii.gz"
+    record = Path(f"{stem}_prepare.json")
+    return Place(folder, mri, pet, record, field, participant, session)
 
 
 def tracer_label(tracer: str) -> str:

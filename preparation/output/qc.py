@@ -16,6 +16,7 @@ from utils.files import replacing
 from utils.planes import PLANES, plane_of
 
 COLUMNS = ("MRI", "PET", "PET on MRI", "outline of the MRI on PET")
+WARP_COLUMNS = ("before on template", "after on template", "after", "template")
 PANEL_PIXELS = 260  # the longest side of the volume
 GAP, HEADER, FOOTER = 6, 44, 24
 OPACITY = 0.75  # of the hottest uptake; the least uptake is clear
@@ -44,15 +45,21 @@ def qc_picture(
         voxel_mm: voxel edges along X, Y, Z.
         title, caption: lines above and below.
     """
-    rows = _rows(mri, pet, voxel_mm)
+    return _page(_rows(mri, pet, voxel_mm), COLUMNS, title, caption)
+
+
+def _page(
+    rows: Sequence[Sequence[Image.Image]], columns: Sequence[str], title: str, caption: str
+) -> Image.Image:
+    """Rows of panels under their headings, between a title and a caption."""
     cell = max(row[0].width for row in rows)
-    width = GAP + len(COLUMNS) * (cell + GAP)
+    width = GAP + len(columns) * (cell + GAP)
     height = HEADER + sum(row[0].height + GAP for row in rows) + FOOTER
     picture = Image.new("RGB", (width, height))
     draw = ImageDraw.Draw(picture)
     draw.text((GAP, 4), title, "white", ImageFont.load_default(15))
-    lefts = [GAP + column * (cell + GAP) for column in range(len(COLUMNS))]
-    for left, heading in zip(lefts, COLUMNS, strict=True):
+    lefts = [GAP + column * (cell + GAP) for column in range(len(columns))]
+    for left, heading in zip(lefts, columns, strict=True):
         place = left + cell // 2, HEADER - 4
         draw.text(place, heading, "white", ImageFont.load_default(13), "mb")
     top = HEADER
@@ -88,6 +95,44 @@ def save_qc_picture(
         InputError: the file cannot be written.
     """
     picture = qc_picture(mri, pet, voxel_mm, title, caption)
+    with replacing(path, "check the disk and run the command again") as part:
+        picture.save(part, format="PNG")
+
+
+def save_warp_picture(
+    path: Path,
+    before: np.ndarray,
+    after: np.ndarray,
+    template: np.ndarray,
+    voxel_mm: Sequence[float],
+    title: str,
+    caption: str,
+) -> None:
+    """Three planes of a head over the template before and after a learned field, as a PNG.
+
+    The head is red and the template cyan: where they agree it is grey.
+
+    Args:
+        before, after, template: (X, Y, Z) in RAS+ order on one grid.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    position = _brain_centre(template, template)
+    sides_mm = [n * edge for n, edge in zip(template.shape, voxel_mm, strict=True)]
+    scale = PANEL_PIXELS / max(sides_mm)
+    rows = []
+    for axis, letters in PLANES.values():
+        size = [max(round(sides_mm[a] * scale), 1) for a in range(3) if a != axis]
+        planes = []
+        for volume in (before, after, template):
+            planes.append(_resized(plane_of(_window(volume), axis, position), size))
+        fixed = planes[-1]
+        panels = [np.stack([plane, fixed, fixed], axis=-1) for plane in planes[:2]]
+        panels += [np.repeat(plane[..., None], 3, axis=2) for plane in planes[1:]]
+        pictures = [Image.fromarray(np.rint(panel * 255).astype(np.uint8)) for panel in panels]
+        rows.append([_lettered(picture, letters) for picture in pictures])
+    picture = _page(rows, WARP_COLUMNS, title, caption)
     with replacing(path, "check the disk and run the command again") as part:
         picture.save(part, format="PNG")
 
@@ -179,14 +224,14 @@ class Entry:
         subject, status: as in the report; the sections of the page are statuses.
         lines: what is said under the picture, the first one in the colour of a warning where there
             is something wrong.
-        picture: relative to the page, None without one.
+        pictures: relative to the page.
         nmi: NMI in the brain, by which a section is sorted, worst first.
     """
 
     subject: str
     status: str
     lines: tuple[str, ...]
-    picture: Path | None
+    pictures: tuple[Path, ...]
     nmi: float
 
 
@@ -225,9 +270,9 @@ def _figure(entry: Entry) -> str:
     """One subject's picture and lines."""
     name = html.escape(entry.subject)
     image = ""
-    if entry.picture is not None:
-        link = html.escape(entry.picture.as_posix())
-        image = f"<a href='{link}'><img src='{link}' alt='{name}' loading='lazy'></a>"
+    for picture in entry.pictures:
+        link = html.escape(picture.as_posix())
+        image += f"<a href='{link}'><img src='{link}' alt='{name}' loading='lazy'></a>"
     lines = "<br>".join(html.escape(line) for line in entry.lines if line)
     tone = " class='bad'" if entry.status in ("flagged", "failed", "warned") else ""
     caption = f"<b>{name}</b><br><span{tone}>{lines}</span>"

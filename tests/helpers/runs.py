@@ -46,6 +46,25 @@ def save_untrained(path: Path, **settings) -> torch.nn.Module:
     return model
 
 
+def save_shifting(path: Path, shift: tuple[float, float, float], size: int = 32) -> None:
+    """Write a checkpoint of a TransMorph that moves every voxel by so many of its own."""
+    torch.manual_seed(0)
+    config = TrainConfig.of({"model": "transmorph", "network": "tiny", "size": size})
+    model = build_network(config)
+    torch.nn.init.zeros_(model.head.weight)
+    model.head.bias.data[:] = torch.tensor(shift)
+    content = {
+        "config": config.to_dict(),
+        "model": model.state_dict(),
+        "optimizer": torch.optim.Adam(model.parameters()).state_dict(),
+        "epoch": 1,
+        "step": 1,
+        "best": 0.5,
+        "rng": checkpoint.rng_states(),
+    }
+    checkpoint.save(path, content)
+
+
 def save_small_weights(path: Path, **settings) -> torch.nn.Module:
     """Write weights of an untrained small network for any balance; returns the network."""
     torch.manual_seed(0)

@@ -13,8 +13,8 @@ import prepare
 from data.grids import Image, sample
 from data.quality import nmi
 from preparation import cohort, subject
-from preparation.align.pair import Aligned
-from preparation.align.template import MNI_AFFINE, MNI_SHAPE, PACKAGED
+from preparation.align.pair import Aligned, bent
+from preparation.align.template import MNI_AFFINE, MNI_SHAPE, PACKAGED, load_template
 from tests.helpers.tasks import kill_worker_once
 from utils.cli import run
 from utils.errors import notice
@@ -35,7 +35,12 @@ def align_by_headers(mri, pet, options) -> Aligned:
     figures = {"nmi_brain": nmi(*arrays, arrays[0] > 0), "rotation_deg": 0.0, "start": "com"}
     figures |= {f"scale_{axis}": 1.0 for axis in "xyz"}
     transforms = {"pet_to_mri": np.eye(4).tolist()}
-    return Aligned(*arrays, np.array(affine), options.space, PACKAGED, transforms, figures, ())
+    aligned = Aligned(*arrays, np.array(affine), options.space, PACKAGED, transforms, figures, ())
+    if options.warp is None:
+        return aligned
+    sources = {"mri": Image(mri.array, mri.affine), "pet": Image(pet.array, pet.affine)}
+    matrices = {"mri_to_output": np.eye(4), "pet_to_output": np.eye(4)}
+    return bent(aligned, sources, matrices, load_template(options.template), options.warp)
 
 
 def prepare_subject(job) -> dict:

@@ -1,6 +1,7 @@
 """Quality control pictures as a radiologist reads them, and the page that shows them."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,10 +105,14 @@ def test_the_page_shows_the_worst_first_and_escapes_names(tmp_path):
     (tmp_path / "qc").mkdir()
     entries = [
         Entry(
-            "fine", "ok", ("NMI 1.07",), tmp_path.relative_to(tmp_path) / "qc" / "fine.png", 1.07
+            "fine",
+            "ok",
+            ("NMI 1.07",),
+            (Path("qc") / "fine.png", Path("qc") / "fine_warp.png"),
+            1.07,
         ),
-        Entry("low", "ok", (), None, 1.02),
-        Entry("<b>odd</b>", "flagged", ("turned by 90 degrees & more",), None, 1.05),
+        Entry("low", "ok", (), (), 1.02),
+        Entry("<b>odd</b>", "flagged", ("turned by 90 degrees & more",), (), 1.05),
     ]
     save_page(
         tmp_path / "report.html",
@@ -122,4 +127,5 @@ def test_the_page_shows_the_worst_first_and_escapes_names(tmp_path):
         "fine",
     ]
     assert re.findall("<h2 id='(.*?)'", text) == ["flagged", "ok"] and "&amp; more" in text
-    assert re.findall("src='(.*?)'", text) == ["qc/fine.png"] and "http" not in text
+    assert re.findall("src='(.*?)'", text) == ["qc/fine.png", "qc/fine_warp.png"]
+    assert "http" not in text
