@@ -91,7 +91,8 @@ class ScoreBook:
         path = self.folder / STAMPS
         try:
             content = json.loads(path.read_text("utf-8"))
-            there, self.stamps = content["settings"], content["stamps"]
+            there, stamps = content["settings"], content["stamps"]
+            self.stamps = {method: dict(known) for method, known in stamps.items()}
             names = there.keys() | self.settings.keys()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             problem = f"does not say how {SCORES} beside it was made"

@@ -68,7 +68,13 @@ class TestKilled:
         assert ScoreBook(tmp_path, {}).scores == {("volume", "m", "a"): {"sd": 2.0}}
 
 
-@pytest.mark.parametrize("text", ["[" * 2000 + "]" * 2000, "1" * 5000, "{", "[]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[" * 2000 + "]" * 2000, "1" * 5000, "{", "[]"),
+        *('{"settings": {}, "stamps": []}', '{"settings": {}, "stamps": {"m": 3}}'),
+    ],
+)
 def test_stamps_that_make_no_sense_are_one_line(tmp_path, text):
     add(ScoreBook(tmp_path, {}), "a")
     (tmp_path / "scores.json").write_text(text)
