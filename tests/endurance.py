@@ -3,6 +3,9 @@
 python -m tests.endurance --kills 100        the long form: random moments, a table
 pytest tests/test_endurance.py               the short one: chosen moments of three programs
 
+prepare.py runs with a stand-in for ANTs (`tests.helpers.unaligned`), which would take minutes; all
+that reads, writes and moves files is its own. `--align` has it align.
+
 A program runs in a forked process that is killed by SIGKILL, starts again as its user would, and
 so on until it ends; then its files are compared with those of a run that nobody killed.
 """
@@ -19,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -31,6 +34,8 @@ import infer_sigleImage
 import prepare
 import train_diff
 from data.phantom.cohort import write_cohort
+from preparation import cohort
+from tests.helpers import unaligned
 from tests.helpers.runs import QUICK, save_small_weights, table
 from training import checkpoint
 from utils.cli import run
@@ -125,6 +130,12 @@ def _evaluate_check(folder: Path) -> None:
         table(path)
 
 
+def _prepare_unaligned(argv: list[str]) -> int:
+    """prepare.py in this forked process, with the stand-in in those of its subjects."""
+    cohort.prepare_subject = unaligned.prepare_subject
+    return prepare.main(argv)
+
+
 def _prepare_flags(inputs: Path, folder: Path) -> list:
     return ["--pairs", inputs / "pairs.csv", "--out", folder, "--jobs", 1]
 
@@ -133,7 +144,7 @@ PROGRAMS = {
     "train": Program(train_diff.main, _train_flags, _train_result, _train_check),
     "infer": Program(infer_sigleImage.main, _infer_flags, _volumes, _volumes),
     "evaluate": Program(evaluate.main, _evaluate_flags, _evaluate_result, _evaluate_check),
-    "prepare": Program(prepare.main, _prepare_flags, _volumes, _volumes),
+    "prepare": Program(_prepare_unaligned, _prepare_flags, _volumes, _volumes),
 }
 
 
@@ -283,7 +294,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--kills", type=int, default=100, help="of each program (100)")
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
+    parser.add_argument("--align", action="store_true", help="prepare.py with ANTs")
     args = parser.parse_args(argv)
+    if args.align:
+        PROGRAMS["prepare"] = replace(PROGRAMS["prepare"], main=prepare.main)
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells what it purges
     print(
         "| program | kills | lost | half-written | unequal | left over |\n|---|---|---|---|---|---|"
