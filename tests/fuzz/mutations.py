@@ -84,6 +84,11 @@ def set_fields(header: np.ndarray, generator: np.random.Generator) -> None:
             header[name] = odd
 
 
+def odd_value(generator: np.random.Generator) -> object:
+    """What nobody expects in the place of a value."""
+    return _ODD_VALUES[generator.integers(len(_ODD_VALUES))]
+
+
 def odd_json(content: dict, generator: np.random.Generator) -> bytes:
     """A sidecar with odd values, odd bytes, or nested without end."""
     way = generator.integers(8)
@@ -95,8 +100,8 @@ def odd_json(content: dict, generator: np.random.Generator) -> bytes:
     changed = dict(content)
     for _ in range(generator.integers(1, 4)):
         key = list(content)[generator.integers(len(content))]
-        changed[key] = _ODD_VALUES[generator.integers(len(_ODD_VALUES))]
-    whole = changed if way < 7 else _ODD_VALUES[generator.integers(len(_ODD_VALUES))]
+        changed[key] = odd_value(generator)
+    whole = changed if way < 7 else odd_value(generator)
     return json.dumps(whole).encode("utf-8", "replace")
 
 
