@@ -16,6 +16,7 @@ import math
 import pickle
 import platform
 import random
+import warnings
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -75,7 +76,8 @@ def read(path: Path) -> dict:
         raise InputError(path, "no such checkpoint", "give a run folder, a .pt or a released .pth")
     check_archive(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about the pickle's protocol
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(path) or _first_byte(path) == pickle.PROTO:
             problem = "holds more than tensors and plain values, which could run code when loaded"

@@ -5,6 +5,7 @@ Its weights come from a file that the user names: a state dict with torchvision'
 `.running_var`; keys of the classifier are not read.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,7 +81,8 @@ def load_vgg16(path: str | Path, batch_norm: bool) -> Vgg16:
     """
     needed = f"VGG-16 {'with' if batch_norm else 'without'} batch normalisation"
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about the pickle's protocol
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a file that only looks like a pickle raises nearly any kind

@@ -6,6 +6,7 @@ skipped because the method never uses it; a tensor too many, too few or of anoth
 error.
 """
 
+import warnings
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -98,7 +99,8 @@ def _read(network: nn.Module, path: Path) -> dict[str, torch.Tensor]:
 
 def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about the pickle's protocol
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a file that only looks like a pickle raises nearly any kind
