@@ -1,5 +1,7 @@
 """Fixtures shared by the tests: a small head without any symmetry, and NIfTI files made of it."""
 
+import functools
+import multiprocessing
 from pathlib import Path
 
 import nibabel as nib
@@ -8,6 +10,7 @@ import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
+from torch.multiprocessing import start_processes
 
 import train_diff
 from data.phantom.cohort import write_cohort
@@ -130,6 +133,17 @@ def refuses(run_script):
             assert str(name) in lines[0], err
 
     return check
+
+
+@pytest.fixture
+def quick_processes(monkeypatch):
+    """Processes of `launch` come from one that has imported PyTorch already, instead of fresh.
+
+    They print where that one did: not for tests that look at it.
+    """
+    multiprocessing.set_forkserver_preload(["tests.helpers.workers"])
+    forked = functools.partial(start_processes, start_method="forkserver")
+    monkeypatch.setattr("training.distributed.multiprocessing.spawn", forked)
 
 
 @pytest.fixture

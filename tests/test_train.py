@@ -20,7 +20,7 @@ from losses import OBJECTIVES
 from metrics import score as score_volume
 from tests.helpers import workers
 from tests.helpers.launched import torchrun
-from tests.helpers.runs import QUICK, table, weights
+from tests.helpers.runs import QUICK, SMALL_NETWORK, table, weights
 from training import checkpoint, start
 from training.config import TrainConfig
 from training.datasets import build_datasets
@@ -214,13 +214,15 @@ def test_published_lists_choose_the_subjects(train, synthetic_cohort, tmp_path):
 
 
 def test_the_published_command_runs_on_the_synthetic_cohort(run_script, tmp_path, monkeypatch):
-    """Its flags as published, made small by further ones; the cohort is made on the way."""
+    """Its flags as published, made small by further ones; the cohort is made on the way.
+
+    All other runs of these tests are of two stages, this one of the published four.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(start, "SYNTHETIC_SUBJECTS", 2)
     published = "--alpha1 2 --alpha2 1 --beta1 2 --beta2 1 --gamma1 2 --gamma2 1 --gpus 0".split()
-    status, out, err = run_script(
-        train_diff.main, *published, *QUICK, "--epochs", 1, "--name", "published"
-    )
+    quick = *QUICK, "--depths", *TrainConfig().depths, "--epochs", 1
+    status, out, err = run_script(train_diff.main, *published, *quick, "--name", "published")
     assert status == 0, err
     assert "synthetic" in err
     if not torch.cuda.is_available():
@@ -254,7 +256,7 @@ def two_processes(synthetic_cohort, tmp_path):
     return prepare
 
 
-SMALL = {"size": 36, "embed_dim": 24, "cache": "none"}
+SMALL = SMALL_NETWORK | {"size": 36, "cache": "none"}
 SMALL_2D = {"model": "matr", "size": 16, "batch_size": 64, "cache": "memory"}
 
 
@@ -279,12 +281,15 @@ def test_two_processes_train_one_network(two_processes, tmp_path, options):
     assert first == pytest.approx(second, rel=1e-12)
 
 
-def test_torchrun_trains_the_run_that_gpus_train(two_processes, synthetic_cohort, tmp_path):
+def test_torchrun_trains_the_run_that_gpus_train(
+    two_processes, synthetic_cohort, tmp_path, quick_processes
+):
     """One writer, everything said once, and the same numbers whoever starts the processes."""
     names = [subject.name for subject in find_subjects(synthetic_cohort).subjects]
     for name, listed in (("train", names[:2]), ("val", names[2:])):
         (tmp_path / f"{name}.txt").write_text("\n".join(listed))
-    flags = ("--data", synthetic_cohort, "--size", 36, "--embed-dim", 24, "--cache", "none")
+    flags = ("--data", synthetic_cohort, "--size", 36, "--embed-dim", 24)
+    flags += ("--depths", 1, 1, "--cache", "none")
     flags += ("--train-list", "train.txt", "--val-list", "val.txt", "--workers", 0, "--epochs", 1)
     flags += ("--out", "result", "--name", "launched", "--sync-batchnorm")
     status, out, err = torchrun("train_diff.py", *flags, folder=tmp_path, restarts=1)

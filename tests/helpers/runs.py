@@ -10,7 +10,9 @@ from training.build import build_network
 from training.config import TrainConfig
 from training.weights import to_stored, write
 
-QUICK = ("--size", 36, "--embed-dim", 24, "--lr", "1e-3", "--workers", 0, "--cache", "memory")
+SMALL_NETWORK = {"embed_dim": 24, "depths": (1, 1)}
+QUICK = ("--size", 36, "--embed-dim", 24, "--depths", 1, 1, "--lr", "1e-3")
+QUICK += ("--workers", 0, "--cache", "memory")
 QUICK_2D = ("--size", 16, "--batch-size", 8, "--workers", 0, "--cache", "memory")
 
 
@@ -68,9 +70,7 @@ def save_shifting(path: Path, shift: tuple[float, float, float], size: int = 32)
 def save_small_weights(path: Path, **settings) -> torch.nn.Module:
     """Write weights of an untrained small network for any balance; returns the network."""
     torch.manual_seed(0)
-    config = TrainConfig(
-        **{"embed_dim": 24, "depths": (1, 1), "size": 40, "balance": "any"} | settings
-    )
+    config = TrainConfig(**SMALL_NETWORK | {"size": 40, "balance": "any"} | settings)
     model = build_network(config)
     for place in model.balance.places:  # which has no effect at first
         torch.nn.init.normal_(place.weight, std=0.1)

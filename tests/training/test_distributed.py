@@ -52,19 +52,21 @@ def test_a_process_that_a_launcher_started_takes_the_device_of_its_number(monkey
         device_of(Place(2, 2, 3))
 
 
-def test_a_process_that_is_killed_ends_the_others_and_is_named():
+def test_a_process_that_is_killed_ends_the_others_and_is_named(quick_processes):
     with pytest.raises(InputError, match=r"process 2 of 2: was killed \(SIGKILL\)"):
         launch(workers.kill_itself, TWO)
 
 
-def test_processes_share_items_and_means(tmp_path):
+def test_processes_share_items_and_means(tmp_path, quick_processes):
     launch(workers.share, TWO, list("abcde"), tmp_path / "shares.json")
     shares, mean = json.loads((tmp_path / "shares.json").read_text())
     assert shares == [["a", "c", "e"], ["b", "d"]]
     assert mean == [0.5, float("inf")]
 
 
-def test_gradients_of_two_processes_are_those_of_one_with_the_whole_batch(tmp_path):
+def test_gradients_of_two_processes_are_those_of_one_with_the_whole_batch(
+    tmp_path, quick_processes
+):
     """Of every model, in float64, BatchNorm normalising by both processes' batches."""
     models = list(PUBLISHED)
     workers.write_gradients(Process(0, 1, TWO[0]), models, tmp_path / "one.pt")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from data.subjects import find_subjects
+from tests.helpers.runs import SMALL_NETWORK
 from training.build import build_loss, build_network
 from training.config import TrainConfig
 from training.datasets import build_datasets
@@ -13,7 +14,8 @@ from training.distributed import Process
 from training.trainer import Trainer, learning_rate
 from utils.errors import InputError
 
-CONFIG = TrainConfig(size=36, embed_dim=24, epochs=2, workers=0, cache="memory", batch_size=2)
+QUICK = {"epochs": 2, "workers": 0, "cache": "memory", "batch_size": 2}
+CONFIG = TrainConfig(**SMALL_NETWORK, **QUICK, size=36)
 
 
 @pytest.fixture
