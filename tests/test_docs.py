@@ -27,6 +27,9 @@ FOREIGN_FLAGS = {
     "--rdzv-endpoint",
     "--rdzv-id",
     "--max-restarts",
+    "--scheduler-file",
+    "--nthreads",
+    "--exclude",
 }
 # Folders that the programs write.
 OUTPUTS = {"result", "log", "flagged", "boxplots"}

@@ -534,7 +534,7 @@ def test_a_network_that_gives_nan_in_validation_stops_before_it_is_saved(
     folder = train("--epochs", 1)
     good = (folder / "last.pt").read_bytes()
 
-    monkeypatch.setattr(Trainer, "_fuse", lambda self, mri, pet: mri / 0)
+    monkeypatch.setattr(Trainer, "_run", lambda self, mri, pet: mri / 0)
     refuses(
         train_diff.main,
         "--resume",
