@@ -115,6 +115,8 @@ def read_own(path: Path) -> tuple[dict, TrainConfig]:
     check_size(path, config, bytes_each=4)
     for key, known in (("epoch", int), ("step", int), ("best", (int, float))):
         value = content[key]
+        if isinstance(value, int) and abs(value) >= 2**63:  # Python refuses to print the longest
+            raise InputError(path, f"its {key} is a number beyond any count", _UNCHANGED)
         possible = isinstance(value, known) and not isinstance(value, bool)
         if not possible or math.isnan(value) or (key != "best" and value < 0):
             raise InputError(path, f"its {key} is {value!r:.40}", _UNCHANGED)

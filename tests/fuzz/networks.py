@@ -137,7 +137,7 @@ def _odd(value: object, generator: np.random.Generator) -> object:
         lambda tensor: tensor.double(),
         lambda tensor: tensor.to(torch.int64),
         lambda tensor: tensor.new_zeros(()),
-        lambda tensor: tensor.new_zeros(1).expand(tensor.shape),
+        lambda tensor: tensor.new_zeros(()).expand(tensor.shape),
         lambda tensor: tensor.to_sparse() if tensor.ndim else tensor,
         lambda tensor: torch.full_like(tensor, 255),
     )

@@ -85,7 +85,10 @@ def test_what_unpacks_to_far_more_than_it_is_is_not_unpacked(tmp_path, monkeypat
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("epoch", "3"), ("epoch", -1), ("epoch", True), ("step", 1.5), ("best", math.nan)],
+    [
+        *(("epoch", "3"), ("epoch", -1), ("epoch", True), ("step", 1.5), ("best", math.nan)),
+        *(pytest.param(key, 10**400, id=f"{key}-401-digits") for key in ("epoch", "best")),
+    ],
 )
 def test_impossible_values_are_refused(saved, key, value):
     path, _ = saved
