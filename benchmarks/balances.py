@@ -84,7 +84,7 @@ def measure(
     sources = pair.mri, pair.pet
     average = (pair.mri + pair.pet) / 2
     best = refine(average, *sources, objective, steps)
-    fused = pair.fuse(trained).float()
+    fused = pair.fuse(trained).float().clamp(0, 1)  # as it is written
     refined = refine(fused, *sources, objective, refinement, NETWORK_RATE)
     start, least, before, after = (
         float(objective(volume, *sources)[0]) for volume in (average, best, fused, refined)

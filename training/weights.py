@@ -1,7 +1,8 @@
 """The weights that come with the repository: a safetensors file with a JSON beside it.
 
-    dc2fusion.safetensors   16-bit tensors; in its header FORMAT and what is known about them: the
-                            configuration, command, commit and date of the training, the balance
+    dc2fusion.safetensors   16-bit tensors, statistics in 32; in its header FORMAT and what is known
+                            about them: configuration, command, commit and date of the training,
+                            the balance
     dc2fusion.json          the same, SHA-256 of the file, and scores that it must give on a pair
                             that the code makes
 
@@ -28,6 +29,7 @@ from utils.text import read_text
 
 FORMAT = "dc2fusion-weights-1"
 SUFFIX = ".safetensors"
+STATISTICS = ("running_mean", "running_var")  # of BatchNorm: few, and of any size
 SHIPPED = Path(__file__).resolve().parents[1] / "weights" / f"dc2fusion{SUFFIX}"
 REMEDY = "restore it (git checkout weights) or name a run by --checkpoint"
 # What a training that starts from the weights has in common with theirs: it must, it may.
@@ -64,7 +66,7 @@ class Weights:
         """
         wanted = model.state_dict()
         for name in wanted.keys() | self.tensors.keys():
-            dtype = stored_type(wanted[name]) if name in wanted else None
+            dtype = stored_type(name, wanted[name]) if name in wanted else None
             problem = misfit(self.tensors.get(name), wanted.get(name), dtype)
             if problem:
                 raise InputError(self.path, f"its tensor {name} {problem}", REMEDY)
@@ -84,9 +86,11 @@ class Weights:
         return self.load_into(model).eval()
 
 
-def stored_type(tensor: Tensor) -> torch.dtype:
-    """16-bit for floating point; counters stay as they are."""
-    return torch.float16 if tensor.is_floating_point() else tensor.dtype
+def stored_type(name: str, tensor: Tensor) -> torch.dtype:
+    """16-bit for what was learnt; counters and statistics, which may exceed it, stay."""
+    if name.endswith(STATISTICS) or not tensor.is_floating_point():
+        return tensor.dtype
+    return torch.float16
 
 
 def to_stored(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -97,7 +101,7 @@ def to_stored(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     stored = {}
     for name, tensor in state.items():
-        stored[name] = tensor.to(stored_type(tensor)).contiguous()
+        stored[name] = tensor.to(stored_type(name, tensor)).contiguous()
         if tensor.is_floating_point() and not stored[name].isfinite().all():
             raise ValueError(f"{name} does not fit 16 bits: it reaches {tensor.abs().max():.4g}")
     return stored
