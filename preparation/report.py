@@ -87,7 +87,7 @@ def write_report(root: Path, items: Sequence[Item], left_out: Sequence[LeftOutSc
     for fault in faults_of(left_out):
         rows.append(_fault_row(fault))
         about = fault.subject or "?"
-        entries.append(Entry(about, "failed", (fault_line(fault),), None, math.inf))
+        entries.append(Entry(about, "failed", (fault_line(fault),), (), math.inf))
     write_tsv(root / "report.tsv", COLUMNS, rows, "choose another --out")
     save_page(root / "report.html", entries, STATUSES, line)
     return line

@@ -100,7 +100,7 @@ def test_processes_end_with_their_parent(tmp_path, number):
     try:
         wait_until(lambda: all(path.exists() for path in at))
         parent.send_signal(number)
-        parent.wait(20)
+        parent.wait(120)
         wait_until(lambda: not any(is_alive(int(path.read_text())) for path in at), 5)
     finally:
         parent.kill()
