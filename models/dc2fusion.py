@@ -17,15 +17,16 @@ from torch.utils.checkpoint import checkpoint
 
 from models import ops
 from models.balance import NEUTRAL, Balance, shares
-from models.bands import BandHead
-from models.dcfb import DCFBlock, channels_first, channels_last, pad_tokens
+from models.bands import BandHead, Streams
+from models.dcfb import DCFBlock, pad_tokens
 from models.fusion_layer import fusion_strategy, gate
 from models.initialisation import INITIALISATIONS, start_as_identity
+from models.ops.layout import channels_first, channels_last
 from models.ops.patches import expand_patches, merge_patches
 from models.ops.stream_maps import PATCH, stream_maps
 from models.variants import build_variant
 
-# Options by name. `compact` has 5.2 M parameters: fusing aligned pairs hardly needs the two deepest
+# Options by name. `compact` has 4.6 M parameters: fusing aligned pairs hardly needs the two deepest
 # stages, which hold three quarters of the paper's 93 M.
 NETWORKS: dict[str, dict] = {
     "paper": {"embed_dim": 96, "depths": (2, 2, 6, 2), "head": "patches"},
@@ -33,8 +34,6 @@ NETWORKS: dict[str, dict] = {
 }
 HEADS = (3, 6, 12, 24)  # of each level; their number is the largest number of levels
 MAX_DROP_PATH = 0.2
-
-Streams = tuple[torch.Tensor, torch.Tensor]
 
 
 class PatchEmbedding(nn.Conv3d):
@@ -139,9 +138,10 @@ class Head(nn.Module):
     ConvTranspose3d(2E -> E/2, kernel 4, stride 4), Conv3d(E/2 -> 2, kernel 3, padding 1).
     """
 
+    bounded = False  # see `models.bands.BandHead`
+
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
-        self.bounded = False
         self.norm = nn.LayerNorm(2 * embed_dim)
         self.to_voxels = nn.ConvTranspose3d(2 * embed_dim, embed_dim // 2, PATCH, stride=PATCH)
         self.to_maps = nn.Conv3d(embed_dim // 2, 2, kernel_size=3, padding=1)
@@ -245,9 +245,8 @@ class DC2Fusion(nn.Module):
                 effect unless `balanced`.
 
         Returns:
-            (B, 1, D, H, W) on the same grid. Not bounded unless the head
-            is: clip to [0, 1] before saving or scoring.
-            0 where both sources are, if the variant is gated.
+            (B, 1, D, H, W) on the same grid. Not bounded unless the head is: clip to [0, 1] before
+            saving or scoring. 0 where both sources are, if the variant is gated.
 
         Raises:
             ValueError: if the shapes differ or are not (B, 1, D, H, W), a training volume is too
@@ -257,7 +256,11 @@ class DC2Fusion(nn.Module):
         return self.gated(self.fuse_maps(maps[:, :1], maps[:, 1:]), mri, pet)
 
     def gated(self, fused: torch.Tensor, mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
-        """[R10] The fused volume, faded to 0 where both sources are, if the variant is gated."""
+        """The fused volume as it is given out.
+
+        Clipped to [0, 1] if the head is bounded; [R10] faded to 0 where both sources are, if the
+        variant is gated.
+        """
         if self.head.bounded:
             fused = fused.clamp(0, 1)
         if not self.variant.gated:

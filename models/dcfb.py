@@ -25,21 +25,12 @@ from torch.nn import functional as F
 from models.drop_path import DropPath
 from models.ops.attention import window_attention
 from models.ops.depthwise import blend_conv3d, depthwise_conv3d
+from models.ops.layout import channels_first, channels_last
 from models.ops.norm_gelu import gelu_linear, norm_gelu_linear
 from models.ops.sampling import sample_partner
 from models.variants import Variant
 
 WINDOW = 2
-
-
-def channels_first(tokens: torch.Tensor) -> torch.Tensor:
-    """(B, D, H, W, C) -> (B, C, D, H, W), a view."""
-    return tokens.permute(0, 4, 1, 2, 3)
-
-
-def channels_last(volume: torch.Tensor) -> torch.Tensor:
-    """(B, C, D, H, W) -> (B, D, H, W, C), a view."""
-    return volume.permute(0, 2, 3, 4, 1)
 
 
 def pad_tokens(tokens: torch.Tensor, multiples: tuple[int, int, int]) -> torch.Tensor:

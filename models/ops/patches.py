@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from models import ops
+from models.ops.layout import channels_first, channels_last
 
 
 def merge_patches(tokens: torch.Tensor, conv: nn.Conv3d) -> torch.Tensor:
@@ -22,13 +23,13 @@ def merge_patches(tokens: torch.Tensor, conv: nn.Conv3d) -> torch.Tensor:
         (B, D/K, H/K, W/K, C').
     """
     if ops.is_plain():
-        merged = F.conv3d(_channels_first(tokens), conv.weight, conv.bias, conv.stride)
-        return _channels_last(merged)
+        merged = F.conv3d(channels_first(tokens), conv.weight, conv.bias, conv.stride)
+        return channels_last(merged)
     b, d, h, w, c = tokens.shape
     k = conv.kernel_size[0]
     patches = tokens.reshape(b, d // k, k, h // k, k, w // k, k, c)
     patches = patches.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4)  # B, D/K, H/K, W/K, K K K C
-    return F.linear(patches, _channels_last(conv.weight).flatten(1), conv.bias)
+    return F.linear(patches, channels_last(conv.weight).flatten(1), conv.bias)
 
 
 def expand_patches(tokens: torch.Tensor, conv: nn.ConvTranspose3d) -> torch.Tensor:
@@ -42,18 +43,10 @@ def expand_patches(tokens: torch.Tensor, conv: nn.ConvTranspose3d) -> torch.Tens
         (B, KD, KH, KW, C').
     """
     if ops.is_plain():
-        expanded = F.conv_transpose3d(_channels_first(tokens), conv.weight, conv.bias, conv.stride)
-        return _channels_last(expanded)
+        expanded = F.conv_transpose3d(channels_first(tokens), conv.weight, conv.bias, conv.stride)
+        return channels_last(expanded)
     k = conv.kernel_size[0]
-    patches = F.linear(tokens, _channels_last(conv.weight).flatten(1).T)  # B, D, H, W, K K K C'
+    patches = F.linear(tokens, channels_last(conv.weight).flatten(1).T)  # B, D, H, W, K K K C'
     patches = patches.unflatten(-1, (k, k, k, -1)).permute(0, 1, 4, 2, 5, 3, 6, 7)
     expanded = patches.flatten(5, 6).flatten(3, 4).flatten(1, 2)  # B, KD, KH, KW, C'
     return expanded + conv.bias
-
-
-def _channels_first(tokens: torch.Tensor) -> torch.Tensor:
-    return tokens.permute(0, 4, 1, 2, 3)
-
-
-def _channels_last(volume: torch.Tensor) -> torch.Tensor:
-    return volume.permute(0, 2, 3, 4, 1)

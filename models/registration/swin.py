@@ -15,8 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.baselines.mlp import Mlp
-from models.dcfb import channels_first, channels_last, pad_tokens
+from models.dcfb import pad_tokens
 from models.drop_path import DropPath
+from models.ops.layout import channels_first, channels_last
 
 PATCH = 4
 APART = -100.0  # added to the logits of tokens that only rolling brought into one window
