@@ -86,10 +86,15 @@ def remarks_on_values(role: str, array: np.ndarray, voxel_mm: Sequence[float]) -
         array: (X, Y, Z).
         voxel_mm: its voxels' sides.
     """
-    remarks = [hot_remark(array)]
-    if role == "MRI":
-        remarks += [_stray_remark(array, voxel_mm), _ripple_remark(array)]
-    return list(filter(None, remarks))
+    hot = hot_remark(array)
+    return ([hot] if hot else []) + _remarks_on_foreground(role, array, voxel_mm)
+
+
+def _remarks_on_foreground(role: str, array: np.ndarray, voxel_mm: Sequence[float]) -> list[str]:
+    """Those of `remarks_on_values` that nothing else says."""
+    if role != "MRI":
+        return []
+    return list(filter(None, (_stray_remark(array, voxel_mm), _ripple_remark(array))))
 
 
 def _stray_remark(mri: np.ndarray, voxel_mm: Sequence[float]) -> str | None:
@@ -131,10 +136,10 @@ def say_remarks(mri: Volume, pet: Volume) -> list[str]:
     found = []
     for role, volume in (("MRI", mri), ("PET", pet)):
         hot = hot_remark(volume.array)
-        for remark in remarks_on_values(role, volume.array, volume.voxel_mm):
-            if remark != hot:
-                notice(f"{volume.path}: {remark}")
-            found.append(f"{role}: {remark}")
+        others = _remarks_on_foreground(role, volume.array, volume.voxel_mm)
+        for remark in others:
+            notice(f"{volume.path}: {remark}")
+        found += [f"{role}: {remark}" for remark in ([hot] if hot else []) + others]
     return found
 
 
