@@ -45,7 +45,7 @@ class Pair:
 
     Attributes:
         mri, pet: (1, 1, D, H, W) in [0, 1].
-        fuse: the network's output there, the same shape.
+        fuse: the network's output there as it is written, in [0, 1], the same shape.
     """
 
     mri: Tensor
@@ -56,7 +56,7 @@ class Pair:
 def network_pair(subject: Subject, size: int) -> Pair:
     """A pair on the network's grid of `size` voxels a side."""
     mri, pet = (volume.float() for volume in Case(subject, Settings(size=size)).inputs)
-    return Pair(mri, pet, lambda trained: trained.model(mri, pet))
+    return Pair(mri, pet, lambda trained: trained.model(mri, pet).clamp(0, 1))
 
 
 def native_pair(subject: Subject, block: int) -> Pair:
@@ -71,7 +71,8 @@ def native_pair(subject: Subject, block: int) -> Pair:
         def inputs(part: tuple[slice, ...]) -> list[Tensor]:
             return head.inputs(part, CPU)
 
-        return run_network(trained.model, trained.size, head.shape, inputs)[(..., *middle)]
+        fused = run_network(trained.model, trained.size, head.shape, inputs)
+        return fused[(..., *middle)].clamp(0, 1)
 
     return Pair(*head.inputs(middle, CPU), fuse)
 
@@ -84,7 +85,7 @@ def measure(
     sources = pair.mri, pair.pet
     average = (pair.mri + pair.pet) / 2
     best = refine(average, *sources, objective, steps)
-    fused = pair.fuse(trained).float().clamp(0, 1)  # as it is written
+    fused = pair.fuse(trained).float()
     refined = refine(fused, *sources, objective, refinement, NETWORK_RATE)
     start, least, before, after = (
         float(objective(volume, *sources)[0]) for volume in (average, best, fused, refined)
