@@ -177,9 +177,10 @@ _OF_HEADS = {
     "similarity": {"similarity": ""},
     "folded voxels": {"folded": ""},
 }
+_FUSED = Look((AVERAGE, COPY), _OF_SOURCES, Example.words, advice)
 LOOKS = {
-    FUSION: Look((AVERAGE, COPY), _OF_SOURCES, Example.words, advice),
-    SLICES: Look((AVERAGE, COPY), _OF_SOURCES, Example.words, advice),
+    FUSION: _FUSED,
+    SLICES: _FUSED,
     REGISTRATION: Look((BEFORE,), _OF_HEADS, RegistrationExample.words, registration_advice),
 }
 

@@ -35,17 +35,22 @@ def save_untrained(path: Path, **settings) -> torch.nn.Module:
     torch.manual_seed(0)
     config = TrainConfig(embed_dim=24, size=40, **settings or RELEASED)
     model = build_network(config)
+    _save(path, config, model, epoch=3, step=30)
+    return model
+
+
+def _save(path: Path, config: TrainConfig, model: torch.nn.Module, epoch: int, step: int) -> None:
+    """Write a checkpoint of a network, with an optimiser that has not begun."""
     content = {
         "config": config.to_dict(),
         "model": model.state_dict(),
         "optimizer": torch.optim.Adam(model.parameters()).state_dict(),
-        "epoch": 3,
-        "step": 30,
+        "epoch": epoch,
+        "step": step,
         "best": 0.5,
         "rng": checkpoint.rng_states(),
     }
     checkpoint.save(path, content)
-    return model
 
 
 def save_shifting(path: Path, shift: tuple[float, float, float], size: int = 32) -> None:
@@ -55,16 +60,7 @@ def save_shifting(path: Path, shift: tuple[float, float, float], size: int = 32)
     model = build_network(config)
     torch.nn.init.zeros_(model.head.weight)
     model.head.bias.data[:] = torch.tensor(shift)
-    content = {
-        "config": config.to_dict(),
-        "model": model.state_dict(),
-        "optimizer": torch.optim.Adam(model.parameters()).state_dict(),
-        "epoch": 1,
-        "step": 1,
-        "best": 0.5,
-        "rng": checkpoint.rng_states(),
-    }
-    checkpoint.save(path, content)
+    _save(path, config, model, epoch=1, step=1)
 
 
 def save_small_weights(path: Path, **settings) -> torch.nn.Module:
