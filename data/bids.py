@@ -11,13 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.tracers import FDG_NAME, is_fdg, is_tracer
+from data.tracers import (
+    FDG_NAME,
+    is_fdg,
+    is_tracer,
+    names_nothing,
+    other_tracer,
+    radionuclide_problem,
+)
 from utils.errors import InputError
-from utils.files import reading_problem
+from utils.files import reading_problem, visible
 from utils.text import natural_key, read_text
 
 BIDS_VERSION = "1.11.1"  # that the data sets made here follow
 T1W, PET = "T1w", "pet"
+UNNAMED = "the PET's tracer is not named, taken for FDG"
 _FOLDERS = {T1W: "anat", PET: "pet"}
 _NIFTI_ENDINGS = ".nii.gz", ".nii"
 # PETs without attenuation correction: of a label (`nac`, `nacstat`), of a field in free words.
@@ -26,6 +34,10 @@ _NAC_WORDS = re.compile(
     r"(0|none|no|not|off|false|without|nac|noac|non-?ac|non-?corrected|un-?corrected)\b",
     re.IGNORECASE,
 )
+# Of BIDS and of dcm2niix, which keeps DICOM's names.
+_TRACER_FIELDS = "TracerName", "Radiopharmaceutical"
+_DESCRIPTIONS = "SeriesDescription", "ProtocolName"
+_RADIONUCLIDE_FIELDS = "TracerRadionuclide", "RadionuclideHalfLife"
 _CORRECTION_FIELDS = "AttenuationCorrection", "AttenuationCorrectionMethod"
 
 
@@ -106,18 +118,21 @@ def run_number(label: str | int | None) -> int | str | None:
 
 
 def listed(folder: Path) -> list[Path]:
-    """The visible entries of a folder in natural order.
+    """The visible entries of a folder in natural order, as `utils.files.visible`.
+
+    None of a folder that is not downloaded.
 
     Raises:
         InputError: it cannot be read.
     """
+    if not os.path.lexists(folder) and reading_problem(folder):
+        return []
     try:
-        entries = list(folder.iterdir())
+        names = [entry.name for entry in folder.iterdir()]
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(folder, f"cannot be read ({reason})", "make it readable") from error
-    visible = [entry for entry in entries if not entry.name.startswith(".")]
-    return sorted(visible, key=lambda entry: natural_key(entry.name))
+    return [folder / name for name in sorted(visible(names), key=natural_key)]
 
 
 def visits(folder: Path) -> list[Visit]:
@@ -128,7 +143,7 @@ def visits(folder: Path) -> list[Visit]:
     """
     found = []
     for entry in listed(folder):
-        if entry.name.startswith("ses-") and os.path.isdir(entry):
+        if entry.name.startswith("ses-") and (os.path.isdir(entry) or reading_problem(entry)):
             found.append(Visit(entry, folder.name, entry.name.removeprefix("ses-")))
     own = Visit(folder, folder.name, None)
     return [own, *found] if has_images(own) or not found else found
@@ -143,7 +158,7 @@ def parts_not_downloaded(visit: Visit) -> list[tuple[Path, str]]:
     """Folders of a visit that are parts of their own and not downloaded, each with what to do."""
     found = []
     for folder in (visit.folder, *(visit.folder / name for name in _FOLDERS.values())):
-        problem = reading_problem(folder) if os.path.isdir(folder) else None
+        problem = reading_problem(folder)
         if problem:
             found.append((folder, ", ".join(problem)))
     return found
@@ -244,14 +259,15 @@ def field_of(fields: Mapping, name: str) -> object | None:
 def tracer(labels: Mapping[str, str], fields: Mapping) -> str:
     """The tracer that a PET's entities or sidecar fields name; "" where nothing does.
 
-    `trc-` before `TracerName` before `acq-`, which data sets older than `trc-` used for it.
+    `trc-` before `TracerName` before `Radiopharmaceutical`, dcm2niix's copy of the DICOM header,
+    before `acq-`, which data sets older than `trc-` used for it. What names nothing, such as
+    "unknown", leaves it to the next one.
     """
-    if labels.get("trc"):
-        return labels["trc"]
-    in_sidecar = str(field_of(fields, "TracerName") or "").strip()
-    if in_sidecar and in_sidecar.lower() != "n/a":
-        return in_sidecar
-    return labels.get("acq", "")
+    in_sidecar = [str(field_of(fields, name) or "").strip() for name in _TRACER_FIELDS]
+    for name in (labels.get("trc", ""), *in_sidecar, labels.get("acq", "")):
+        if not names_nothing(name):
+            return name
+    return ""
 
 
 def tracer_problem(
@@ -259,18 +275,26 @@ def tracer_problem(
 ) -> str | None:
     """Why a PET is not of the wanted tracer.
 
-    None when it is, and for FDG also when nothing speaks against it.
+    None when it is, and for FDG also when nothing speaks against it: another tracer in a label or a
+    description, another radionuclide.
     """
     name = tracer(labels, fields)
     if name:
         return None if is_tracer(name, wanted) else f"tracer is {name}, not {wanted}"
     if not is_fdg(wanted):
         return f"tracer is not named, not known to be {wanted}"
-    radionuclide = str(field_of(fields, "TracerRadionuclide") or "")
-    mass = re.sub(r"\D", "", radionuclide)
-    if mass and mass != "18":
-        return f"tracer is marked with {radionuclide}, FDG with F18"
-    return None
+    texts = [label for key, label in labels.items() if key not in ("sub", "ses")]
+    texts += [str(field_of(fields, field) or "") for field in _DESCRIPTIONS]
+    for text in texts:
+        if other := other_tracer(text):
+            return f"tracer is {other}, not {wanted}"
+    radionuclide, half_life = (field_of(fields, field) for field in _RADIONUCLIDE_FIELDS)
+    return radionuclide_problem(radionuclide, half_life)
+
+
+def tracer_remark(labels: Mapping[str, str], fields: Mapping) -> str | None:
+    """What to tell about a PET that was taken though nothing names its tracer; None for others."""
+    return None if tracer(labels, fields) else UNNAMED
 
 
 def says_uncorrected(text: str) -> bool:

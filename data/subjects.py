@@ -30,9 +30,10 @@ from data.bids import (
     pet_problem,
     run_number,
     stem,
+    tracer_remark,
     visits,
 )
-from data.tracers import FDG_NAME, is_fdg
+from data.tracers import FDG_NAME, is_fdg, names_nothing
 from utils.errors import InputError
 from utils.files import check_readable, reading_problem
 from utils.text import read_table
@@ -57,12 +58,14 @@ class Subject:
         name: unique in its cohort; the folder's name, in BIDS `sub-01` or `sub-01_ses-M00`.
         mri, pet: the two files.
         group: the participant, whose sessions have to stay on one side of a split.
+        is_tracer_named: whether anything names the PET's tracer.
     """
 
     name: str
     mri: Path
     pet: Path
     group: str
+    is_tracer_named: bool = True
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,10 @@ class Cohort:
         if self.passed_over:
             lines.append(f"{_count(self.passed_over, 'file')} not taken:")
             lines += [f"  {item.name}: {item.reason}" for item in self.passed_over]
+        unnamed = [subject.pet.name for subject in self.subjects if _is_unnamed(subject)]
+        if unnamed:
+            number, example = _count(unnamed, "PET"), f"as {unnamed[0]}"
+            lines.append(f"{number} whose tracer is not named, taken for FDG, {example}")
         return "\n".join(lines)
 
 
@@ -128,6 +135,10 @@ class ListedPair:
     pet: Path
     output: Path | None
     line: int
+
+
+def _is_unnamed(subject: Subject | Head) -> bool:
+    return isinstance(subject, Subject) and not subject.is_tracer_named
 
 
 def find_subjects(
@@ -252,6 +263,7 @@ def name_problem(name: str) -> str | None:
 def _subject_folders(root: Path) -> list[Path]:
     """The visible folders in `root` that can be subjects, in natural order."""
     if not os.path.exists(root):
+        check_readable(root)
         raise InputError(root, "no such folder", "check the path")
     if not os.path.isdir(root):
         raise InputError(root, "is a file", "give the folder that holds the subjects")
@@ -262,7 +274,8 @@ def _subject_folders(root: Path) -> list[Path]:
     folders = []
     for entry in entries:
         is_subject = entry.name not in NOT_SUBJECTS and not entry.name.startswith("__")
-        if is_subject and os.path.isdir(entry):
+        is_elsewhere = "." not in entry.name and reading_problem(entry)
+        if is_subject and (os.path.isdir(entry) or is_elsewhere):
             folders.append(entry)
     return folders
 
@@ -413,7 +426,8 @@ def _bids_subject(
     if reasons:
         notes = [f"{item.name}: {item.reason}" for item in passed_over]
         return LeftOut(name, "; ".join(reasons + notes)), []
-    return Subject(name, mris[0].path, pets[0].path, group=visit.participant), passed_over
+    is_named = tracer_remark(pets[0].labels, _fields(pets[0], sidecars)) is None
+    return Subject(name, mris[0].path, pets[0].path, visit.participant, is_named), passed_over
 
 
 def _bids_head(visit: Visit, run: str | int | None) -> Head | LeftOut:
@@ -458,18 +472,30 @@ def _usable(
     taken = []
     for pet in pets:
         try:
-            fields = sidecars.fields(pet.path)
+            fields = _fields(pet, sidecars)
         except InputError as error:
-            fields = {}
-            if "trc" not in pet.labels:  # else the name tells, and a damaged sidecar does no harm
-                passed_over.append(LeftOut(pet.path.name, f"its sidecar is damaged ({error})"))
-                continue
+            passed_over.append(LeftOut(pet.path.name, f"its sidecar is damaged ({error})"))
+            continue
         problem = pet_problem(pet.labels, fields, wanted)
         if problem:
             passed_over.append(LeftOut(pet.path.name, f"the {problem}"))
         else:
             taken.append(pet)
     return taken
+
+
+def _fields(pet: BidsImage, sidecars: Sidecars) -> dict:
+    """What its sidecars say; a damaged one does no harm where the name tells the tracer.
+
+    Raises:
+        InputError: damaged, and the name does not tell.
+    """
+    try:
+        return sidecars.fields(pet.path)
+    except InputError:
+        if names_nothing(pet.labels.get("trc", "")):
+            raise
+        return {}
 
 
 def _with_recording(pets: list[BidsImage], recording: str | None) -> list[BidsImage]:

@@ -48,6 +48,7 @@ MOST_VOXELS = 1024**3  # of any scan
 MOST_BELOW = 0.1
 _REGIONS = 8  # along each axis
 COPY_AGAIN = "copy or download it again"
+_FETCH_AGAIN = f"{COPY_AGAIN}, or make it available offline where a cloud keeps it"
 
 _FUSED_DESCRIPTION = b"DC2Fusion: fused MRI and PET, unitless, [0, 1]"
 _COLOUR_DESCRIPTION = b"DC2Fusion: fused MRI and PET as luminance, PET as hue, sRGB"
@@ -265,7 +266,7 @@ def _is_compressed(path: Path) -> bool:
     check_readable(path)
     start = first_bytes(path)
     if not start:
-        raise InputError(path, "the file is empty", COPY_AGAIN)
+        raise InputError(path, "the file is empty", _FETCH_AGAIN)
     suffix = _suffix(path, _CONVERT)
     kind = kind_of(start)
     if kind == "gzip" and suffix == ".nii":

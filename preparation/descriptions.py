@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.tracers import FDG, FDG_NAME, OTHERS, is_fdg, is_tracer, plain
+from data.tracers import FDG, FDG_NAME, is_fdg, is_tracer, other_tracer, plain
 from data.tracers import words as _words
 
 SUBJECT = re.compile(r"\d{3}_S_\d{4,5}", re.IGNORECASE)
@@ -234,8 +234,6 @@ _FDG_PREFIX = re.compile(
     )_?)*""",
     re.VERBOSE,
 )
-_TRACERS = {name: _words(*alternatives) for name, alternatives in OTHERS.items()}
-_KINDS_OF_TRACER = "an amyloid tracer", "a tau tracer", "water"  # may stand beside a tracer's name
 # CTAC is not among them: it is an emission image corrected by CT.
 _NO_EMISSION = _words(
     # maps of attenuation, and the scans that they are made of
@@ -281,10 +279,8 @@ def pet_problem(description: str, wanted: str = FDG_NAME) -> str | None:
     """
     text = plain(description)
     is_named = not is_fdg(wanted) and is_tracer(description, wanted)
-    for tracer, names in _TRACERS.items():
-        is_other = not (is_tracer(tracer, wanted) or (is_named and tracer in _KINDS_OF_TRACER))
-        if is_other and names.search(text):
-            return f"tracer is {tracer}, not {wanted}"
+    if other := other_tracer(description, wanted):
+        return f"tracer is {other}, not {wanted}"
     if _NO_EMISSION.search(text):
         return f"no {wanted} emission image by its description"
     processed = _PREFIX.match(f"{text}_")

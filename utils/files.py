@@ -18,6 +18,15 @@ _LFS_POINTER = re.compile(rb"version https://(git-lfs|hawser)\.github\.com/spec/
 # An unlocked file's pointer, or the text of a link where the disk knows no links.
 _ANNEX_POINTER = re.compile(rb"[./]*(\.git/)?annex/objects/")
 _ANNEX_OBJECTS = "/annex/objects/"
+# What stands in a file's place while it is kept elsewhere: before and behind the name, whose it is,
+# how to get the file.
+_STAND_INS = (
+    (".", ".icloud", "iCloud", "download it in the Finder or with `brctl download {original}`"),
+    ("", ".dvc", "DVC", "get it with `dvc pull {stand_in}`"),
+    ("", ".nextcloud", "Nextcloud", "make {original} available offline there"),
+    ("", ".owncloud", "ownCloud", "make {original} available offline there"),
+)
+_DVC_CACHE = "/.dvc/cache/"
 _MODULE_PATH = re.compile(r"^\s*path\s*=\s*(.*?)/?\s*$", re.MULTILINE)  # in .gitmodules
 
 # What is being written; earlier versions named it `.<process>[-<where it runs>].<name>`.
@@ -29,36 +38,85 @@ _cleared: set[Path] = set()  # folders that this process has looked at
 def reading_problem(path: str | os.PathLike) -> tuple[str, str] | None:
     """What is wrong with something that is there and cannot be read, and what to do.
 
-    None for files, for folders, and where there is nothing at all.
+    None for files, for folders, and where there is nothing at all, nor anything that stands for it.
     """
+    path = Path(path)
+    if problem := _kept_elsewhere(path):
+        return problem
     if os.path.islink(path) and not os.path.exists(path):
         target = os.path.realpath(path)
         if _ANNEX_OBJECTS in target:
             return _not_downloaded("git-annex", f"datalad get {path}")
+        if _DVC_CACHE in target:
+            return _not_downloaded("DVC", f"dvc pull {path}.dvc")
         return f"is a link to {target}, which is not there", "restore what it links to"
     try:
         status = os.stat(path)
     except OSError:
         return None
     if stat.S_ISDIR(status.st_mode):
-        if not _is_missing_part(Path(path)):
+        if not _is_missing_part(path):
             return None
         problem = "not downloaded, it is the empty folder of a part of the data set"
         return problem, f"get it with `datalad get {path}` or `git submodule update --init`"
     if not stat.S_ISREG(status.st_mode):  # reading might never end, or never begin
         return "is a pipe, a socket or a device, no file", "save the data to a file first"
-    if status.st_size > _LONGEST_POINTER:
+    is_hollow = status.st_size > 0 and status.st_blocks == 0
+    if status.st_size > _LONGEST_POINTER and not is_hollow:
         return None
     try:
         with open(path, "rb") as file:
-            start = file.read(64)
+            start = file.read(512)  # more than the zeros that a DICOM file may begin with
     except OSError:
         return None
+    if is_hollow and not any(start):
+        problem = "not downloaded, it has a size and no content, as a cloud's files have at first"
+        return problem, "make it available offline in the cloud's program (Dropbox, OneDrive)"
     if _LFS_POINTER.match(start):
         return _not_downloaded("git-lfs", "git lfs pull")
     if _ANNEX_POINTER.match(start):
         return _not_downloaded("git-annex", f"datalad get {path}")
     return None
+
+
+def _kept_elsewhere(path: Path) -> tuple[str, str] | None:
+    """As `reading_problem`, of a stand-in, and of a file that is not there beside its stand-in."""
+    name = _original(path.name)
+    if name is None and os.path.lexists(path):
+        return None
+    original = path.with_name(name or path.name)
+    if os.path.lexists(original):
+        return None
+    for before, behind, keeper, remedy in _STAND_INS:
+        stand_in = original.with_name(before + original.name + behind)
+        if os.path.isfile(stand_in):
+            problem = f"not downloaded, there is only {stand_in.name} of {keeper}"
+            return problem, remedy.format(original=original, stand_in=stand_in)
+    return None
+
+
+def _original(name: str) -> str | None:
+    """The name that a stand-in's name is made of, `x` for `x.dvc`; None for other names."""
+    for before, behind, *_ in _STAND_INS:
+        inner = name.removesuffix(behind).removeprefix(before)
+        if inner and name == before + inner + behind:
+            return inner
+    return None
+
+
+def visible(names: Iterable[str], others: Iterable[str] = ()) -> list[str]:
+    """Of a folder's names those that are not hidden, with what stand-ins stand for in their place.
+
+    So that what is not downloaded is found, and said to be so, under its own name.
+
+    Args:
+        names: of files, or of all that is there.
+        others: further names in the folder, for which nothing has to stand.
+    """
+    shown = [name for name in names if not name.startswith(".") and _original(name) is None]
+    originals = [_original(name) for name in names]
+    stood_for = [name for name in originals if name is not None and name not in others]
+    return list(dict.fromkeys(shown + stood_for))
 
 
 def _is_missing_part(folder: Path) -> bool:

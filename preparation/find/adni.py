@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data.bids import UNNAMED
 from data.tracers import FDG_NAME, is_fdg, is_tracer
 from preparation import descriptions as names
 from preparation.find.adni_tables import Row, merged, read_image_ids, read_tables, read_xml
@@ -371,16 +372,17 @@ def _drop_by_header(people: dict[str, Person], wanted: str, left_out: list[LeftO
             continue  # no pair can come of it, and a header costs time
         kept = []
         for pet in person.pets:
-            reason = _reason_in_header(pet.scan, wanted)
-            if isinstance(reason, LeftOutScan):
-                left_out.append(reason)
+            seen = _by_header(pet, wanted)
+            if isinstance(seen, LeftOutScan):
+                left_out.append(seen)
             else:
-                kept.append(pet)
+                kept.append(seen)
         person.pets = kept
 
 
-def _reason_in_header(pet: Scan, wanted: str) -> LeftOutScan | None:
-    """Why a PET is not taken, by its header; None where it is."""
+def _by_header(candidate: Candidate, wanted: str) -> Candidate | LeftOutScan:
+    """A PET with what its header makes doubtful, or why it is not taken."""
+    pet = candidate.scan
     first = pet.files[0]
     header = describe(first, wanted) if pet.format == "dicom" else None
     if isinstance(header, SeriesHeader) and header.correction_problem:
@@ -389,10 +391,13 @@ def _reason_in_header(pet: Scan, wanted: str) -> LeftOutScan | None:
         return left(pet, f"{first.name}: {header}", is_fault=True)
     if header and header.pet_problem:
         return left(pet, header.pet_problem)
-    is_named = is_tracer(pet.description, wanted) or (header and header.names_tracer)
-    if not is_fdg(wanted) and not is_named:
+    if is_tracer(pet.description, wanted) or (header and header.names_tracer):
+        return candidate
+    if not is_fdg(wanted):
         return left(pet, f"tracer is not named, not known to be {wanted}")
-    return None
+    # Of ADNI's processed series those without a tracer before the description are FDG.
+    is_doubtful = header and candidate.version == names.RAW
+    return replace(candidate, warnings=(*candidate.warnings, UNNAMED)) if is_doubtful else candidate
 
 
 def _completed(pair: ScanPair, download: Download, rows: dict[str, Row]) -> ScanPair:

@@ -11,7 +11,7 @@ from preparation.descriptions import FILE_NAME, SUBJECT, XML_NAME, read_place
 from preparation.formats import NOT_READ, by_content, by_name, reason
 from preparation.scans import LeftOutScan
 from utils.errors import InputError
-from utils.files import reading_problem
+from utils.files import check_readable, reading_problem, visible
 from utils.text import natural_key
 
 _PAPERS = re.compile(
@@ -92,6 +92,7 @@ def walk_download(root: Path) -> Download:
         InputError: no such folder.
     """
     if not root.is_dir():
+        check_readable(root)
         problem = "is a file" if root.is_file() else "no such folder"
         raise InputError(root, problem, "give the folder of an ADNI download")
     found = Download()
@@ -101,8 +102,8 @@ def walk_download(root: Path) -> Download:
 
     for folder, folders, files in os.walk(os.path.abspath(root), onerror=refused):
         at = Path(folder)
-        visible = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        folders[:] = sorted(visible, key=natural_key)  # in place: these are walked next
+        shown = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        folders[:] = sorted(shown, key=natural_key)  # in place: these are walked next
         for name in folders:
             if SUBJECT.fullmatch(name):
                 found.subjects.add(name.upper())
@@ -112,7 +113,7 @@ def walk_download(root: Path) -> Download:
         if not folders and not files:
             problem = reading_problem(at)
             found.leave_out(at, ", ".join(problem) if problem else "the folder is empty")
-        if files:
+        if files := visible(files, folders):
             _sort_files(found, at, files)
     return found
 
@@ -125,7 +126,7 @@ def _sort_files(found: Download, folder: Path, files: list[str]) -> None:
     named: dict[_AdniName, list[str]] = defaultdict(list)
     loose: dict[str, list[str]] = defaultdict(list)
     for file in files:
-        if file.startswith(".") or file.lower() in _IGNORED or _PAPERS.search(file):
+        if file.lower() in _IGNORED or _PAPERS.search(file):
             continue
         if match := FILE_NAME.fullmatch(file):
             named[_adni_name(match)].append(file)

@@ -30,7 +30,7 @@ from data.bids import (
     pet_problem,
     read_json,
     run_number,
-    tracer,
+    tracer_remark,
     visits,
 )
 from data.tracers import FDG_NAME
@@ -95,10 +95,10 @@ def find_bids(
         InputError: no such folder, one that cannot be read, no subject in it, or a bad filter.
     """
     root = Path(root)
+    check_readable(root)
     if not root.is_dir():
         problem = "is a file" if root.is_file() else "no such folder"
         raise InputError(root, problem, "give the data set's folder")
-    check_readable(root)
     filters = _read_filter(bids_filter)
     root = root.absolute()
     folders = [folder for folder in listed(root) if folder.name.startswith("sub-")]
@@ -135,7 +135,7 @@ def _plain_folders(folders: list[Path], left_out: list[LeftOutScan]) -> list[Pat
     kept = []
     for folder in folders:
         twins = [other for other in same_name[folder.name.casefold()] if other != folder]
-        if not folder.is_dir():
+        if not (folder.is_dir() or reading_problem(folder)):
             continue
         if not PLAIN_NAME.fullmatch(folder.name):
             left_out.append(LeftOutScan(folder.name, folder, "not a subject name", is_fault=True))
@@ -252,11 +252,10 @@ def _pet_candidate(
     problem = pet_problem(image.labels, fields, wanted)
     if problem:
         return left(scan, problem)
-    is_named = tracer(image.labels, fields)
-    warnings = () if is_named else ("the PET's tracer is not named, taken for FDG",)
+    remark = tracer_remark(image.labels, fields)
     scan = replace(scan, frame_durations=durations)
     version = image.labels.get("rec", "")
-    return Candidate(scan, rank=run, version=version, warnings=warnings)
+    return Candidate(scan, rank=run, version=version, warnings=(remark,) if remark else ())
 
 
 def _description(image: BidsImage) -> str:

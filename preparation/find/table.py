@@ -5,9 +5,9 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from data.bids import entities, frame_durations, read_json, sidecar_of, tracer
+from data.bids import UNNAMED, entities, frame_durations, read_json, sidecar_of, tracer
 from data.bids import pet_problem as problem_of_pet
-from data.tracers import FDG_NAME, is_fdg
+from data.tracers import FDG_NAME, is_fdg, is_tracer
 from preparation.descriptions import FILE_NAME, pet_problem, read_place
 from preparation.formats import (
     NOT_READ,
@@ -29,7 +29,7 @@ from preparation.scans import (
     scan_cells,
 )
 from utils.errors import InputError
-from utils.files import reading_problem, write_tsv
+from utils.files import reading_problem, visible, write_tsv
 from utils.text import natural_key, read_table
 
 _PAIR_COLUMNS = "subject", "mri", "pet"
@@ -136,6 +136,9 @@ def _scan_at(path: Path, subject: str, modality: str, wanted: str) -> Scan | str
         return problem
     if header and not scan.description:
         scan = replace(scan, description=header.description)
+    if modality == "PET" and header and is_fdg(wanted):
+        if not (header.names_tracer or is_tracer(scan.description, wanted)):
+            scan = replace(scan, remarks=(*scan.remarks, UNNAMED))
     return _with_sidecar(scan, wanted) if modality == "PET" and kind == "nifti" else scan
 
 
@@ -191,7 +194,7 @@ def _files_below(folder: Path) -> tuple[Path, ...]:
     found = []
     for at, folders, files in os.walk(folder.absolute(), onerror=refused):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(at, name) for name in files if not name.startswith(".")]
+        found += [Path(at, name) for name in visible(files, folders)]
         if len(found) > _MOST_FILES:
             raise ValueError(f"more than {_MOST_FILES} files are no one scan; name its own folder")
     return tuple(sorted(found, key=lambda file: natural_key(os.fspath(file))))
@@ -211,14 +214,21 @@ def _with_sidecar(pet: Scan, wanted: str) -> Scan | str:
     first = pet.files[0]
     sidecar = sidecar_of(first)
     try:
-        fields = read_json(sidecar) if os.path.lexists(sidecar) else {}
+        is_there = os.path.lexists(sidecar) or reading_problem(sidecar)
+        fields = read_json(sidecar) if is_there else {}
         durations = frame_durations(fields)
     except (InputError, ValueError, TypeError) as error:
         return f"the PET's sidecar is damaged ({error})"
     labels = entities(first)
-    if not is_fdg(wanted) and not tracer(labels, fields):
+    is_named = tracer(labels, fields) or is_tracer(pet.description, wanted)
+    if not is_fdg(wanted) and not is_named:
         fields = fields | {"TracerName": wanted}
-    return problem_of_pet(labels, fields, wanted) or replace(pet, frame_durations=durations)
+    if problem := problem_of_pet(labels, fields, wanted):
+        return problem
+    # Without a sidecar nothing has said that the tracer is not known.
+    is_doubtful = is_fdg(wanted) and fields and not is_named
+    remarks = (*pet.remarks, UNNAMED) if is_doubtful else pet.remarks
+    return replace(pet, frame_durations=durations, remarks=remarks)
 
 
 def refuse_inside(out: str | os.PathLike, source: str | os.PathLike) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.bids import says_uncorrected
-from data.tracers import FDG_NAME, is_fdg, is_tracer
+from data.tracers import FDG_NAME, is_fdg, is_tracer, radionuclide_problem
 from data.volume import KINDS
 from preparation.descriptions import pet_problem
 from preparation.formats import NOT_READ, by_bytes, reason
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 DOWNLOAD_AGAIN = "download the series again"
 _DAMAGED = "the DICOM header is damaged or cut short"
-_FLUORINE_18_S = 6586.2  # half-life
 _MODALITIES = {"MR": "MRI", "PT": "PET"}
 
 
@@ -178,7 +177,7 @@ def _series_header(header: "Dataset", wanted: str) -> SeriesHeader:
 def _tracer_said(header: "Dataset", wanted: str) -> tuple[str | None, bool]:
     """Another tracer by RadiopharmaceuticalInformationSequence, and whether it names the wanted.
 
-    Texts such as "Solution" say nothing; then the half-life decides about FDG.
+    Texts such as "Solution" or "unknown" say nothing; then the radionuclide decides about FDG.
     """
     is_named = False
     for item in header.get("RadiopharmaceuticalInformationSequence") or []:
@@ -189,10 +188,10 @@ def _tracer_said(header: "Dataset", wanted: str) -> tuple[str | None, bool]:
         problem = pet_problem(said, wanted)
         if problem:
             return problem, False
-        half_life = float(item.get("RadionuclideHalfLife") or 0)
-        if is_fdg(wanted) and half_life and abs(half_life / _FLUORINE_18_S - 1) > 0.05:
-            usual = f"fluorine-18 has {_FLUORINE_18_S:.0f} s"
-            return f"tracer is not FDG (half-life {half_life:.0f} s, {usual})", False
+        marked = " ".join(_meanings(item, "RadionuclideCodeSequence"))
+        problem = radionuclide_problem(marked, item.get("RadionuclideHalfLife"))
+        if is_fdg(wanted) and problem:
+            return problem, False
     return None, is_named
 
 
@@ -219,6 +218,8 @@ def correction_problem(header: "Dataset") -> str | None:
 def _tracer_texts(item: "Dataset") -> str:
     """The name of a radiopharmaceutical and the meanings of its codes."""
     texts = [str(item.get("Radiopharmaceutical", ""))]
-    for code in item.get("RadiopharmaceuticalCodeSequence") or []:
-        texts.append(str(code.get("CodeMeaning", "")))
-    return " ".join(texts)
+    return " ".join(texts + _meanings(item, "RadiopharmaceuticalCodeSequence"))
+
+
+def _meanings(item: "Dataset", sequence: str) -> list[str]:
+    return [str(code.get("CodeMeaning", "")) for code in item.get(sequence) or []]

@@ -197,6 +197,10 @@ class TestTracers:
             ("sub-1_acq-static_pet.nii", {"TracerName": "FDG"}, "FDG"),
             ("sub-1_acq-AV45_pet.nii", {"TracerName": "n/a"}, "AV45"),
             ("sub-1_pet.nii", {"TracerName": None}, ""),
+            ("sub-1_acq-AV45_pet.nii", {"TracerName": "unknown"}, "AV45"),
+            ("sub-1_trc-unknown_pet.nii", {"TracerName": "DASB"}, "DASB"),
+            ("sub-1_pet.nii", {"TracerName": "other", "Radiopharmaceutical": "FLT"}, "FLT"),
+            ("sub-1_acq-none_pet.nii", {"TracerName": "Not specified"}, ""),
             ("sub-1_pet.nii", {}, ""),
         ],
     )
@@ -215,6 +219,18 @@ class TestTracers:
             ({"TracerRadionuclide": "68Ga"}, "tracer is marked with 68Ga, FDG with F18"),
             ({"TracerRadionuclide": "F-18"}, None),
             ({"TracerRadionuclide": "fluorine"}, None),
+            ({"TracerRadionuclide": "carbon"}, "tracer is marked with carbon, FDG with F18"),
+            ({"TracerName": "18F", "TracerRadionuclide": "n/a"}, None),
+            ({"TracerName": "11C"}, "tracer is 11C, not FDG"),
+            ({"TracerName": "unknown", "SeriesDescription": "brain"}, None),
+            (
+                {"TracerName": "unknown", "SeriesDescription": "[11C]DASB dyn"},
+                "tracer is DASB, not FDG",
+            ),
+            (
+                {"TracerName": "unknown", "RadionuclideHalfLife": 1223},
+                "tracer is not FDG (half-life 1223 s, fluorine-18 has 6586 s)",
+            ),
             ({"tracername": "DASB"}, "tracer is DASB, not FDG"),
             (
                 {"TracerName": " ", "TracerRadionuclide": "C-11"},

@@ -278,6 +278,20 @@ class TestBidsSidecars:
         assert find_subjects(root, tracer="18FFDG").subjects
         refused(lambda: find_subjects(root, tracer="PiB"), "--tracer", "published layout", "PiB")
 
+    @pytest.mark.parametrize("name", ["unknown", "", "n/a", "UNKNOWN", None, "none", "other"])
+    def test_no_name_is_said(self, touch, write, name):
+        """Something else decides: a label, a description, the radionuclide; else it is told."""
+        root = touch(*bids("sub-1"), *bids("sub-2", "desc-AV45_pet"), *bids("sub-3"))
+        touch(*bids("sub-4", "trc-FDG_pet"))
+        write("pet.json", TracerName=name)
+        write("sub-3/pet/sub-3_pet.json", TracerRadionuclide="C11")
+        cohort = find_subjects(root)
+        assert names(cohort.subjects) == ["sub-1", "sub-4"]
+        assert "the tracer is florbetapir" in reason(cohort, "sub-2")
+        assert "the tracer is marked with C11" in reason(cohort, "sub-3")
+        said = "1 PET whose tracer is not named, taken for FDG, as sub-1_pet.nii.gz"
+        assert cohort.summary().splitlines()[-1] == said
+
     def test_a_damaged_sidecar_is_said(self, touch):
         root = touch(*bids("sub-1"), *bids("sub-2"), *bids("sub-3", "trc-FDG_pet"))
         for stem in ("sub-2/pet/sub-2_pet", "sub-3/pet/sub-3_trc-FDG_pet"):
@@ -286,6 +300,33 @@ class TestBidsSidecars:
         assert names(cohort.subjects) == ["sub-1", "sub-3"]  # the name of sub-3's file tells it
         assert "its sidecar is damaged" in reason(cohort, "sub-2")
         assert "sub-2_pet.json: not JSON" in reason(cohort, "sub-2")
+
+
+class TestKeptElsewhere:
+    """What iCloud, DVC and the like leave in place of files and folders."""
+
+    def test_bids(self, touch):
+        files = [file for k in range(1, 5) for file in bids(f"sub-{k}")]
+        root = touch(*files, "sub-5.dvc", "README.dvc")
+        mri, pet = root / files[2], root / files[5]
+        mri.rename(mri.with_name(f".{mri.name}.icloud"))
+        pet.rename(pet.with_name(f"{pet.name}.dvc"))
+        (root / files[7]).unlink(), (root / files[7]).parent.rmdir()
+        touch("sub-4/pet.dvc", f"{files[0]}.dvc")  # the last one is there, too
+        cohort = find_subjects(root)
+        assert names(cohort.subjects) == ["sub-1"]
+        for name, word in (
+            ("sub-2", f"brctl download {mri}"),
+            ("sub-3", f"dvc pull {pet}.dvc"),
+            ("sub-4", f"dvc pull {root}/sub-4/pet.dvc"),
+            ("sub-5", f"dvc pull {root}/sub-5.dvc"),
+        ):
+            assert "not downloaded" in reason(cohort, name) and word in reason(cohort, name)
+
+    def test_the_published_layout(self, touch):
+        root = touch(*published("s1"), "s2/.s2_mri_MNI152.nii.gz.icloud", published("s2")[1])
+        assert "not downloaded, there is only .s2_mri" in reason(find_subjects(root), "s2")
+        refused(lambda: find_subjects(touch("gone.dvc") / "gone"), root / "gone", "dvc pull")
 
 
 class TestNotDownloaded:

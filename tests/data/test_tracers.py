@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.tracers import is_fdg, is_tracer
+from data.tracers import is_fdg, is_tracer, names_nothing, other_tracer, radionuclide_problem
 
 FDG = (
     "FDG",
@@ -73,3 +73,63 @@ def test_other_tracers_by_any_of_their_names(wanted, text):
 )
 def test_a_tracer_is_no_other_one(wanted, text):
     assert not is_tracer(text, wanted)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "?",
+        "unknown",
+        "UNKNOWN",
+        "Unknown tracer",
+        "n/a",
+        "N.A.",
+        "none",
+        "null",
+        "other",
+        "not specified",
+        "Not Available",
+        "['unknown']",
+        "18F",
+        "F-18",
+        "[18F]",
+        "radiopharmaceutical: unknown",
+    ],
+)
+def test_what_names_no_tracer(text):
+    assert names_nothing(text) and other_tracer(text) is None
+
+
+@pytest.mark.parametrize("text", ["FDG", "DASB", "11C", "Solution", "nonane", "noneFDG", "未知薬"])
+def test_what_may_name_one(text):
+    assert not names_nothing(text)
+
+
+def test_other_tracers_in_a_text():
+    assert other_tracer("Brain FDG, 185 MBq") is None
+    assert other_tracer("PET [11C]Raclopride dyn") == "raclopride"
+    assert other_tracer("brain Amyvid", "FDG") == "florbetapir"
+    assert other_tracer("amyloid, Amyvid", "AV45") is None
+    assert other_tracer("amyloid, Amyvid", "PiB") == "florbetapir"
+
+
+@pytest.mark.parametrize(
+    "name, half_life, said",
+    [
+        (None, None, None),
+        ("", "n/a", None),
+        ("unknown", "unknown", None),
+        ("^18^Fluorine", 6586.2, None),
+        ("fluorine", [6588], None),
+        ("carbon", None, "marked with carbon"),
+        ("^11^Carbon", None, "marked with ^11^Carbon"),
+        ("other", 1223, "half-life 1223 s"),
+        (None, "1223", "half-life 1223 s"),
+        ("F18", float("nan"), None),
+    ],
+)
+def test_the_radionuclide(name, half_life, said):
+    problem = radionuclide_problem(name, half_life)
+    assert problem is None if said is None else said in problem

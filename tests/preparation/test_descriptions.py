@@ -146,8 +146,8 @@ class TestNames:
         assert (descriptions.pet_version(description, "AV45") is None) == bool(problem)
 
     def test_a_tracer_that_nobody_knows(self):
-        assert descriptions.pet_version(f"DASB {UNIFORM}", "dasb") == (descriptions.UNIFORM, 0)
-        assert descriptions.pet_problem(f"DASB {UNIFORM}") == "tracer is dasb, not FDG"
+        assert descriptions.pet_version(f"P943 {UNIFORM}", "p943") == (descriptions.UNIFORM, 0)
+        assert descriptions.pet_problem(f"P943 {UNIFORM}") == "tracer is p943, not FDG"
 
     @pytest.mark.parametrize(
         "name", ["FDG", "18FFDG", "Fludeoxyglucose", "2-deoxy-2-[18F]fluoro-D-glucose"]

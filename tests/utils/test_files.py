@@ -15,6 +15,7 @@ from utils.files import (
     reading_problem,
     replacing,
     replacing_together,
+    visible,
     write_tsv,
 )
 
@@ -53,6 +54,45 @@ class TestReadable:
         (tmp_path / "scan").write_text(LFS)
         problem, remedy = reading_problem(tmp_path / "scan")
         assert "not downloaded" in problem and "git lfs pull" in remedy
+
+    @pytest.mark.parametrize(
+        "stand_in, remedy",
+        [
+            (".a.nii.gz.icloud", "brctl download"),
+            ("a.nii.gz.dvc", "a.nii.gz.dvc`"),
+            ("a.nii.gz.nextcloud", "available offline"),
+            ("a.nii.gz.owncloud", "available offline"),
+        ],
+    )
+    def test_what_stands_for_a_file(self, tmp_path, stand_in, remedy):
+        (tmp_path / stand_in).write_text("outs:")
+        for name in ("a.nii.gz", stand_in):
+            problem, what_to_do = reading_problem(tmp_path / name)
+            assert problem.startswith(f"not downloaded, there is only {stand_in} of")
+            assert remedy in what_to_do
+        assert visible([stand_in, "b"]) == ["b", "a.nii.gz"]
+        (tmp_path / "a.nii.gz").touch()
+        assert reading_problem(tmp_path / "a.nii.gz") is None
+        assert visible([stand_in, "b"], ["a.nii.gz"]) == ["b"]
+
+    def test_visible_names(self):
+        assert visible([".git", ".dvc", "b.nii", "a", "a.dvc", ".icloud"]) == ["b.nii", "a"]
+
+    def test_links_into_the_cache_of_dvc(self, tmp_path):
+        (tmp_path / "scan").symlink_to(".dvc/cache/files/md5/aa/bb")
+        problem, remedy = reading_problem(tmp_path / "scan")
+        assert "pointer of DVC" in problem and f"dvc pull {tmp_path}/scan.dvc" in remedy
+
+    @pytest.mark.parametrize("size", [600, 3_000_000])
+    def test_a_size_without_content(self, tmp_path, size):
+        """As the files of clouds that are made available only when they are opened."""
+        path = tmp_path / "scan.nii"
+        path.touch()
+        os.truncate(path, size)
+        if path.stat().st_blocks:
+            pytest.skip("this disk stores holes")
+        problem, remedy = reading_problem(path)
+        assert problem.startswith("not downloaded, it has a size") and "OneDrive" in remedy
 
     def test_folders_of_parts_that_are_not_there(self, tmp_path):
         """As DataLad has data sets within data sets: an empty folder, named in .gitmodules."""

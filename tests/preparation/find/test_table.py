@@ -13,6 +13,7 @@ import pytest
 from data.phantom.dicom_writer import About, transverse, write_series
 from preparation.find.table import read_scan_pairs, refuse_inside, write_pairs_tsv
 from preparation.read.dicom_header import describe
+from preparation.read.scan import load_scan
 from preparation.scans import Findings, LeftOutScan, Scan, ScanPair
 from tests.helpers.findings import reasons, summary
 from tests.helpers.golden import ROOT
@@ -204,6 +205,40 @@ class TestTableOfPairs:
         assert reasons(findings, "b") == ["line 3: tracer is florbetapir, not FDG"]
         assert reasons(findings, "c") == ["line 4: tracer is florbetapir, not FDG"]
         assert all(item.is_fault for item in findings.left_out)
+
+    def test_no_name_of_the_tracer_is_said(self, touch):
+        """In a header or a sidecar; a NIfTI without a sidecar was listed for what it is."""
+        pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
+        root = touch(
+            "a.nii", "a/.x", "b.nii", "b_pet.nii", "c.nii", "c_pet.nii", "d.nii", "d_pet.nii"
+        )
+        planes = transverse(np.ones((4, 4, 1), np.float32), np.eye(4))
+        when = datetime.datetime(2012, 3, 1)
+        about = About("PT", "a", "PET Brain", "a", when, tracer="UNKNOWN")
+        write_series([root / "a" / "1.dcm"], planes, about)
+        touch("b_pet.json", text='{"TracerName": "unknown"}')
+        touch("d_pet.json", text='{"TracerName": "unknown", "SeriesDescription": "PiB"}')
+        lines = ["subject,mri,pet", "a,a.nii,a", *(f"{n},{n}.nii,{n}_pet.nii" for n in "bcd")]
+        touch("pairs.csv", text="\n".join(lines))
+        findings = read_scan_pairs(root / "pairs.csv")
+        told = {pair.name: "taken for FDG" in " ".join(pair.warnings) for pair in findings.pairs}
+        assert told == {"a": True, "b": True, "c": False}
+        assert reasons(findings, "d") == ["line 5: tracer is PiB, not FDG"]
+
+    def test_a_slice_that_is_not_downloaded(self, touch):
+        """It is not passed over: reading says so."""
+        pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
+        root = touch("p.nii", "mri/.x")
+        planes = transverse(np.ones((4, 4, 3), np.float32), np.eye(4))
+        about = About("MR", "a", "T1", "a", datetime.datetime(2012, 3, 1))
+        files = [root / "mri" / f"{number}.dcm" for number in range(3)]
+        write_series(files, planes, about)
+        files[1].rename(root / "mri/.1.dcm.icloud")
+        touch("pairs.csv", text="subject,mri,pet\na,mri,p.nii\n")
+        (pair,) = read_scan_pairs(root / "pairs.csv").pairs
+        assert list(pair.mri.files) == files
+        with pytest.raises(InputError, match="1.dcm: not downloaded"):
+            load_scan(pair.mri)
 
     def test_another_tracer_that_is_asked_for(self, touch):
         """What names none is taken, because it was listed; what names another one is not."""

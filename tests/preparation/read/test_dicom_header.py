@@ -11,7 +11,7 @@ from utils.errors import InputError
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed (requirements-prep.txt)")
 
 
-def tracer(name="", half_life=None, meaning=None):
+def tracer(name="", half_life=None, meaning=None, radionuclide=None):
     """An item of RadiopharmaceuticalInformationSequence."""
     item = pydicom.Dataset()
     item.Radiopharmaceutical = name
@@ -21,6 +21,10 @@ def tracer(name="", half_life=None, meaning=None):
         code = pydicom.Dataset()
         code.CodeMeaning = meaning
         item.RadiopharmaceuticalCodeSequence = [code]
+    if radionuclide is not None:
+        code = pydicom.Dataset()
+        code.CodeMeaning = radionuclide
+        item.RadionuclideCodeSequence = [code]
     return item
 
 
@@ -80,6 +84,9 @@ def test_attenuation_correction(pet, elements, problem):
         (("Solution", None, "Florbetapir"), "tracer is florbetapir, not FDG"),
         (("Florbetapir", "6586.2"), "tracer is florbetapir, not FDG"),
         (("Solution", "1223"), "tracer is not FDG (half-life 1223 s, fluorine-18 has 6586 s)"),
+        (("UNKNOWN", "6586.2", None, "^18^Fluorine"), None),
+        (("UNKNOWN", None, None, "^11^Carbon"), "tracer is marked with ^11^Carbon, FDG with F18"),
+        (("UNKNOWN", None, "Unknown", "unknown"), None),
     ],
 )
 def test_the_tracer(pet, item, problem):
