@@ -56,6 +56,7 @@ _RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])  # NIfTI's DT_RGB24
 _LONGEST_HEADER = 540  # bytes; NIfTI-2
 FORMS = "sform", "qform"
 _LAST_CODE = 5  # of the coordinate systems that a form can be in
+_ANOTHER_SPACE = 2  # aligned to something else
 # Beyond 1, of a quaternion's squared length: rounding to float32, here and there twice. The NIfTI
 # reference code shortens any; 1e-5 is a turn of 0.2 degrees.
 _QUATERNION_ROUNDING = 1e-5
@@ -175,7 +176,7 @@ def read_volume(path: str | os.PathLike) -> Volume:
 def read_frames(path: str | os.PathLike, rules: Rules) -> list[Volume]:
     """Read and check a `.nii` or `.nii.gz` file.
 
-    The affine is the one nibabel uses: the sform where its code is above 0, else the qform, else
+    The affine is the NIfTI standard's: the sform where its code is above 0, else the qform, else
     (both codes 0) an assumed one: voxel sizes from the header, x running to the left, centre at 0
     mm. A fault of the header is found before the data are read.
 
@@ -353,22 +354,34 @@ def _read_header(path: Path, start: bytes, rules: Rules) -> nib.Nifti1Header:
         header.get_data_dtype()
     except (HeaderDataError, KeyError) as error:
         raise HeaderDataError(f"data type {header['datatype']}") from error
-    if rules.doubts == "error":
-        _check_codes(path, header, rules)
+    _mend_codes(path, header, rules)
     header.check_fix(logger=_silent, error_level=40)
     return header
 
 
-def _check_codes(path: Path, header: nib.Nifti1Header, rules: Rules) -> None:
-    """The codes of both forms exist, or that of the preferred one."""
-    exists = {name: 0 <= header[f"{name}_code"] <= _LAST_CODE for name in FORMS}
+def _mend_codes(path: Path, header: nib.Nifti1Header, rules: Rules) -> None:
+    """Doubt codes that do not exist: one too high has a form all the same, one below 0 has none.
+
+    The NIfTI reference code takes a form whose code is any above 0; nibabel would forget it. What
+    the user prefers is taken, and nothing is asked of the other form.
+    """
     for name, other in (FORMS, FORMS[::-1]):
-        if exists[name] or rules.prefer == other:
+        code = int(header[f"{name}_code"])
+        if 0 <= code <= _LAST_CODE:
             continue
-        usable = exists[other] and header[f"{other}_code"] > 0
-        remedy = f"choose --prefer {other}" if usable else COPY_AGAIN
-        problem = f"the header is damaged ({name}_code is {header[f'{name}_code']})"
-        raise InputError(path, problem, remedy)
+        meant = _ANOTHER_SPACE if code > 0 else 0
+        if rules.prefer != other and not (rules.prefer and meant):
+            usable = [name] if meant else []
+            usable += [other] if 0 < header[f"{other}_code"] <= _LAST_CODE else []
+            choice = " or ".join(f"--prefer {form}" for form in sorted(usable, reverse=True))
+            _doubt(
+                path,
+                rules,
+                said=f"{name}_code is {code}, which does not exist; taken as {meant}",
+                problem=f"the header is damaged ({name}_code is {code})",
+                remedy=f"choose {choice}" if choice else COPY_AGAIN,
+            )
+        header[f"{name}_code"] = meant
 
 
 def _check_voxel_size(path: Path, header: nib.Nifti1Header) -> None:

@@ -443,6 +443,8 @@ class TestRules:
             ({"qoffset_x": 0}, "the sform is used", "sform and qform differ by"),
             ({"quatern_b": 0.9, "quatern_c": 0.9}, "contradict", "affine is not usable"),
             ({"sform_code": 0, "qform_code": 0}, "assumed LAS", "no orientation"),
+            ({"sform_code": 99}, "sform_code is 99, which does not exist", "sform_code is 99"),
+            ({"qform_code": -1}, "qform_code is -1, which does not exist", "qform_code is -1"),
         ],
     )
     def test_a_doubt(self, large, capsys, fields, said, problem):
@@ -452,6 +454,17 @@ class TestRules:
         with pytest.raises(InputError, match=problem):
             read_frames(path, PREPARED["MRI"])
         assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize("fields", [{"qoffset_x": 30}, {"qform_code": 0}])
+    def test_a_form_whose_code_does_not_exist_is_the_form(self, large, fields):
+        """Also where the other one says something else, or nothing."""
+        path = change_header(large[0], **fields)
+        right = read_volume(path).affine
+        read = read_volume(change_header(path, sform_code=99))
+        np.testing.assert_array_equal(read.affine, right)
+        assert read.header["sform_code"] == 2
+        (read,) = read_frames(path, replace(PREPARED["MRI"], prefer="sform"))
+        np.testing.assert_array_equal(read.affine, right)
 
     @pytest.mark.parametrize(
         "rules, problem",
