@@ -86,9 +86,10 @@ def test_the_same_seed_trains_the_same_network_and_another_one_another(train):
     )
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(train, run_script, monkeypatch):
-    workers = ("--workers", 1)  # starting one must not shift what is drawn afterwards
-    whole = train("--epochs", 3, *workers, name="whole")
+@pytest.mark.parametrize("more", [(), ("--ema", 0.9)], ids=["plain", "mean"])
+def test_a_resumed_run_equals_an_uninterrupted_one(train, run_script, monkeypatch, more):
+    more = ("--workers", 1, *more)  # starting one must not shift what is drawn afterwards
+    whole = train("--epochs", 3, *more, name="whole")
 
     original = Trainer.train_epoch
 
@@ -99,7 +100,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train, run_script, monkeypatc
 
     monkeypatch.setattr(Trainer, "train_epoch", interrupted)
     with pytest.raises(AssertionError, match="interrupted"):
-        train("--epochs", 3, *workers, name="stopped")
+        train("--epochs", 3, *more, name="stopped")
     monkeypatch.undo()
     stopped = whole.with_name("stopped")
     assert checkpoint.read(stopped / "last.pt")["epoch"] == 2

@@ -3,7 +3,8 @@
 An own checkpoint is a dict of tensors and plain values:
     format      FORMAT
     config      `TrainConfig.to_dict()`
-    model       state dict of the network
+    model       state dict of the network; under --ema, of the running mean
+    trained     under --ema, state dict of the network that goes on being trained
     optimizer   state dict of the optimiser
     epoch       epochs that are done; the learning rate follows from it
     step        training steps that are done
@@ -37,6 +38,7 @@ FORMAT = "dc2fusion-1"
 LAST, BEST = "last.pt", "best.pt"
 _SAVED_KEYS = {"config", "model", "optimizer", "epoch", "step", "best", "rng", "versions"}
 _UNCHANGED = "give an unchanged checkpoint"
+_MISFIT = "its tensors do not fit its configuration"
 
 
 def full_disk_remedy(folder: Path) -> str:
@@ -152,21 +154,32 @@ def restore_model(path: Path, content: dict, config: TrainConfig) -> nn.Module:
     Raises:
         InputError: the tensors do not fit the configuration.
     """
-    problem = "its tensors do not fit its configuration"
     try:
         model = build_network(config)
     except (ValueError, RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise InputError(path, f"{problem}: {reason}", _UNCHANGED) from error
-    wanted, given = model.state_dict(), content["model"]
+        raise InputError(path, f"{_MISFIT}: {reason}", _UNCHANGED) from error
+    load_tensors(path, content["model"], model)
+    return model
+
+
+def load_tensors(path: Path, given: object, model: nn.Module) -> None:
+    """Give a network the tensors of an own checkpoint, all of them and no others.
+
+    Args:
+        given: state dict out of it.
+
+    Raises:
+        InputError: they do not fit the network.
+    """
+    wanted = model.state_dict()
     if not isinstance(given, dict):
-        raise InputError(path, f"{problem}: there are none", _UNCHANGED)
+        raise InputError(path, f"{_MISFIT}: there are none", _UNCHANGED)
     for name in (*wanted, *(name for name in given if name not in wanted)):
         fault = misfit(given.get(name), wanted.get(name))
         if fault:
-            raise InputError(path, f"{problem}: {name} {fault}", _UNCHANGED)
+            raise InputError(path, f"{_MISFIT}: {name} {fault}", _UNCHANGED)
     model.load_state_dict(given)
-    return model
 
 
 def misfit(given: object, wanted: Tensor | None, dtype: torch.dtype | None = None) -> str | None:

@@ -26,6 +26,7 @@ from training.hyperparameters import (
 )
 from utils.cli import (
     cube_side,
+    decay,
     device_numbers,
     item_count,
     loss_weight,
@@ -308,6 +309,13 @@ class TrainConfig:
         "steps in which the learning rate rises from 0",
         shown=f"{COPY_WARMUP}, with `--init default` 0",
         type=non_negative_int,
+    )
+    ema: float = _optimisation(
+        0.0,
+        "decay, a step, of a running mean of the weights, which is then validated and kept to fuse",
+        shown="0, none",
+        type=decay,
+        metavar="DECAY",
     )
     seed: int = _optimisation(3407, "of everything that is drawn", type=seed)
     amp: bool = _optimisation(False, "bfloat16 autocast; losses stay in float32")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import get_total_norm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -116,6 +117,9 @@ class Trainer:
         if config.sync_batchnorm and process.world_size > 1:
             synchronise(self.model)
         self.network = torch.compile(self.model) if config.compile else self.model
+        self.mean = None
+        if config.ema:
+            self.mean = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         # The 2-D methods keep parameters of their published state dicts that have no effect.
         self.loss = Loss(self.network, objective, config.kind, partial(build_loss, config))
         self.runner = process.wrap(self.loss, some_unused=config.kind == SLICES)
@@ -136,6 +140,11 @@ class Trainer:
         if resumed:
             self._restore(resumed)
         self.log = RunLog(config.run_folder, self.epoch, self.step) if process.is_main else None
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is validated and kept: the running mean where there is one."""
+        return self.mean.module if self.mean else self.model
 
     def _build_loader(self) -> DataLoader:
         config = self.config
@@ -230,6 +239,8 @@ class Trainer:
         self._stop_unless_finite({NORM: values[NORM]}, own, batch["name"])
         self.optimizer.step()
         self._limit_weights()
+        if self.mean:
+            self.mean.update_parameters(self.model)
         values["learning rate"] = self.optimizer.param_groups[0]["lr"]
         values["memory/peak GiB"] = peak_memory_gib(self.process.device)
         return values
@@ -296,8 +307,8 @@ class Trainer:
 
     def validate(self) -> Scores:
         """Score the network on the validation pairs, beside what it is held against."""
-        self.model.eval()
-        self.process.share_buffers(self.model)
+        self.kept.eval()
+        self.process.share_buffers(self.kept)
         found = self._examined()
         where = f"validation after epoch {self.epoch} ({found.not_finite})"
         problem = "the network's output is NaN or infinite" if found.not_finite else ""
@@ -336,8 +347,9 @@ class Trainer:
 
     def _run(self, *images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """The network's result for a pair, in the precision of the training."""
+        network = self.mean.module if self.mean else self.network
         with self._autocast():
-            return self.network(*images)
+            return network(*images)
 
     def _bar(self, items: Iterable, title: str, unit: str) -> tqdm:
         """A progress bar below the bar of epochs; none without a terminal."""
@@ -359,13 +371,15 @@ class Trainer:
         last = self.config.run_folder / checkpoint.LAST
         content = {
             "config": self.config.to_dict(),
-            "model": self.model.state_dict(),
+            "model": self.kept.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
             "best": self.best,
             "rng": rng,
         }
+        if self.mean:
+            content["trained"] = self.model.state_dict()
         self.log.flush()  # what is behind the checkpoint must not be lost
         # The best one first: who is killed in between does this epoch again. A file of its own
         # each, so that damage to one leaves the other.
@@ -375,6 +389,9 @@ class Trainer:
 
     def _restore(self, content: dict) -> None:
         last = self.config.run_folder / checkpoint.LAST
+        if self.mean:  # a copy of the mean so far, which the model was built with
+            checkpoint.load_tensors(last, content.get("trained"), self.model)
+            self.mean.n_averaged.fill_(content["step"])
         checkpoint.restore_optimizer(last, content["optimizer"], self.optimizer)
         self.epoch, self.step, self.best = content["epoch"], content["step"], content["best"]
         if self.process.is_main:

@@ -169,6 +169,14 @@ def share(text: str) -> float:
     return value
 
 
+def decay(text: str) -> float:
+    """argparse type: a number from 0 to below 1."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to below 1")
+    return value
+
+
 def device_numbers(text: str) -> tuple[int, ...]:
     """argparse type: CUDA devices such as "0" or "0,1,2,3"."""
     parts = text.split(",")

@@ -8,6 +8,7 @@ import torch
 from data.subjects import find_subjects
 from tests.helpers.runs import SMALL_NETWORK
 from training.build import build_loss, build_network
+from training.checkpoint import LAST, read
 from training.config import TrainConfig
 from training.datasets import build_datasets
 from training.distributed import Process
@@ -66,6 +67,31 @@ def test_the_learning_rate_warms_up_and_then_falls(trainer):
         warming.train_epoch(epoch)
     epochs = [learning_rate(warming.config, epoch) for epoch in range(3)]
     assert seen == [epochs[0] / 4, epochs[0] / 2, epochs[1] * 0.75, *epochs[1:2], *2 * epochs[2:]]
+
+
+def test_the_mean_of_the_weights_follows_them_and_is_what_is_kept(trainer):
+    averaged = trainer(name="averaged", ema=0.75, epochs=1, batch_size=1)
+    expected, step = [], averaged.train_step
+
+    def watched(batch):
+        values = step(batch)
+        for place, new in enumerate(averaged.model.parameters()):
+            new = new.detach().double().clone()
+            if averaged.step == 0:
+                expected.append(new)
+            else:
+                expected[place] = 0.75 * expected[place] + 0.25 * new
+        return values
+
+    averaged.train_step = watched
+    averaged.fit()
+    content = read(averaged.config.run_folder / LAST)
+    assert averaged.step == 2
+    for (name, _), mean in zip(averaged.model.named_parameters(), expected, strict=True):
+        torch.testing.assert_close(content["model"][name].double(), mean, rtol=1e-6, atol=1e-6)
+    last = averaged.model.state_dict()
+    assert all(torch.equal(content["trained"][name], last[name]) for name in last)
+    assert any(not torch.equal(content["model"][name], last[name]) for name in last)
 
 
 @pytest.mark.gpu
