@@ -21,6 +21,7 @@ from metrics.blocks import score_in_blocks
 from metrics.ssim import WINDOW
 from models.baselines.slicewise import Slicewise
 from models.dc2fusion import DC2Fusion, deepest_token
+from models.fusion_layer import VOXELWISE
 from utils.errors import InputError, notice
 from utils.optional import lazy
 
@@ -149,7 +150,8 @@ def _native(
     def inputs(part: tuple[slice, ...]) -> list[Tensor]:
         return head.inputs(part, device)
 
-    output = run_network(trained.model, trained.size, head.shape, inputs)
+    seen = None if refinement else inside[head.box]  # a refinement starts from all of it
+    output = run_network(trained.model, trained.size, head.shape, inputs, seen)
     output = _checked(trained, pair, output)
     if refinement:
         output = refinement(output.to(device), *inputs(()))
@@ -189,6 +191,7 @@ def run_network(
     size: int,
     shape: tuple[int, ...],
     inputs: Callable[[tuple[slice, ...]], Sequence[Tensor]],
+    seen: np.ndarray | None = None,
 ) -> Tensor:
     """Fuse a volume at once, or in overlapping windows where it is larger than one.
 
@@ -197,6 +200,8 @@ def run_network(
         size: most voxels a side of a window.
         shape: D, H, W of the volume.
         inputs: MRI and PET of a part of it, (1, 1, d, h, w) each; of all of it by ().
+        seen: bool (D, H, W), what the caller looks at: a window without any of it is left out, as
+            long as the fusion layer needs none of what lies there. None for everything.
 
     Returns:
         (1, 1, D, H, W), on the CPU where windows were needed.
@@ -206,7 +211,11 @@ def run_network(
     # Blended as stream maps: the fusion layer's weights belong to the whole volume.
     maps = torch.zeros(1, 2, *shape)
     grain = deepest_token(len(model.encoder)) if isinstance(model, DC2Fusion) else 1
+    if seen is None or model.fuse_maps not in VOXELWISE:
+        seen = np.ones(shape, bool)
     for part, weights in _windows(shape, size, grain):
+        if not seen[part].any():
+            continue
         maps[(..., *part)] += model.stream_maps(*inputs(part)).float().cpu() * weights
     output = model.fuse_maps(maps[:, :1], maps[:, 1:])
     del maps

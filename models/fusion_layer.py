@@ -90,6 +90,9 @@ STRATEGIES: dict[str, Strategy] = {
     "softmax-nuclear": softmax_nuclear,
 }
 
+# Those that weigh each voxel by itself, so that it needs nothing from elsewhere.
+VOXELWISE = (addition, average, feature_energy_ratio)
+
 
 def gate(mri: torch.Tensor, pet: torch.Tensor) -> torch.Tensor:
     """[R10] clip(max(mri, pet) / 0.04, 0, 1): factor of the fused volume, 0 where both are dark.

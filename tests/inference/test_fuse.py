@@ -8,9 +8,10 @@ import torch
 from scipy import ndimage
 
 from data.volume import read_pair
-from inference.fuse import fuse_pair, score_rows, score_table
+from inference.fuse import fuse_pair, run_network, score_rows, score_table
 from inference.trained import TrainedModel
 from metrics import score
+from models import build_model
 from models.fusion_layer import gate
 from tests.helpers.golden import shared_file
 
@@ -107,6 +108,29 @@ def test_the_printed_scores_are_those_of_the_whole_volume(pair):
     cells = [f"{expected[f'{s}_mri']:.3f} / {expected[f'{s}_pet']:.3f}" for s in ("psnr", "nmi")]
     assert all(cell in lines[1] for cell in cells)
     assert "inf / " in lines[3]  # a copy of the MRI
+
+
+@pytest.mark.parametrize(("fusion", "left_out"), [("average", True), ("l1-norm", False)])
+def test_windows_beside_the_head_are_left_out_where_the_fusion_layer_can_do_without(
+    fusion, left_out
+):
+    torch.manual_seed(0)
+    model = build_model("dc2fusion", embed_dim=24, depths=(1,), fusion=fusion).eval()
+    volumes = torch.rand(2, 1, 1, 40, 36, 32)
+    head = np.zeros((40, 36, 32), bool)
+    head[2:30, 2:12, 3:14] = True
+    computed = []
+
+    def inputs(part):
+        computed.append(part)
+        return [volume[0, 0][part][None, None] for volume in volumes]
+
+    with torch.inference_mode():
+        whole = run_network(model, 16, head.shape, inputs)
+        windows = len(computed)
+        seen = run_network(model, 16, head.shape, inputs, head)
+    assert (len(computed) - windows < windows) == left_out
+    assert torch.equal(seen[0, 0][head], whole[0, 0][head])
 
 
 def test_windows_are_blended_before_the_gate_of_the_whole_volume(pair):
