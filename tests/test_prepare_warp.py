@@ -20,9 +20,9 @@ from data.grids import Image
 from data.phantom.cohort import write_cohort
 from data.registration import FIELD_OF_VIEW
 from data.volume import read_volume
-from preparation.align.template import MNI_AFFINE, MNI_SHAPE
 from tests.helpers.golden import ROOT as REPOSITORY
 from tests.helpers.runs import save_shifting
+from tests.helpers.unaligned import AFFINE, SHAPE
 from tests.test_prepare import call, command, digests, rows, write_table
 
 NAME = "synthetic-001"
@@ -62,7 +62,7 @@ def test_both_images_go_through_the_field_which_is_kept(source, flags, tmp_path)
         scan = read_volume(source / NAME / f"{kind}.nii.gz")
         made = read_volume(folder / f"{NAME}_{file}_MNI152.nii.gz")
         whole = Image(scan.array, scan.affine)
-        expected = sample_through(whole, MNI_SHAPE, MNI_AFFINE, field)
+        expected = sample_through(whole, SHAPE, AFFINE, field)
         assert np.abs(made.array - np.maximum(expected, 0)).max() < 1e-4 * expected.max()
     record = json.loads((folder / f"{NAME}.json").read_text())
     assert record["outputs"]["field"]["shape"] == [32, 32, 32, 1, 3] and len(record["warp"]) == 64
