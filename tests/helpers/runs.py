@@ -33,7 +33,7 @@ RELEASED = {"variant": "released", "recipe": "released", "switched": ("R4",)}
 def save_untrained(path: Path, **settings) -> torch.nn.Module:
     """Write an own checkpoint of an untrained small network; returns the network."""
     torch.manual_seed(0)
-    config = TrainConfig(embed_dim=24, size=40, **settings or RELEASED)
+    config = TrainConfig(**SMALL_NETWORK | {"size": 40} | (settings or RELEASED))
     model = build_network(config)
     _save(path, config, model, epoch=3, step=30)
     return model

@@ -1,5 +1,6 @@
 """Turning a checkpoint into weights to give away."""
 
+import functools
 import json
 
 import pytest
@@ -10,6 +11,14 @@ from inference.trained import load_model
 from tests.helpers.runs import save_untrained
 from training import checkpoint
 from training.config import TrainConfig
+
+MADE_PAIR = functools.cache(ship.made_pair)
+
+
+@pytest.fixture(autouse=True)
+def made_once(monkeypatch):
+    """The made pair is the same each time."""
+    monkeypatch.setattr(ship, "made_pair", MADE_PAIR)
 
 
 @pytest.fixture
