@@ -26,6 +26,15 @@ def draw_and_train(run_script, label_maps, tmp_path):
     return call
 
 
+@pytest.fixture(scope="module")
+def turning(label_maps, tmp_path_factory):
+    """A run for any balance; read only."""
+    out = tmp_path_factory.mktemp("turning")
+    flags = ("--out", out, "--name", "run", "--labels", label_maps, *QUICK, "--balance", "any")
+    train_diff.main([str(flag) for flag in flags])
+    return out / "run"
+
+
 def test_it_trains_without_any_data(draw_and_train):
     folder = draw_and_train()
     losses = [float(row["loss/total"]) for row in table(folder / "losses.csv")]
@@ -34,17 +43,16 @@ def test_it_trains_without_any_data(draw_and_train):
     assert table(folder / "scores.csv")[0]["n"] != "0"
 
 
-def test_a_resumed_run_draws_what_an_uninterrupted_one_does(draw_and_train, run_script):
-    whole = draw_and_train("--balance", "any", name="whole")
+def test_a_resumed_run_draws_what_an_uninterrupted_one_does(draw_and_train, run_script, turning):
     part = draw_and_train("--balance", "any", "--epochs", 1, name="part")
     status, _, err = run_script(train_diff.main, "--resume", part, "--epochs", 2)
     assert status == 0, err
     # the schedule of the learning rate knows the number of epochs, the first epoch's rate does not
-    assert torch.equal(weights(whole / "last.pt"), weights(part / "last.pt"))
+    assert torch.equal(weights(turning / "last.pt"), weights(part / "last.pt"))
 
 
-def test_a_network_for_any_balance_turns(draw_and_train):
-    model = load_model(draw_and_train("--balance", "any")).model
+def test_a_network_for_any_balance_turns(turning):
+    model = load_model(turning).model
     generator = torch.Generator().manual_seed(0)
     mri, pet = torch.rand(2, 1, 1, 16, 16, 16, generator=generator)
     with torch.no_grad():
@@ -54,13 +62,23 @@ def test_a_network_for_any_balance_turns(draw_and_train):
         assert torch.equal(model(mri, pet), towards_mri)
 
 
-def test_the_knob_is_a_flag(draw_and_train, run_script, refuses, synthetic_cohort, tmp_path):
-    run = draw_and_train("--balance", "any")
+def test_the_knob_is_a_flag(
+    draw_and_train, turning, run_script, refuses, synthetic_cohort, tmp_path
+):
     files = [
         synthetic_cohort / "synthetic-001" / f"synthetic-001_{kind}_MNI152.nii.gz"
         for kind in ("mri", "FDG")
     ]
-    pair = ("--mri", files[0], "--pet", files[1], "--checkpoint", run, "--resolution", "published")
+    pair = (
+        "--mri",
+        files[0],
+        "--pet",
+        files[1],
+        "--checkpoint",
+        turning,
+        "--resolution",
+        "published",
+    )
     fused = []
     for balance in (0.2, 0.8):
         output = tmp_path / f"{balance}.nii.gz"
@@ -75,8 +93,8 @@ def test_the_knob_is_a_flag(draw_and_train, run_script, refuses, synthetic_cohor
     refuses(infer_sigleImage.main, *pair, "--balance", 1.5, names=("--balance", "0 to 1"))
 
 
-def test_refining_follows_the_balance(draw_and_train):
-    trained = load_model(draw_and_train("--balance", "any"))
+def test_refining_follows_the_balance(turning):
+    trained = load_model(turning)
     assert trained.objective == "ssim-gradient-intensity:1.5:1.5"
     assert trained.turned_to(2 / 3).objective == "ssim-gradient-intensity:2:1"
 
