@@ -20,25 +20,23 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from data.tracers import is_fdg
 from preparation.flags import build_parser
 from utils.cli import run
 from utils.errors import InputError, notice
-from utils.optional import check_installed, lazy
+from utils.optional import REMEDY, check_installed, lazy, need
 from utils.processes import default_jobs
 
-adni = lazy("preparation.find.adni")
-bids = lazy("preparation.find.bids")
-cohort = lazy("preparation.cohort")
-folders = lazy("preparation.output.folder")
-report = lazy("preparation.report")
-scan = lazy("preparation.read.scan")
-scans = lazy("preparation.scans")
-subject = lazy("preparation.subject")
-table = lazy("preparation.find.table")
-warp = lazy("preparation.align.warp")
+adni = lazy("preparation.find.adni", REMEDY)
+bids = lazy("preparation.find.bids", REMEDY)
+cohort = lazy("preparation.cohort", REMEDY)
+folders = lazy("preparation.output.folder", REMEDY)
+report = lazy("preparation.report", REMEDY)
+scan = lazy("preparation.read.scan", REMEDY)
+scans = lazy("preparation.scans", REMEDY)
+subject = lazy("preparation.subject", REMEDY)
+table = lazy("preparation.find.table", REMEDY)
+warp = lazy("preparation.align.warp", REMEDY)
 
 
 def check_flags(args: argparse.Namespace) -> Path:
@@ -146,6 +144,7 @@ def order_of(
 
 def prepare_all(findings: scans.Findings, order: cohort.Order) -> int:
     """Make the pairs and the report; returns the exit status."""
+    tqdm = need("tqdm").tqdm
 
     def bar(items: Iterable, total: int) -> Iterable:
         return tqdm(items, total=total, unit="subject", disable=None if total else True)

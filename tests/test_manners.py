@@ -54,14 +54,24 @@ def test_without_what_it_runs_on_a_program_says_so_in_a_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_without_antspyx_prepare_says_so_in_a_line(synthetic_cohort, tmp_path):
+@pytest.mark.parametrize(
+    "package, said",
+    [
+        ("ants", "prepare.py: antspyx not installed"),
+        ("tqdm", "tqdm: it is not installed"),
+        ("nibabel", "nibabel: it is not installed"),
+    ],
+)
+def test_without_what_it_runs_on_prepare_says_so_in_a_line(
+    package, said, synthetic_cohort, tmp_path
+):
     pytest.importorskip("ants")
     files = pair_of(synthetic_cohort)[1::2]
     (tmp_path / "pairs.csv").write_text(f"subject,mri,pet\none,{files[0]},{files[1]}\n")
     flags = "--pairs", tmp_path / "pairs.csv", "--out", tmp_path / "out"
-    done = call("-c", WITHOUT, "ants", "prepare.py", *flags)
+    done = call("-c", WITHOUT, package, "prepare.py", *flags)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    line = "error: prepare.py: antspyx not installed; pip install -r requirements-prep.txt"
+    line = f"error: {said}; pip install -r requirements-prep.txt"
     assert done.stderr.splitlines()[-1] == line
 
 

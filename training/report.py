@@ -11,7 +11,7 @@ import html
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -228,13 +228,14 @@ def _curves(losses: Sequence[Row], scores: Sequence[Row], method: str, look: Loo
     """The total loss, and each panel's scores beside those of what the network is held against."""
     figure = Figure(figsize=(14, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
-    first, *others = figure.subplots(1, 1 + len(look.panels))
+    against = look.beside[0]
+    mine, reference = _series(scores, method), _series(scores, against)
+    panels = _filled(look.panels, mine.keys() | reference.keys())
+    first, *others = figure.subplots(1, 1 + len(panels))
     epochs = [int(row["epoch"]) for row in losses]
     first.plot(epochs, [float(row["loss/total"]) for row in losses], marker=".")
     first.set_title("loss")
-    against = look.beside[0]
-    mine, reference = _series(scores, method), _series(scores, against)
-    for axes, (title, lines) in zip(others, look.panels.items(), strict=True):
+    for axes, (title, lines) in zip(others, panels.items(), strict=True):
         for (score, words), colour in zip(lines.items(), ("C0", "C3"), strict=False):
             for series, style, name in ((mine, "-", method), (reference, "--", against)):
                 points = series.get(score, {})
@@ -248,6 +249,12 @@ def _curves(losses: Sequence[Row], scores: Sequence[Row], method: str, look: Loo
         axes.grid(alpha=0.3)
     figure.legend(*others[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
+
+
+def _filled(panels: Mapping[str, Mapping], scores: Collection[str]) -> Mapping[str, Mapping]:
+    """The panels that have something to show, such as Dice where there are labels; else all."""
+    filled = {title: lines for title, lines in panels.items() if lines.keys() & scores}
+    return filled or panels
 
 
 def _png(figure: Figure) -> bytes:

@@ -61,6 +61,10 @@ def check_installed(packages: Iterable[str], source: str) -> None:
 class _LazyModule(ModuleType):
     """Stands for a module until something of it is asked for."""
 
+    def __init__(self, name: str, remedy: str) -> None:
+        super().__init__(name)
+        self._remedy = remedy
+
     def __getattr__(self, name: str) -> object:
         try:
             module = importlib.import_module(self.__name__)
@@ -69,14 +73,14 @@ class _LazyModule(ModuleType):
             if not package or (_ROOT / package).exists() or package == self.__name__.split(".")[0]:
                 raise
             source, problem = package, "it is not installed"
-            raise InputError(source, problem, _RUN_REMEDY, kind="package") from error
+            raise InputError(source, problem, self._remedy, kind="package") from error
         return getattr(module, name)
 
 
-def lazy(name: str) -> ModuleType:
+def lazy(name: str, remedy: str = _RUN_REMEDY) -> ModuleType:
     """A module of the project that is imported when something of it is first used.
 
     For the scripts, whose `--help` would else wait for PyTorch. `importlib.util.LazyLoader` does
     not do: naming `models.variants` makes it import `models`, and PyTorch with it.
     """
-    return _LazyModule(name)
+    return _LazyModule(name, remedy)

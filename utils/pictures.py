@@ -4,6 +4,7 @@ Figures are plain `Figure` objects on the Agg canvas: nothing is registered with
 be made in any thread, need no display, and are freed like any other object.
 """
 
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.text import Text
 
 from utils.colour import ColourMap, colour_map
 from utils.files import replacing
@@ -21,6 +24,23 @@ from utils.planes import PLANES, plane_of
 COLUMNS = ("MRI", "PET", "fused", "colour")
 PANEL_INCHES = 2.6  # the longest side of the volume on paper
 AS_WRITTEN = {"parse_math": False}  # of names from outside, in which a $ is no formula
+# Of Linux, Windows and macOS, with the Chinese, Japanese and Korean letters that DejaVu lacks.
+_LETTERS_OF_EAST_ASIA = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "Microsoft YaHei",
+    "SimHei",
+    "Malgun Gothic",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Heiti TC",
+    "Arial Unicode MS",
+)
 HEADER_INCHES, FOOTER_INCHES, GAP_INCHES = 0.30, 0.48, 0.05
 HOT = colour_map("hot")
 
@@ -302,12 +322,24 @@ def _draw_grey(figure: Figure, box: tuple, image: np.ndarray | None, label: str)
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="bilinear")
 
 
+def _find_letters(figure: Figure) -> None:
+    """Let texts with letters beyond ASCII take those from whatever font is installed."""
+    # It would warn of a font without the normal weight.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    installed = {font.name for font in fontManager.ttflist}
+    further = [name for name in _LETTERS_OF_EAST_ASIA if name in installed]
+    for text in figure.findobj(Text):
+        if not text.get_text().isascii():
+            text.set_fontfamily([*text.get_fontfamily(), *further])
+
+
 def save_figure(path: Path, figure: Figure, dpi: int = 110) -> None:
     """Write a figure as a PNG, beside its place first and then renamed into it.
 
     Raises:
         InputError: the file cannot be written.
     """
+    _find_letters(figure)
     with replacing(path, "give another path") as part, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # of names; boxes are drawn for them
         figure.savefig(part, format="png", dpi=dpi, facecolor=figure.get_facecolor())

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from training import report
 from training.config import TrainConfig
+from training.hyperparameters import REGISTRATION
 from training.report import advice
 from training.runlog import RunLog
 from training.validation import Example
@@ -53,6 +55,19 @@ def test_the_page_is_whole_in_itself_and_escaped(folder):
     assert "s<b>" not in page and "s&lt;b&gt;&amp;" in page
     assert "<i>" not in page and "a &amp; b &lt;i&gt;" in page
     assert "epoch 2 of 4" in page and "0.400" in page and "0.500" in page
+
+
+def test_no_empty_panel(folder):
+    """Dice is there where labels are."""
+    losses = [{"epoch": "1", "loss/total": "1"}]
+    row = {"method": "transmorph", "epoch": "1", "score": "similarity", "mean": "0.5"}
+    for rows, titles in (
+        ([row], ["loss", "similarity"]),
+        ([row, row | {"score": "dice"}], ["loss", "Dice", "similarity"]),
+        ([], ["loss", "Dice", "similarity", "folded voxels"]),
+    ):
+        figure = report._curves(losses, rows, "transmorph", report.LOOKS[REGISTRATION])
+        assert [axes.get_title() for axes in figure.axes] == titles
 
 
 def test_the_same_slice_over_the_epochs_also_after_a_resume(folder):

@@ -2,10 +2,13 @@
 
 import threading
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from matplotlib import image as png
+from matplotlib.font_manager import fontManager
+from matplotlib.text import Text
 
 from utils.colour import colour_map
 from utils.errors import InputError
@@ -178,6 +181,18 @@ def test_names_are_shown_as_they_are_written(tmp_path, name):
         for kind, page in pages.items():
             save_figure(tmp_path / f"{kind}.png", page)
             assert name in [text.get_text() for text in page.texts]
+
+
+def test_letters_come_from_whatever_font_is_there(tmp_path, monkeypatch):
+    """Of the fonts with Chinese letters only an installed one is asked for."""
+    volumes = [head()[0]] * 3
+    page = fusion_figure(*volumes, title="患者")
+    serif = next(font for font in fontManager.ttflist if font.name == "DejaVu Serif")
+    further = replace(serif, name="SimHei")
+    monkeypatch.setattr(fontManager, "ttflist", [*fontManager.ttflist, further])
+    save_figure(tmp_path / "page.png", page)
+    families = {text.get_text(): text.get_fontfamily() for text in page.findobj(Text)}
+    assert families["患者"][-1] == "SimHei" and "SimHei" not in families["MRI"]
 
 
 def test_a_failed_write_leaves_the_old_picture(tmp_path, monkeypatch):
