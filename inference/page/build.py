@@ -117,6 +117,8 @@ def build_page(page: Page, colours: ColourMap, levels: tuple[int, int] = LEVELS[
     if page.balances:
         shares = ", ".join(f"{share:g}" for share in page.balances)
         notes.append(f"Fused at the shares {shares} of the MRI; between them the page blends.")
+    if levels[1] < LEVELS[0][1]:
+        notes.append(f"Fused values are rounded to 1/{levels[1] - 1}; the NIfTI has them exactly.")
     affine = np.array(page.affine, dtype=np.float64)
     affine[:3, 3] = (affine @ [*start, 1])[:3]
     maps = [colours, *(colour_map(name) for name in MAPS if name != colours.name)]

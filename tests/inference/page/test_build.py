@@ -80,6 +80,7 @@ def test_volumes_are_stored_to_half_a_level(head, head_affine, levels):
     for n, layer in enumerate(page.fused):
         values = decoded(reader, f"fused-{n}", about["fused"][n], about["shape"])
         assert np.abs(values - layer.array[box]).max() <= 0.5001 / (levels[1] - 1)
+    assert ("rounded to 1/255" in " ".join(about["notes"])) == (levels[1] == 256)
     corner = np.array(about["affine"]) @ [0, 0, 0, 1]
     np.testing.assert_allclose(corner, head_affine @ [*start, 1])
     if levels[0] == 4096:
