@@ -63,8 +63,18 @@ class Program:
 # Programs ----------------------------------------------------------------------------------------
 
 
+def _whole(folder: Path, pattern: str) -> list[Path]:
+    """The files that there are for whoever reads the folder; not those that a kill cut short."""
+    found = sorted(folder.glob(pattern))
+    return [
+        file
+        for file in found
+        if not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    ]
+
+
 def _train_flags(inputs: Path, folder: Path) -> list:
-    if list(folder.glob("run/*.pt")):
+    if _whole(folder, "run/*.pt"):
         return ["--resume", folder / "run"]
     common = ["--data", inputs / "data", "--out", folder, "--name", "run", *QUICK]
     return [*common, "--depths", 1, "--epochs", 4]
@@ -96,7 +106,7 @@ def _train_result(folder: Path) -> dict:
 
 
 def _train_check(folder: Path) -> None:
-    for path in folder.glob("run/*.pt"):
+    for path in _whole(folder, "run/*.pt"):
         checkpoint.read_own(path)
 
 
@@ -108,8 +118,7 @@ def _infer_flags(inputs: Path, folder: Path) -> list:
 def _volumes(folder: Path) -> dict:
     return {
         str(path.relative_to(folder)): _hash(nib.load(path).get_fdata().tobytes())
-        for path in sorted(folder.rglob("*.nii.gz"))
-        if ".prepare" not in path.parts
+        for path in _whole(folder, "**/*.nii.gz")
     }
 
 
@@ -126,7 +135,7 @@ def _evaluate_result(folder: Path) -> dict:
 
 
 def _evaluate_check(folder: Path) -> None:
-    for path in folder.glob("*.csv"):
+    for path in _whole(folder, "*.csv"):
         table(path)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+import torch.distributed as dist
 from torch import nn
-from torch.distributed.nn.functional import all_reduce
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -30,13 +31,30 @@ def _forward(norm: _BatchNorm, alone: Callable, x: torch.Tensor) -> torch.Tensor
     values = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     others = [axis for axis in range(x.ndim) if axis != 1]
     count = values.new_tensor(x.numel() / x.shape[1])
-    total = all_reduce(torch.cat((values.sum(others), count[None])))  # C + 1
+    total = _SumOverAll.apply(torch.cat((values.sum(others), count[None])))  # C + 1
     mean, count = total[:-1] / total[-1], total[-1].detach()
     centred = values - _along_channels(mean, x)
-    variance = all_reduce(centred.square().sum(others)) / count  # C
+    variance = _SumOverAll.apply(centred.square().sum(others)) / count  # C
     _track(norm, mean.detach(), variance.detach(), count)
     scale = norm.weight / torch.sqrt(variance + norm.eps)
     return (centred * _along_channels(scale, x) + _along_channels(norm.bias, x)).to(x.dtype)
+
+
+class _SumOverAll(torch.autograd.Function):
+    """The sum of a tensor over all processes; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: object, values: torch.Tensor) -> torch.Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
 
 
 def _along_channels(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

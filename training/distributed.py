@@ -24,13 +24,12 @@ from torch import multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from utils.errors import InputError, ask_before_saying, report
-from utils.ranks import Place
+from utils.ranks import POLL_S, Place, agree_on_round, not_there
 
 HERE = "127.0.0.1"
 BEAT_S = 5.0  # between signs of life
 SILENT_S = 30.0  # without one a process counts as dead
 JOIN_S = 600.0  # for all to appear at the store
-POLL_S = 0.2
 ENDING_S = 5  # for processes to end by themselves where one has failed
 # How long one exchange may wait: shares of cases take unequal times. The dead are found otherwise.
 LONGEST_WAIT = timedelta(days=1)
@@ -174,7 +173,8 @@ class Group:
             address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             problem = f"no process answers there ({type(error).__name__})"
             raise InputError(address, problem, "start by torchrun") from error
-        return cls(place, store, device)
+        own = dist.PrefixStore(agree_on_round(store, place, JOIN_S), store)
+        return cls(place, own, device)
 
     def __enter__(self) -> "Group":
         _make_current(self.process.device)
@@ -238,14 +238,14 @@ class Group:
         if self.process.world_size == 1:
             yield
             return
-        dist.init_process_group(
-            "nccl" if self.process.device.type == "cuda" else "gloo",
-            store=dist.PrefixStore("exchange", self.store),
-            rank=self.process.rank,
-            world_size=self.process.world_size,
-            timeout=LONGEST_WAIT,
-        )
         try:
+            dist.init_process_group(
+                "nccl" if self.process.device.type == "cuda" else "gloo",
+                store=dist.PrefixStore("exchange", self.store),
+                rank=self.process.rank,
+                world_size=self.process.world_size,
+                timeout=LONGEST_WAIT,
+            )
             yield
         except (RuntimeError, OSError) as error:
             if _is_broken_exchange(error):
@@ -264,8 +264,7 @@ class Group:
         while not self.store.check(self._keys(kind)):
             if time.monotonic() > last:
                 there = [rank for rank, key in enumerate(self._keys(kind)) if not self._has(key)]
-                problem = f"has not appeared within {limit_s:g} s"
-                raise InputError(f"rank {there[0]}", problem, "see what it said on its machine")
+                raise not_there(there[0], limit_s)
             time.sleep(POLL_S)
 
     def _has(self, key: str) -> bool:
