@@ -77,6 +77,21 @@ def write_gradients(process: Process, models: list[str], report: Path) -> None:
         torch.save(found, report)
 
 
+def repeat_gradients(process: Process, report: Path) -> None:
+    """Write the gradients of three equal steps of a network that uses its last layer first."""
+    torch.manual_seed(process.rank)
+    layers = [torch.nn.Linear(40, 40) for _ in range(4)]
+    network = process.wrap(torch.nn.Sequential(*layers[::-1]))
+    network.module.register_module("first", layers[-1])
+    items, steps = torch.rand(8, 40), []
+    for _ in range(3):
+        network.zero_grad()
+        network(items).square().mean().backward()
+        steps.append([parameter.grad.clone() for parameter in network.parameters()])
+    if process.is_main:
+        torch.save(steps, report)
+
+
 def small_case(model: str) -> tuple[torch.nn.Module, Loss]:
     """A small network in float64 and a mean over a batch; only its BatchNorm is in training mode.
 

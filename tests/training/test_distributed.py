@@ -80,6 +80,14 @@ def test_gradients_of_two_processes_are_those_of_one_with_the_whole_batch(
             torch.testing.assert_close(two[key], one[key], rtol=0, atol=1e-9 * largest, msg=key)
 
 
+def test_the_first_step_sums_as_all_others(tmp_path, quick_processes):
+    """Or a resumed run would differ; two processes cannot show it, a + b being b + a."""
+    launch(workers.repeat_gradients, [TWO[0]] * 3, tmp_path / "steps.pt")
+    first, second, third = torch.load(tmp_path / "steps.pt")
+    for one, two, three in zip(first, second, third, strict=True):
+        assert torch.equal(one, two) and torch.equal(one, three)
+
+
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
