@@ -31,7 +31,7 @@ def build_network(config: TrainConfig) -> nn.Module:
     if config.kind == REGISTRATION:
         shape = (config.size,) * 3
         sizes = config.network, config.embed_dim, config.depths
-        return build_registration(config.model, shape, *sizes, config.variant)
+        return build_registration(config.model, shape, *sizes, config.variant, config.symmetric)
     if config.kind == SLICES:
         return build_model(config.model, plane=config.plane)
     return build_model(

@@ -271,6 +271,13 @@ class TrainConfig:
         None, "edge of a voxel", shown="224 / `--size`", type=positive_float, metavar="MM"
     )
     flips: bool = _registration(True, "mirror both heads along axes by chance, as published")
+    symmetric: bool = setting(
+        "registration",
+        False,
+        "take half of the velocity minus that of the exchanged pair: a head and itself do not "
+        "move, and the way back is the exact inverse",
+        models=("transmorph-diff",),
+    )
     similarity: str = _registration(
         "ncc",
         "likeness of warped and fixed head",

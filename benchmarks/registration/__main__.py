@@ -45,7 +45,7 @@ SEED = 20261126
 VOXEL_MM = 3.0
 PUBLISHED_SIZE = 160, 192, 224
 SPACE = Space(64, VOXEL_MM)
-LISTS = {"train": 28, "validation": 4, "held-out": 20}  # heads
+LISTS = {"validation": 4, "held-out": 20, "train": 400}  # heads
 BRAIN = tuple(label for name, (label, _, _) in TISSUES.items() if label > 11)
 DEEP = tuple(
     TISSUES[name][0] for name in ("caudate", "putamen", "pallidum", "thalamus", "hippocampus")

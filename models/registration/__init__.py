@@ -18,6 +18,7 @@ def build_registration(
     embed_dim: int | None = None,
     depths: Sequence[int] | None = None,
     variant: str = "paper",
+    symmetric: bool = False,
 ) -> Backbone:
     """A registration network, `(moving, fixed) -> (warped, displacement)`.
 
@@ -27,10 +28,11 @@ def build_registration(
         network: a name in `models.registration.transmorph.NETWORKS`.
         embed_dim, depths: in place of the network's.
         variant: "paper" or "released".
+        symmetric: of transmorph-diff alone, see there.
 
     Raises:
-        ValueError: an unknown name, depths that are not four, or a width that the heads do not
-            divide.
+        ValueError: an unknown name, a symmetric transmorph, depths that are not four, or a width
+            that the heads do not divide.
     """
     for given, known in ((name, _BUILDERS), (network, NETWORKS)):
         if given not in known:
@@ -41,4 +43,8 @@ def build_registration(
     for level, heads in enumerate(options["heads"]):
         if options["embed_dim"] * 2**level % heads:
             raise ValueError(f"{heads} heads do not divide a width of {options['embed_dim']}")
+    if symmetric:
+        if name != "transmorph-diff":
+            raise ValueError(f"{name} has no symmetric form, transmorph-diff has")
+        options["symmetric"] = True
     return _BUILDERS[name](**options, window=window_of(size), variant=variant)

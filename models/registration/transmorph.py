@@ -223,7 +223,12 @@ class TransMorphDiff(Backbone):
 
     Dalca et al., "Unsupervised learning of probabilistic diffeomorphic registration for images and
     surfaces", Medical Image Analysis 57, 2019, is where the scheme comes from. Args and errors: as
-    `Backbone`.
+    `Backbone`, and
+
+    Args:
+        symmetric: the velocity is half of the pair's minus that of the exchanged pair. It is then 0
+            for an image and itself, and the field of the exchanged pair is the inverse. Not
+            published; the same weights fit both forms.
     """
 
     def __init__(
@@ -234,8 +239,10 @@ class TransMorphDiff(Backbone):
         window: Shape3d = (5, 6, 7),
         drop_path: float = 0.3,
         variant: str = "paper",
+        symmetric: bool = False,
     ) -> None:
         super().__init__(embed_dim, depths, heads, window, drop_path, variant, FINEST)
+        self.symmetric = symmetric
         self.mean_head = FieldHead(FINEST, std=1e-5)
         if variant == "paper":  # [T9]
             nn.init.zeros_(self.mean_head.bias)
@@ -266,8 +273,15 @@ class TransMorphDiff(Backbone):
         self, moving: torch.Tensor, fixed: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log-variance of the velocity, each (B, 3, D/2, H/2, W/2)."""
-        features = self.half_features(self.join(moving, fixed))
-        return self.mean_head(features), self.log_variance_head(features)
+        pair = self.join(moving, fixed)
+        if self.symmetric:
+            pair = torch.cat((pair, self.join(fixed, moving)))  # 2B, 2, D, H, W
+        features = self.half_features(pair)
+        mean, log_variance = self.mean_head(features), self.log_variance_head(features)
+        if not self.symmetric:
+            return mean, log_variance
+        there, back = mean.chunk(2)
+        return (there - back) / 2, sum(log_variance.chunk(2)) / 2
 
     def displacement(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
         """(B, 3, D, H, W), in voxels: the field that brings the moving image onto the fixed one."""

@@ -8,6 +8,7 @@ from losses.registration.prior import SIMILARITY_WEIGHT, variance_term, velocity
 from losses.registration.regularisers import bending_loss, diffusion_loss
 from losses.registration.similarity import mse_loss, ncc_loss
 from metrics.registration import folded_fraction, jacobian_determinant, released_dice
+from models.registration import build_registration
 from models.registration.transmorph import NETWORKS, TransMorph, TransMorphDiff, window_of
 from models.registration.warp import integrate, warp, warp_labels
 from tests.helpers.golden import golden_tensors, relative_error
@@ -340,6 +341,23 @@ def test_the_inverse_leads_back():
     assert torch.allclose(back[inner], -forth[inner], atol=2e-3)
     with pytest.raises(ValueError, match="only variant='paper'"):
         TransMorphDiff(**TINY, variant="released").inverse(moving, fixed)
+
+
+def test_the_symmetric_form_leaves_an_image_where_it_is_and_goes_both_ways():
+    torch.manual_seed(0)
+    network = build_registration("transmorph-diff", (32, 32, 32), "tiny", symmetric=True).eval()
+    torch.nn.init.normal_(network.mean_head.weight, std=0.3)
+    moving, fixed = random(2, 1, 32, 32, 32)[:, None].unbind()
+    with torch.no_grad():
+        forth = network.displacement(moving, fixed)
+        back = network.displacement(fixed, moving)
+        inverse = network.inverse(moving, fixed)
+        itself = network.displacement(moving, moving)
+    assert forth.abs().max() > 0.1
+    torch.testing.assert_close(back, inverse, rtol=0, atol=1e-5)
+    assert itself.abs().max() < 1e-5
+    with pytest.raises(ValueError, match="no symmetric form"):
+        build_registration("transmorph", (32, 32, 32), "tiny", symmetric=True)
 
 
 @pytest.mark.parametrize("kind", [TransMorph, TransMorphDiff])
