@@ -79,20 +79,21 @@ PRINTS = "from utils.cli import run; run(lambda: print('x' * int(__import__('sys
 
 
 @pytest.mark.parametrize(
-    ("command", "status"),
+    ("command", "statuses"),
     [
-        (("-c", PRINTS, 1), 141),
-        (("-c", PRINTS, 10**6), 141),
-        *(((program, "--version"), 0) for program in PROGRAMS),  # argparse passes over it
-        *(((program, "--help"), 0) for program in PROGRAMS),
+        (("-c", PRINTS, 1), {141}),
+        (("-c", PRINTS, 10**6), {141}),
+        # argparse passes over a closed pipe that it sees itself: of texts beyond Python's buffer.
+        *(((program, "--version"), {0, 141}) for program in PROGRAMS),
+        *(((program, "--help"), {0, 141}) for program in PROGRAMS),
     ],
 )
-def test_a_pipe_that_nobody_reads_is_no_traceback(command, status):
+def test_a_pipe_that_nobody_reads_is_no_traceback(command, statuses):
     read, write = os.pipe()
     os.close(read)
     done = call(*command, capture_output=False, stdout=write, stderr=subprocess.PIPE)
     os.close(write)
-    assert (done.returncode, done.stderr) == (status, "")
+    assert done.returncode in statuses and done.stderr == ""
 
 
 def test_a_name_that_the_terminal_has_no_letters_for():
