@@ -211,10 +211,9 @@ def run_network(
     # Blended as stream maps: the fusion layer's weights belong to the whole volume.
     maps = torch.zeros(1, 2, *shape)
     grain = deepest_token(len(model.encoder)) if isinstance(model, DC2Fusion) else 1
-    if seen is None or model.fuse_maps not in VOXELWISE:
-        seen = np.ones(shape, bool)
+    may_leave_out = seen is not None and model.fuse_maps in VOXELWISE
     for part, weights in _windows(shape, size, grain):
-        if not seen[part].any():
+        if may_leave_out and not seen[part].any():
             continue
         maps[(..., *part)] += model.stream_maps(*inputs(part)).float().cpu() * weights
     output = model.fuse_maps(maps[:, :1], maps[:, 1:])

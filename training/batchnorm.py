@@ -45,16 +45,18 @@ class _SumOverAll(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: object, values: torch.Tensor) -> torch.Tensor:
-        total = values.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
+        return _summed(values)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
+        return _summed(gradient)
+
+
+def _summed(values: torch.Tensor) -> torch.Tensor:
+    total = values.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
 
 
 def _along_channels(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -220,7 +220,7 @@ def complete_best(folder: Path, content: dict) -> None:
         if path.exists():
             notice(f"{error}; the last epoch takes its place until a better one")
     # Before the kill, `last.pt` was written first: the score that it knows is its own.
-    save(path, {key: content[key] for key in _SAVED_KEYS - {"versions"}})
+    save(path, {key: content[key] for key in content.keys() - {"format", "versions"}})
 
 
 def restore_optimizer(path: Path, state: object, optimizer: Optimizer) -> None:
