@@ -79,21 +79,26 @@ PRINTS = "from utils.cli import run; run(lambda: print('x' * int(__import__('sys
 
 
 @pytest.mark.parametrize(
-    ("command", "statuses"),
+    ("command", "unbuffered", "status"),
     [
-        (("-c", PRINTS, 1), {141}),
-        (("-c", PRINTS, 10**6), {141}),
-        # argparse passes over a closed pipe that it sees itself: of texts beyond Python's buffer.
-        *(((program, "--version"), {0, 141}) for program in PROGRAMS),
-        *(((program, "--help"), {0, 141}) for program in PROGRAMS),
+        (("-c", PRINTS, 1), "", 141),
+        (("-c", PRINTS, 1), "1", 141),
+        (("-c", PRINTS, 10**6), "", 141),
+        (("-c", PRINTS, 10**6), "1", 141),
+        *(((program, "--version"), "", 141) for program in PROGRAMS),
+        # argparse passes over a closed pipe that it sees itself.
+        *(((program, "--version"), "1", 0) for program in PROGRAMS),
+        *(((program, "--help"), "1", 0) for program in PROGRAMS),
     ],
 )
-def test_a_pipe_that_nobody_reads_is_no_traceback(command, statuses):
+def test_a_pipe_that_nobody_reads_is_no_traceback(command, unbuffered, status):
     read, write = os.pipe()
     os.close(read)
-    done = call(*command, capture_output=False, stdout=write, stderr=subprocess.PIPE)
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    pipes = {"capture_output": False, "stdout": write, "stderr": subprocess.PIPE}
+    done = call(*command, **pipes, env=environment)
     os.close(write)
-    assert done.returncode in statuses and done.stderr == ""
+    assert (done.returncode, done.stderr) == (status, "")
 
 
 def test_a_name_that_the_terminal_has_no_letters_for():

@@ -4,6 +4,8 @@ alignment.
 python -m tests.helpers.unaligned --pairs pairs.csv --out DATASET
 """
 
+import math
+import os
 import tempfile
 import time
 
@@ -14,16 +16,23 @@ from data.grids import Image, sample
 from data.quality import nmi
 from preparation import cohort, subject
 from preparation.align.pair import Aligned, bent
-from preparation.align.template import MNI_AFFINE, PACKAGED, load_template
+from preparation.align.template import MNI_AFFINE, MNI_SHAPE, PACKAGED, load_template
 from tests.helpers.tasks import kill_worker_once
 from utils.cli import run
 from utils.errors import notice
 
 SECONDS = 0.5  # that a subject takes
-# In place of 1 mm for --space mni, the same field of view: what is tested does not need more.
-MNI_MM, SHAPE = 4.0, (46, 55, 46)
-AFFINE = MNI_AFFINE @ np.diag([MNI_MM, MNI_MM, MNI_MM, 1.0])
+# In this environment variable: the voxel of --space mni in mm, for tests that can do with coarser
+# ones over the same field of view.
+MNI_MM = "UNALIGNED_MNI_MM"
 _prepare_subject = subject.prepare_subject
+
+
+def mni_grid() -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine of the output of --space mni."""
+    voxel_mm = float(os.environ.get(MNI_MM, 1))
+    shape = tuple(math.ceil(side / voxel_mm) for side in MNI_SHAPE)
+    return shape, MNI_AFFINE @ np.diag([voxel_mm, voxel_mm, voxel_mm, 1.0])
 
 
 def align_by_headers(mri, pet, options) -> Aligned:
@@ -33,7 +42,7 @@ def align_by_headers(mri, pet, options) -> Aligned:
         time.sleep(SECONDS)
     print("what ANTs prints")
     native = options.space == "mri"
-    shape, affine = (mri.array.shape, mri.affine) if native else (SHAPE, AFFINE)
+    shape, affine = (mri.array.shape, mri.affine) if native else mni_grid()
     arrays = [np.maximum(sample(Image(v.array, v.affine), shape, affine), 0) for v in (mri, pet)]
     figures = {"nmi_brain": nmi(*arrays, arrays[0] > 0), "rotation_deg": 0.0, "start": "com"}
     figures |= {f"scale_{axis}": 1.0 for axis in "xyz"}
