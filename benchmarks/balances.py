@@ -24,7 +24,7 @@ from data.settings import RECIPES
 from data.subjects import Subject, find_subjects
 from data.volume import read_pair
 from evaluation.scoring import Case, Settings
-from inference.fuse import Head, run_network
+from inference.fuse import Head, run_network, window_side
 from inference.optimum import NETWORK_RATE, STEPS, excess, parse_objective, refine
 from inference.trained import TrainedModel, load_model
 from losses import Objective
@@ -71,7 +71,7 @@ def native_pair(subject: Subject, block: int) -> Pair:
         def inputs(part: tuple[slice, ...]) -> list[Tensor]:
             return head.inputs(part, CPU)
 
-        fused = run_network(trained.model, trained.size, head.shape, inputs)
+        fused = run_network(trained.model, window_side(trained.size), head.shape, inputs)
         return fused[(..., *middle)].clamp(0, 1)
 
     return Pair(*head.inputs(middle, CPU), fuse)

@@ -25,7 +25,7 @@ from data.bids import stem
 from data.foreground import foreground, without_hot_voxels
 from data.settings import RECIPES
 from data.volume import Volume, check_output, read_pair, write_like
-from inference.fuse import Head, run_network
+from inference.fuse import Head, run_network, window_side
 from inference.trained import TrainedModel, choose_checkpoint, load_model
 from metrics import clip_unit
 from training.checkpoint import read_own
@@ -150,7 +150,7 @@ def inference(config: TrainConfig, balance: float | None) -> dict:
         "network_def": {
             "_target_": "inference.bundle.TwoChannels",
             "network": network,
-            "size": config.size,
+            "size": window_side(config.size),
             "balance": "@balance",
         },
         "network": "$@network_def.to(@device)",
@@ -276,7 +276,7 @@ def export(trained: TrainedModel, config: TrainConfig, folder: Path) -> None:
         InputError: a file cannot be written.
     """
     balance = trained.model.default_balance if trained.turns else None
-    network = TwoChannels(trained.model, config.size, balance)
+    network = TwoChannels(trained.model, window_side(config.size), balance)
     described = replace(trained, description=trained.description.partition(": ")[2])
     texts = {
         "configs/inference.json": json.dumps(inference(config, balance), indent=2) + "\n",

@@ -29,7 +29,10 @@ from utils.optional import lazy
 transforms = lazy("data.transforms")
 
 SCORES = ("psnr", "ssim", "nmi")  # printed for a fused pair
-OVERLAP = 0.125  # of the largest side: what neighbouring windows share at least
+# Windows of native inference, by measurement (docs/performance.md): smaller ones, and what they
+# share, are computed more than once.
+LEAST_WINDOW = 96  # voxels a side that a window may have, whatever the training's size
+OVERLAP = 1 / 16  # of the largest side: what neighbouring windows share at least
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,9 @@ def fuse_pair(
         trained: the network, already on `device`.
         mri, pet: one pair on one grid, see `data.volume.read_pair`.
         resolution: "native" runs the network at the MRI's own voxels, DC2Fusion in overlapping
-            windows of at most the training's size where the head is larger. "published" crops,
-            pads and resizes to the size of the training, fuses once and interpolates back.
+            windows of at most the training's size, or 96 voxels, where the head is larger.
+            "published" crops, pads and resizes to the size of the training, fuses once and
+            interpolates back.
         amp: bfloat16 autocast.
         refinement: of the network's output over its voxels, in float32.
 
@@ -151,7 +155,8 @@ def _native(
         return head.inputs(part, device)
 
     seen = None if refinement else inside[head.box]  # a refinement starts from all of it
-    output = run_network(trained.model, trained.size, head.shape, inputs, seen)
+    side = window_side(trained.size)
+    output = run_network(trained.model, side, head.shape, inputs, seen)
     output = _checked(trained, pair, output)
     if refinement:
         output = refinement(output.to(device), *inputs(()))
@@ -186,22 +191,29 @@ class Head:
         return [torch.from_numpy(array)[None, None].to(device) for array in arrays]
 
 
+def window_side(trained_size: int) -> int:
+    """Voxels a side that a window of native inference may have, from those of the training."""
+    return max(trained_size, LEAST_WINDOW)
+
+
 def run_network(
     model: nn.Module,
     size: int,
     shape: tuple[int, ...],
     inputs: Callable[[tuple[slice, ...]], Sequence[Tensor]],
     seen: np.ndarray | None = None,
+    overlap: float = OVERLAP,
 ) -> Tensor:
     """Fuse a volume at once, or in overlapping windows where it is larger than one.
 
     Args:
         model: on the device of what `inputs` returns.
-        size: most voxels a side of a window.
+        size: most voxels a side of a window, see `window_side`.
         shape: D, H, W of the volume.
         inputs: MRI and PET of a part of it, (1, 1, d, h, w) each; of all of it by ().
         seen: bool (D, H, W), what the caller looks at: a window without any of it is left out, as
             long as the fusion layer needs none of what lies there. None for everything.
+        overlap: share of `size` that neighbouring windows have in common at least.
 
     Returns:
         (1, 1, D, H, W), on the CPU where windows were needed.
@@ -212,7 +224,7 @@ def run_network(
     maps = torch.zeros(1, 2, *shape)
     grain = deepest_token(len(model.encoder)) if isinstance(model, DC2Fusion) else 1
     may_leave_out = seen is not None and model.fuse_maps in VOXELWISE
-    for part, weights in _windows(shape, size, grain):
+    for part, weights in _windows(shape, size, overlap, grain):
         if may_leave_out and not seen[part].any():
             continue
         maps[(..., *part)] += model.stream_maps(*inputs(part)).float().cpu() * weights
@@ -235,24 +247,23 @@ def _checked(trained: TrainedModel, pair: tuple[Volume, Volume], output: Tensor)
 
 
 def _windows(
-    shape: tuple[int, ...], size: int, grain: int
+    shape: tuple[int, ...], size: int, overlap: float, grain: int
 ) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
     """Windows of at most size^3, spread evenly, and the weights that blend them: they sum to 1.
 
     They are as small as their number allows, in steps of `grain`: what neighbours share is computed
     several times.
     """
-    axes = [_spans(side, size, grain) for side in shape]
+    axes = [_spans(side, size, int(overlap * size), grain) for side in shape]
     for spans in product(*axes):
         (first, x), (second, y), (third, z) = spans
         yield (first, second, third), x[:, None, None] * y[:, None] * z
 
 
-def _spans(side: int, size: int, grain: int) -> list[tuple[slice, Tensor]]:
+def _spans(side: int, size: int, shared: int, grain: int) -> list[tuple[slice, Tensor]]:
     """The windows along one axis with their weights."""
     if side <= size:
         return [(slice(0, side), torch.ones(side))]
-    shared = int(OVERLAP * size)
     count = math.ceil((side - shared) / (size - shared))
     least = math.ceil((side + (count - 1) * shared) / count)
     length = min(size, -(-least // grain) * grain)

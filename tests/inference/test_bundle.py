@@ -120,7 +120,10 @@ def fused(folder, pair, tmp_path):
     return call
 
 
-def test_it_writes_the_volume_that_the_script_writes(fused, weights, pair, run_script, tmp_path):
+def test_it_writes_the_volume_that_the_script_writes(
+    fused, weights, pair, run_script, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("inference.fuse.LEAST_WINDOW", 24)  # below the head's sides
     output = tmp_path / "f.nii.gz"
     flags = ("--mri", pair[0], "--pet", pair[1], "--checkpoint", weights, "--output", output)
     status, _, err = run_script(infer_sigleImage.main, *flags)

@@ -38,11 +38,19 @@ def known(size: int) -> TrainedModel:
     return TrainedModel(WeightedMean(), "paper", size, None, "")
 
 
+@pytest.fixture
+def small_windows(monkeypatch):
+    """Windows as small as the training's size, so that small volumes need several."""
+    monkeypatch.setattr("inference.fuse.LEAST_WINDOW", 1)
+
+
 def scaled(array: np.ndarray) -> np.ndarray:
     return (array - array.min()) / np.ptp(array)
 
 
-def test_native_resolution_is_exact_for_a_voxelwise_network_in_one_or_many_windows(pair):
+def test_native_resolution_is_exact_for_a_voxelwise_network_in_one_or_many_windows(
+    pair, small_windows
+):
     mri, pet = read_pair(*pair)
     expected = 0.7 * scaled(mri.array) + 0.3 * scaled(pet.array)
     for size in (64, 16, 12):
@@ -133,7 +141,7 @@ def test_windows_beside_the_head_are_left_out_where_the_fusion_layer_can_do_with
     assert torch.equal(seen[0, 0][head], whole[0, 0][head])
 
 
-def test_windows_are_blended_before_the_gate_of_the_whole_volume(pair):
+def test_windows_are_blended_before_the_gate_of_the_whole_volume(pair, small_windows):
     mri, pet = read_pair(*pair)
 
     class Gated(WeightedMean):

@@ -1,0 +1,3 @@
+from benchmarks.windows import main
+
+main()
