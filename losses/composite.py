@@ -24,10 +24,12 @@ def composite(mri: torch.Tensor, pet: torch.Tensor, share: float) -> torch.Tenso
 def composite_ssim_losses(
     fused: torch.Tensor, mri: torch.Tensor, pet: torch.Tensor, share: float
 ) -> list[torch.Tensor]:
-    """1/2 mean(1 - c) + 1/2 mean(n_s (1 - c_s)) + mean(1 - l_s) for s = MRI, PET.
+    """1/2 mean(1 - c) + 1/2 mean(n_s (1 - c_s)) + mean(n_s (1 - l_s)) for s = MRI, PET.
 
     l_s and c_s are the luminance and the contrast-structure factor of SSIM against source s, n_s
     its salience (see `losses.salient`), c the contrast-structure factor against the composite.
+    Where one source is flat the other one sets the brightness, too: a masked PET does not ask for a
+    black scalp.
 
     Args:
         fused: (B, 1, D, H, W), intensities around [0, 1].
@@ -63,7 +65,7 @@ def composite_ssim_losses(
         for weight, mean, different in zip(weights, means, unlike, strict=False):
             luminance = (2 * mean_f * mean + C1) / (mean_f * mean_f + mean * mean + C1)
             structure = (with_composite + (weight * different).mean()) / 2
-            losses.append(structure + (1 - luminance).mean())
+            losses.append(structure + (weight * (1 - luminance)).mean())
         return losses
 
 

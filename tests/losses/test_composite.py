@@ -31,9 +31,9 @@ def test_structure_equals_the_formula():
     deviations = of_mri[2] + of_pet[2]
     expected = []
     for luminance, structure, deviation in (of_mri, of_pet):
-        salient = 2 * deviation / deviations * (1 - structure)
-        halves = ((1 - with_composite).mean() + salient.mean()) / 2
-        expected.append(halves + (1 - luminance).mean())
+        salience = 2 * deviation / deviations
+        halves = ((1 - with_composite).mean() + (salience * (1 - structure)).mean()) / 2
+        expected.append(halves + (salience * (1 - luminance)).mean())
     assert [value.item() for value in found] == pytest.approx(expected, rel=1e-4)
 
 
