@@ -54,6 +54,16 @@ def test_the_composite_itself_has_no_edge_or_contrast_to_mend():
     assert all(a < b for a, b in zip(exact, doubled, strict=True))
 
 
+def test_a_flat_source_asks_for_nothing():
+    _, mri, _ = volumes(16, 16, 16)
+    masked = torch.zeros_like(mri)
+    wanted = composite(mri, masked, 0.5)
+    of_mri, of_masked = composite_ssim_losses(wanted, mri, masked, 0.5)
+    assert of_masked.item() < 0.01 < of_mri.item()
+    dark = composite_ssim_losses(0.01 * wanted, mri, masked, 0.5)
+    assert dark[1].item() > 0.3 and dark[0].item() > 1
+
+
 @pytest.mark.parametrize("mri_weight, pet_weight", [(3.0, 0.0), (0.0, 3.0), (2.0, 1.0)])
 def test_the_share_is_that_of_each_terms_weights(mri_weight, pet_weight):
     fused, mri, pet = volumes(16, 16, 16)
