@@ -2,22 +2,28 @@
 
     python -m benchmarks.convergence --pairs FOLDER --out result/convergence
     python -m benchmarks.convergence --network paper --lr 1e-4 --warm-up 0 --init identity default
+    python -m benchmarks.convergence --drawn 94 --crop 48 --fusion average --ema 0.99 --decay
 
 Trains on synthetic heads with the paper's recipe, one pair a step, and measures every few steps the
-loss of the head that follows them, which no training sees, and of the pairs in --pairs. Writes
-`convergence.csv` (a line for each step that was measured) and `convergence.png` to --out, and
-prints for each curve its start, its highest point over the start, its end, and where --optimum is
-given the excess: (loss - optimum) / (average's loss - optimum).
+loss of the head that follows them, which no training sees, and of the pairs in --pairs. With --drawn
+as many pairs are drawn from procedural heads in each pass, as `train_diff.py --synthesis heads`
+does. Writes `convergence.csv` (a line for each step that was measured) and `convergence.png` to
+--out, and prints for each curve the seconds of its training, its start, its highest point over the
+start, its end, and where --optimum is given the excess: (loss - optimum) / (average's loss -
+optimum).
 """
 
 import argparse
 import csv
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from benchmarks.common.measure import machine, parse_device
@@ -25,11 +31,13 @@ from data.dataset import PairDataset
 from data.phantom.cohort import write_cohort
 from data.settings import Cache, Preprocessing
 from data.subjects import find_subjects
+from data.synthesis.dataset import MixedPairs, SyntheticPairs, find_anatomies
 from inference.optimum import excess, parse_objective, refine
 from losses import Objective
 from models import build_model
 from models.dc2fusion import NETWORKS
 from models.initialisation import INITIALISATIONS
+from utils.cli import decay
 from utils.errors import InputError, report
 
 Pair = tuple[Tensor, Tensor]  # MRI and PET, (1, 1, size, size, size) each
@@ -61,22 +69,30 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--voxel-mm", type=float, default=3.5, help="of the heads (3.5)")
     parser.add_argument("--pairs", type=Path, nargs="*", default=[], help="held-out pairs, folders")
     parser.add_argument("--optimum", type=int, default=0, help="steps to the optima (0: without)")
+    parser.add_argument("--drawn", type=int, default=0, help="pairs that are drawn a pass (0)")
+    parser.add_argument("--crop", type=int, help="voxels a side in training (--size)")
+    parser.add_argument("--fusion", help="fusion strategy (the variant's own)")
+    parser.add_argument("--ema", type=decay, default=0.0, help="as train_diff.py's (0, none)")
     parser.add_argument("--seed", type=int, default=3407)
     parser.add_argument("--device", type=parse_device, default=torch.device("cpu"))
     return parser
 
 
-def read_pairs(args: argparse.Namespace) -> tuple[PairDataset, dict[str, Pair]]:
-    """The heads to train on, and the held-out pairs by name."""
+def read_pairs(args: argparse.Namespace) -> tuple[PairDataset | MixedPairs, dict[str, Pair]]:
+    """The pairs to train on, and the held-out ones by name."""
     heads_folder = args.out / "heads"
     write_cohort(heads_folder, args.heads + 1, args.seed, args.voxel_mm, tqdm)
     heads = find_subjects(heads_folder).subjects
-    options = Preprocessing(size=args.size), Cache("memory"), args.seed
-    train = PairDataset(heads[: args.heads], *options, augment=True)
+    side = args.crop or args.size
+    rest = Cache("memory"), args.seed
+    train = PairDataset(heads[: args.heads], Preprocessing(size=side), *rest, augment=True)
+    if args.drawn:
+        anatomies = find_anatomies("heads", None, args.out / "cache")
+        train = MixedPairs(train, SyntheticPairs(anatomies, side, args.drawn, args.seed))
     held_out = list(heads[args.heads :])
     for folder in args.pairs:
         held_out += find_subjects(folder).subjects
-    items = PairDataset(held_out, *options)
+    items = PairDataset(held_out, Preprocessing(size=args.size), *rest)
     measured = [items[0, index] for index in range(len(items))]
     return train, {item["name"]: as_pair(item, args.device) for item in measured}
 
@@ -93,7 +109,7 @@ def rate(step: int, args: argparse.Namespace) -> float:
     return args.lr * warm * decayed
 
 
-def order(train: PairDataset, seed: int) -> Iterator[tuple[int, int]]:
+def order(train: Dataset, seed: int) -> Iterator[tuple[int, int]]:
     """(epoch, index) without end, each epoch in an order of its own."""
     generator = torch.Generator().manual_seed(seed)
     epoch = 0
@@ -106,23 +122,27 @@ def order(train: PairDataset, seed: int) -> Iterator[tuple[int, int]]:
 def curve_of(
     init: str,
     objective: Objective,
-    train: PairDataset,
+    train: Dataset,
     held_out: dict[str, Pair],
     args: argparse.Namespace,
-) -> Curve:
-    """Train one network, and measure it on the way."""
+) -> tuple[Curve, float]:
+    """Train one network and measure it on the way: its curve, and the seconds of the training."""
     torch.manual_seed(args.seed)
     size = NETWORKS[args.network]
     options = {
         "embed_dim": args.embed_dim or size["embed_dim"],
         "depths": args.depths or size["depths"],
         "head": size["head"],
+        "fusion": args.fusion,
     }
     model = build_model("dc2fusion", init=init, **options).to(args.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
+    mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(args.ema)) if args.ema else model
     draws = order(train, args.seed)
     curve = {0: measure(model, objective, held_out)}
+    seconds = 0.0
     for step in tqdm(range(args.steps), init, unit="step"):
+        started = time.perf_counter()
         pair = as_pair(train[next(draws)], args.device)
         for group in optimizer.param_groups:
             group["lr"] = rate(step, args)
@@ -131,16 +151,22 @@ def curve_of(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        if args.ema:
+            mean.update_parameters(model)
+        seconds += time.perf_counter() - started
         if (step + 1) % args.every == 0 or step + 1 == args.steps:
-            curve[step + 1] = measure(model, objective, held_out)
-    return curve
+            curve[step + 1] = measure(mean, objective, held_out)
+    return curve, seconds
 
 
 @torch.no_grad()
 def measure(model: nn.Module, objective: Objective, held_out: dict[str, Pair]) -> dict[str, float]:
-    """The loss of each held-out pair."""
+    """The loss of each held-out pair, fused as it is written."""
     model.eval()
-    return {name: objective(model(*pair), *pair)[0].item() for name, pair in held_out.items()}
+    losses = {}
+    for name, pair in held_out.items():
+        losses[name] = objective(model(*pair).clamp(0, 1), *pair)[0].item()
+    return losses
 
 
 def references(
@@ -207,12 +233,16 @@ def run(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     train, held_out = read_pairs(args)
     lines = references(objective, held_out, args.optimum)
-    curves = {init: curve_of(init, objective, train, held_out, args) for init in args.init}
+    found = {init: curve_of(init, objective, train, held_out, args) for init in args.init}
+    curves = {init: curve for init, (curve, _) in found.items()}
     rate = f"lr {args.lr:g}, warm-up {args.warm_up}"
     title = f"{args.network}, {args.objective}, {rate}, {args.size}^3"
     write_csv(args.out / "convergence.csv", curves)
     draw(args.out / "convergence.png", curves, lines, title)
-    print(machine(args.device), title, "", *table(curves, lines), sep="\n")
+    print(machine(args.device), title, sep="\n")
+    for init, (_, seconds) in found.items():
+        print(f"{init}: {args.steps} steps in {seconds:.0f} s without measuring")
+    print("", *table(curves, lines), sep="\n")
 
 
 def main() -> None:

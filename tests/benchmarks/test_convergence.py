@@ -44,6 +44,30 @@ def test_same_seed_same_curve(run):
     assert run(*flags) == run(*flags)
 
 
+def test_pairs_are_drawn_beside_the_heads(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(
+        convergence, "find_anatomies", lambda *about: drawn.append(about) or ["anatomy"]
+    )
+    flags = ["--size", "16", "--voxel-mm", "8", "--heads", "2", "--crop", "24", "--drawn", "5"]
+    args = convergence.build_parser().parse_args([*flags, "--out", str(tmp_path)])
+    train, held_out = convergence.read_pairs(args)
+    assert drawn == [("heads", None, tmp_path / "cache")]
+    assert len(train) == 2 + 5 and train[0, 0]["mri"].shape == (1, 24, 24, 24)
+    assert held_out["synthetic-003"][0].shape == (1, 1, 16, 16, 16)
+
+
+def test_a_running_mean_is_measured(run):
+    flags = ("--steps", 2, "--every", 1, "--warm-up", 0, "--lr", 1e-3, "--fusion", "average")
+    _, raw = run(*flags)
+    _, mean = run(*flags, "--ema", 0.5)
+    start, first, second = (
+        [float(row["identity synthetic-003"]) for row in rows]
+        for rows in zip(raw, mean, strict=True)
+    )
+    assert start[0] == start[1] and first[0] == first[1] and second[0] != second[1]
+
+
 def test_rate_warms_up_and_falls():
     parser = convergence.build_parser()
     args = parser.parse_args(["--lr", "1", "--warm-up", "4", "--steps", "10"])
