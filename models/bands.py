@@ -43,13 +43,14 @@ class BandHead(nn.Module):
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
-        seen = 1 + len(SIGMAS)  # of each source
+        parts = 1 + len(SIGMAS)  # of each source: itself and its bands
+        seen = parts + 1  # with the logarithm of its mean
         self.register_buffer("filters", difference_of_gaussians(), persistent=False)
         self.norm = nn.LayerNorm(2 * embed_dim)
         self.from_tokens = nn.Linear(2 * embed_dim, HIDDEN)
         self.from_sources = nn.Conv3d(2 * seen + 1, HIDDEN, kernel_size=3, padding=1)
         self.coefficients = nn.Sequential(
-            nn.GELU(), nn.Linear(HIDDEN, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, seen)
+            nn.GELU(), nn.Linear(HIDDEN, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, parts)
         )
         nn.init.zeros_(self.coefficients[-1].weight)
         nn.init.zeros_(self.coefficients[-1].bias)
@@ -91,10 +92,13 @@ def split_bands(volume: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
 
 
 def energies(split: torch.Tensor) -> torch.Tensor:
-    """Mean of a source and logarithms of its detail in every patch, (B, 7, D/4, H/4, W/4)."""
-    volume, bands = split[:, :1], split[:, 1:]
-    detail = F.avg_pool3d(bands.abs(), PATCH)
-    return torch.cat((F.avg_pool3d(volume, PATCH), (detail + FAINT).log() / 3 + 1), dim=1)
+    """A source's mean, and the logarithms of its detail and mean, (B, 8, D/4, H/4, W/4), by patch.
+
+    SSIM compares intensities by their ratio: what is faint matters to it as much as what is bright.
+    """
+    mean = F.avg_pool3d(split[:, :1], PATCH)
+    levels = torch.cat((F.avg_pool3d(split[:, 1:].abs(), PATCH), mean), dim=1)
+    return torch.cat((mean, (levels + FAINT).log() / 3 + 1), dim=1)
 
 
 def difference_of_gaussians() -> torch.Tensor:
