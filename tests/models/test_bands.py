@@ -1,11 +1,13 @@
 """The head of bands: against scipy's Gaussian filters, as a copy, dark where the sources are."""
 
+import math
+
 import pytest
 import torch
 from scipy import ndimage
 
 from models import build_model
-from models.bands import SIGMAS, BandHead, difference_of_gaussians, split_bands
+from models.bands import SIGMAS, BandHead, difference_of_gaussians, energies, split_bands
 
 WIDTH = 24
 
@@ -41,6 +43,17 @@ def test_bands_are_differences_of_gaussians(volumes):
         coarser = ndimage.gaussian_filter(volume[0, 0].numpy(), sigma, mode="nearest", radius=3)
         torch.testing.assert_close(band.numpy(), finer - coarser, atol=1e-7, rtol=0)
         finer = coarser
+
+
+def test_features_of_a_patch_are_its_mean_and_logarithms():
+    volume = torch.rand(1, 1, 8, 8, 4, generator=torch.Generator().manual_seed(7)).double()
+    split = split_bands(volume, difference_of_gaussians().double())
+    found = energies(split)[0, :, 1, 0, 0]
+    patch = split[0, :, 4:, :4].numpy()
+    mean = patch[0].mean()
+    levels = [*(abs(band).mean() for band in patch[1:]), mean]
+    expected = [mean, *(1 + math.log(level + 0.003) / 3 for level in levels)]
+    assert found.tolist() == pytest.approx(expected, rel=1e-6)
 
 
 def test_starts_as_a_copy_by_shares(tokens, volumes):
