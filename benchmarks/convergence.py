@@ -5,11 +5,11 @@
     python -m benchmarks.convergence --drawn 94 --crop 48 --fusion average --ema 0.99 --decay
 
 Trains on synthetic heads with the paper's recipe, one pair a step, and measures every few steps the
-loss of the head that follows them, which no training sees, and of the pairs in --pairs. With --drawn
-as many pairs are drawn from procedural heads in each pass, as `train_diff.py --synthesis heads`
-does. Writes `convergence.csv` (a line for each step that was measured) and `convergence.png` to
---out, and prints for each curve the seconds of its training, its start, its highest point over the
-start, its end, and where --optimum is given the excess: (loss - optimum) / (average's loss -
+loss of the head that follows them, which no training sees, and of the pairs in --pairs. With
+--drawn as many pairs are drawn from procedural heads in each pass, as `train_diff.py --synthesis
+heads` does. Writes `convergence.csv` (a line for each step that was measured) and `convergence.png`
+to --out, and prints for each curve the seconds of its training, its start, its highest point over
+the start, its end, and where --optimum is given the excess: (loss - optimum) / (average's loss -
 optimum).
 """
 
