@@ -1,7 +1,7 @@
 """A synthetic pair: one anatomy, an MRI and a PET of it, and what goes wrong with either.
 
 anatomy -> crop -> MRI, PET -> lesions -> point spread -> misalignment -> masks -> smoothing
--> fields of view -> background -> [0, 1]
+-> background -> fields of view -> [0, 1]
 """
 
 from collections.abc import Sequence
@@ -48,6 +48,7 @@ def draw_pair(
     pet = _misaligned(pet, crop, rng)
     mri, pet = _stripped(mri, pet, crop, rng)
     mri, pet = _smoothed(mri, pet, crop, rng)
+    mri, pet = _greyed(mri, pet, rng)
     mri, pet = _cut_short(mri, pet, crop, rng)
     mri, pet = (_scaled(image, rng) for image in (mri, pet))
     return (mri, pet), crop.voxel_mm
@@ -164,13 +165,26 @@ def _cut_short(mri: torch.Tensor, pet: torch.Tensor, crop: Crop, rng: np.random.
     return images[0], images[1]
 
 
+def _greyed(mri: torch.Tensor, pet: torch.Tensor, rng: np.random.Generator) -> Pair:
+    """Group templates and unmasked reconstructions are grey where nothing is.
+
+    Both images of a fifth of the pairs, one of another tenth; a field of view ends in 0 even so.
+    """
+    kind = rng.random()
+    levels = rng.uniform(0.01, 0.15, 2)  # of the brightest voxel
+    if kind < 0.25:
+        mri = mri + levels[0] * mri.max()
+    if kind < 0.2 or 0.25 <= kind < 0.3:
+        pet = pet + levels[1] * pet.max()
+    return mri, pet
+
+
 def _scaled(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """To [0, 1] as preprocessing does, with grey backgrounds and crops that miss the maximum."""
-    if rng.random() < 0.15:
-        # group templates and unmasked reconstructions are grey where nothing is
-        image = image + rng.uniform(0.02, 0.2) * float(image.max())
-    low = float(image.min())
+    """To [0, 1] as preprocessing does, by what a head holds: a crop may miss its extremes.
+
+    The darkest voxel of a head is 0 or near it, in whatever crop it lies.
+    """
     high = float(torch.quantile(image.flatten()[::3], BRIGHTEST))
-    image = ((image - low) / max(high - low, 1e-6)).clamp(0, 1)
+    image = (image / max(high, 1e-6)).clamp(0, 1)
     # a window of a larger volume need not hold its brightest voxel
     return image * (rng.uniform(0.6, 1) if rng.random() < 0.4 else 1.0)
