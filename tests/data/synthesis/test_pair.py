@@ -46,6 +46,19 @@ def test_many_pairs_are_images_in_range(anatomies):
     assert filled > 34  # a crop may miss the head, few do
 
 
+def test_some_backgrounds_are_grey_and_most_are_black(anatomies):
+    """Of images with a flat background, as a mask leaves it."""
+    flat = []
+    for index in range(60):
+        for image in draw_pair(anatomies, SIZE, (11, 0, index))[0]:
+            darkest = image.min()
+            if 0.2 < (image == darkest).float().mean() < 0.9:
+                flat.append(float(darkest))
+    grey = [value for value in flat if value > 0]
+    assert len(flat) > 20 and 0 < len(grey) < len(flat) / 2
+    assert all(0.005 < value < 0.2 for value in grey)
+
+
 def test_both_images_are_of_one_anatomy(anatomies):
     """Over many pairs, what is air in one is dark in the other."""
     together = []
