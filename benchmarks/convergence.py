@@ -72,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--drawn", type=int, default=0, help="pairs that are drawn a pass (0)")
     parser.add_argument("--crop", type=int, help="voxels a side in training (--size)")
     parser.add_argument("--fusion", help="fusion strategy (the variant's own)")
+    parser.add_argument("--switch", nargs="+", default=[], help="as train_diff.py's (none)")
     parser.add_argument("--ema", type=decay, default=0.0, help="as train_diff.py's (0, none)")
     parser.add_argument("--seed", type=int, default=3407)
     parser.add_argument("--device", type=parse_device, default=torch.device("cpu"))
@@ -134,6 +135,7 @@ def curve_of(
         "depths": args.depths or size["depths"],
         "head": size["head"],
         "fusion": args.fusion,
+        "switched": tuple(args.switch),
     }
     model = build_model("dc2fusion", init=init, **options).to(args.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
