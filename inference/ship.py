@@ -29,7 +29,7 @@ from metrics.blocks import score_in_blocks
 from models.balance import NEUTRAL
 from training import checkpoint, weights
 from training.build import build_network
-from training.config import SETTINGS, TrainConfig, flag
+from training.config import FROM_WEIGHTS, SETTINGS, TrainConfig, flag
 from training.hyperparameters import FUSION
 from utils.cli import Parser, run, share
 from utils.errors import InputError
@@ -92,10 +92,13 @@ def public(config: TrainConfig) -> TrainConfig:
 
 def command_of(config: TrainConfig) -> str:
     """The command that a configuration comes from, with FOLDER for the label maps."""
-    given = {"network": config.network, "variant": config.variant, "init": config.init}
+    given = {"network": config.network, "variant": config.variant}
     usual = replace(TrainConfig.of(given), network=TrainConfig.network)
+    taken = (*weights.NETWORK, *weights.LEARNT_FOR) if config.init == FROM_WEIGHTS else ()
     words = ["python train_diff.py"]
     for name in SETTINGS:
+        if name in taken:
+            continue
         value = getattr(config, name)
         if name == "labels" and config.synthesis in ("labels", "both"):
             words.append("--labels FOLDER")

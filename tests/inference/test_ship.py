@@ -2,6 +2,7 @@
 
 import functools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -96,3 +97,11 @@ def test_the_command_of_a_configuration():
     command = ship.command_of(ship.public(TrainConfig.of(given)))
     wanted = "--synthesis labels --labels FOLDER --network compact --balance any --lr 0.0003 --amp"
     assert command == f"python train_diff.py {wanted} --name mine"
+
+
+def test_a_training_from_the_weights_takes_their_network():
+    network = {"embed_dim": 96, "depths": (2, 2), "head": "bands", "switched": ("R10",)}
+    given = {"init": "weights", "objective": "salient-composite", "balance": "any", "ema": 0.998}
+    config = replace(TrainConfig.of({**given, "fusion": "average", "size": 48}), **network)
+    command = ship.command_of(ship.public(config))
+    assert command == "python train_diff.py --size 48 --init weights --ema 0.998"
