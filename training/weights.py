@@ -221,7 +221,7 @@ def start_from(weights: Weights, given: dict) -> dict:
     if fixed and theirs.balance == "any":
         problem = "does not go with --init weights, which are for any balance"
         raise InputError(flag(fixed[0]), problem, "leave the flag out")
-    return {name: getattr(theirs, name) for name in (*NETWORK, *LEARNT_FOR)} | given
+    return {name: getattr(theirs, name) for name in ("network", *NETWORK, *LEARNT_FOR)} | given
 
 
 def _refuse(name: str, value: object, theirs: object) -> None:

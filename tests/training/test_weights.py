@@ -169,10 +169,11 @@ class TestStart:
 
     def test_what_is_not_given_is_theirs(self, tmp_path):
         path = tmp_path / "w.safetensors"
-        save_small_weights(path, objective="salient-additive")
+        save_small_weights(path, objective="salient-additive", network="compact")
         given = self.start(path, lr=1e-5, depths=[1, 1])
         config = TrainConfig.of({**given, "init": "weights"})
         assert (config.embed_dim, config.depths, config.balance) == (24, (1, 1), "any")
+        assert config.network == "compact"
         assert (config.objective, config.lr, config.warmup) == ("salient-additive", 1e-5, 10)
         assert self.start(path, objective="lncc-ssim-l1")["objective"] == "lncc-ssim-l1"
 
