@@ -122,11 +122,13 @@ def test_an_epoch_of_the_shipped_weights_draws_its_pairs(monkeypatch, capsys):
     volume = torch.rand(1, 16, 16, 16)
     config = replace(epoch.read(epoch.SHIPPED).config, size=16, embed_dim=24, depths=(1, 1))
     monkeypatch.setattr(epoch, "read", lambda path: SimpleNamespace(config=config))
-    monkeypatch.setattr(datasets, "find_anatomies", lambda *_: [None, None])
+    for module in (datasets, epoch):
+        monkeypatch.setattr(module, "find_anatomies", lambda *_: [None, None])
     monkeypatch.setattr(SyntheticPairs, "finish", lambda *_: {"mri": volume, "pet": volume})
     flags = "--shipped", "--subjects", 2, "--workers", 0, "--epochs", 1
     lines = run(monkeypatch, capsys, epoch, *flags)
-    assert "16^3" in lines[1] and "0 workers, 2 pairs" in lines[1]
+    assert float(lines[1].split()[0]) > 0 and "drawn pairs of 96^3 a second" in lines[1]
+    assert "16^3" in lines[2] and "0 workers, 2 pairs" in lines[2]
     assert len(cells(lines, "ratio")) == 1
 
 
