@@ -59,13 +59,23 @@ def network_pair(subject: Subject, size: int) -> Pair:
     return Pair(mri, pet, lambda trained: trained.model(mri, pet).clamp(0, 1))
 
 
-def native_pair(subject: Subject, block: int) -> Pair:
-    """The block in the middle of a pair's head, at its own voxels."""
+def read_head(subject: Subject) -> Head:
+    """The head of a pair as native inference takes it."""
     recipe = RECIPES["paper"]
     pair = without_hot_voxels(read_pair(subject.mri, subject.pet), recipe.robust)
-    head = Head(pair, foreground(pair[0].array, recipe))
-    starts = [max(0, (side - block) // 2) for side in head.shape]
-    middle = tuple(slice(start, start + block) for start in starts)
+    return Head(pair, foreground(pair[0].array, recipe))
+
+
+def middle_of(shape: Sequence[int], block: int) -> tuple[slice, ...]:
+    """The block of at most `block` voxels a side in the middle of a volume."""
+    starts = [max(0, (side - block) // 2) for side in shape]
+    return tuple(slice(start, start + block) for start in starts)
+
+
+def native_pair(subject: Subject, block: int) -> Pair:
+    """The block in the middle of a pair's head, at its own voxels."""
+    head = read_head(subject)
+    middle = middle_of(head.shape, block)
 
     def fuse(trained: TrainedModel) -> Tensor:
         def inputs(part: tuple[slice, ...]) -> list[Tensor]:

@@ -18,19 +18,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.balances import CPU, middle_of, read_head
 from benchmarks.common.measure import machine
-from data.foreground import foreground, without_hot_voxels
-from data.settings import RECIPES
 from data.subjects import find_subjects
-from data.volume import read_pair
 from inference.fuse import OVERLAP, Head, run_network, window_side
 from inference.optimum import parse_objective
 from inference.trained import TrainedModel, load_model
 from models.balance import NEUTRAL
 from training.weights import SHIPPED
 from utils.cli import positive_int
-
-CPU = torch.device("cpu")
 
 
 class Window(NamedTuple):
@@ -66,13 +62,6 @@ class Result(NamedTuple):
     loss: float
 
 
-def read_head(mri: Path, pet: Path) -> Head:
-    """The head of a pair as native inference takes it."""
-    recipe = RECIPES["paper"]
-    pair = without_hot_voxels(read_pair(mri, pet), recipe.robust)
-    return Head(pair, foreground(pair[0].array, recipe))
-
-
 @torch.no_grad()
 def measure(trained: TrainedModel, head: Head, block: int, window: Window) -> Result:
     """One head fused in windows; the loss is that of a block in its middle."""
@@ -91,12 +80,6 @@ def measure(trained: TrainedModel, head: Head, block: int, window: Window) -> Re
     seconds = time.process_time() - started
     loss = loss_of(trained, fused[(..., *middle)], head, middle)
     return Result(sum(computed) / math.prod(head.shape), seconds, loss)
-
-
-def middle_of(shape: Sequence[int], block: int) -> tuple[slice, ...]:
-    """The block of at most `block` voxels a side in the middle of a volume."""
-    starts = [max(0, (side - block) // 2) for side in shape]
-    return tuple(slice(start, start + block) for start in starts)
 
 
 def loss_of(
@@ -133,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     windows = args.windows or [Window.parse(str(window_side(trained.size)))]
     print(machine(CPU))
     for subject in (subject for root in args.data for subject in find_subjects(root).subjects):
-        head = read_head(subject.mri, subject.pet)
+        head = read_head(subject)
         average = loss_of(trained, None, head, middle_of(head.shape, args.block))
         size = "x".join(map(str, head.shape))
         print(f"\n{subject.name}, a head of {size} voxels; loss of the average {average:.4f}\n")

@@ -1,3 +1,6 @@
-from benchmarks.windows import main
+"""The command line."""
 
-main()
+from benchmarks.windows import main
+from utils.cli import run
+
+run(main)
