@@ -120,7 +120,8 @@ def test_epoch(monkeypatch, capsys, here):
 
 def test_an_epoch_of_the_shipped_weights_draws_its_pairs(monkeypatch, capsys):
     volume = torch.rand(1, 16, 16, 16)
-    config = replace(epoch.read(epoch.SHIPPED).config, size=16, embed_dim=24, depths=(1, 1))
+    small = {"size": 16, "embed_dim": 24, "depths": (1, 1), "init": "identity"}
+    config = replace(epoch.read(epoch.SHIPPED).config, **small)
     monkeypatch.setattr(epoch, "read", lambda path: SimpleNamespace(config=config))
     for module in (datasets, epoch):
         monkeypatch.setattr(module, "find_anatomies", lambda *_: [None, None])

@@ -5,8 +5,8 @@ import re
 import pytest
 import torch
 
-from benchmarks import windows
-from benchmarks.windows import Window
+from benchmarks.windows import __main__ as windows
+from benchmarks.windows.__main__ import Window
 from inference.trained import TrainedModel
 
 
