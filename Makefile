@@ -1,4 +1,4 @@
-# make demo   a small network on synthetic heads, trained and used, in a few minutes without a GPU
+# make demo   a small network on synthetic heads, trained and used, in twelve minutes without a GPU
 # make prepare-demo   an ADNI-like download of DICOM series made from synthetic heads, and prepare.py on it
 # make table   the methods it is compared with, each trained for a few minutes on the same heads, and all scores
 # make test   the tests
@@ -56,7 +56,7 @@ demo-run: $(VENV)/.installed
 	@printf 'synthetic-%03d\n' 1 2 3 4 5 6 > demo/train.txt
 	@printf 'synthetic-%03d\n' 7 > demo/validation.txt
 	$(call train,result,demo,--network compact --fusion average --switch R10 $(OBJECTIVE) --size 48 \
-	  --synthesis heads --drawn 94 --ema 0.99 --lr 1e-3 --warmup 20 --epochs 10 --val-every 5)
+	  --synthesis heads --drawn 94 --ema 0.99 --lr 1e-3 --warmup 20 --epochs 10 --val-every 10)
 
 demo: demo-run
 	@$(RUN) infer_sigleImage.py --checkpoint result/demo --overwrite --output demo/$(SUBJECT)_fused.nii.gz \
