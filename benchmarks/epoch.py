@@ -23,7 +23,7 @@ import torch
 from benchmarks.common.measure import machine, parse_device
 from data.phantom.cohort import write_cohort
 from data.subjects import find_subjects
-from data.synthesis.dataset import SyntheticPairs, find_anatomies
+from data.synthesis.dataset import SyntheticPairs
 from training.config import TrainConfig
 from training.datasets import build_datasets
 from training.distributed import Process
@@ -99,17 +99,15 @@ def epoch_seconds(trainer: Trainer, epochs: int) -> tuple[float, float]:
     return min(times[True]), min(times[False])
 
 
-def drawn_a_second(args: argparse.Namespace, folder: Path) -> float:
-    """Pairs of DRAWN_SIZE^3 that this process draws in a second, with all of its threads."""
-    source = "both" if args.labels else "heads"
-    anatomies = find_anatomies(source, args.labels and str(args.labels), folder / "cache")
-    pairs = SyntheticPairs(anatomies, DRAWN_SIZE, args.subjects, seed=0)
-    pairs.defer_to(args.device)
+def drawn_a_second(drawn: SyntheticPairs, device: torch.device) -> float:
+    """Pairs of DRAWN_SIZE^3 of these anatomies that are drawn in a second, by all threads."""
+    pairs = SyntheticPairs(drawn.anatomies, DRAWN_SIZE, len(drawn), seed=0)
+    pairs.defer_to(device)
     started = time.perf_counter()
     for index in range(len(pairs)):
         pairs.finish({}, 0, index)
-    if args.device.type == "cuda":
-        torch.cuda.synchronize(args.device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return len(pairs) / (time.perf_counter() - started)
 
 
@@ -118,11 +116,12 @@ def main() -> None:
     args = build_parser().parse_args()
     print(machine(args.device))
     with tempfile.TemporaryDirectory() as folder:
-        if args.shipped:
-            rate = drawn_a_second(args, Path(folder))
-            print(f"{rate:.2f} drawn pairs of {DRAWN_SIZE}^3 a second")
-        for workers in args.workers:
-            report(args, prepare_trainer(args, Path(folder), workers))
+        for number, workers in enumerate(args.workers):
+            trainer = prepare_trainer(args, Path(folder), workers)
+            if args.shipped and number == 0:
+                rate = drawn_a_second(trainer.train, args.device)
+                print(f"{rate:.2f} drawn pairs of {DRAWN_SIZE}^3 a second")
+            report(args, trainer)
 
 
 def report(args: argparse.Namespace, trainer: Trainer) -> None:

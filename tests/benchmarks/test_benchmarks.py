@@ -123,8 +123,7 @@ def test_an_epoch_of_the_shipped_weights_draws_its_pairs(monkeypatch, capsys):
     small = {"size": 16, "embed_dim": 24, "depths": (1, 1), "init": "identity"}
     config = replace(epoch.read(epoch.SHIPPED).config, **small)
     monkeypatch.setattr(epoch, "read", lambda path: SimpleNamespace(config=config))
-    for module in (datasets, epoch):
-        monkeypatch.setattr(module, "find_anatomies", lambda *_: [None, None])
+    monkeypatch.setattr(datasets, "find_anatomies", lambda *_: [None, None])
     monkeypatch.setattr(SyntheticPairs, "finish", lambda *_: {"mri": volume, "pet": volume})
     flags = "--shipped", "--subjects", 2, "--workers", 0, "--epochs", 1
     lines = run(monkeypatch, capsys, epoch, *flags)
