@@ -7,7 +7,9 @@ bands of detail, each times a coefficient that varies smoothly over the volume a
 decide: combinations of basis filters, predicted as in Xia et al., "Basis Prediction Networks for
 Effective Burst Denoising with Large Kernels", CVPR 2020. The bands are differences of Gaussians
 (Burt, Adelson, "The Laplacian Pyramid as a Compact Image Code", IEEE Transactions on Communications
-31(4), 1983). A map is thereby dark where its source is.
+31(4), 1983); the wide ones are made on the grid of the patches. Contrast is raised without raising
+brightness only by a band as wide as what is seen: the gyri of a smooth template are ten voxels
+wide.
 """
 
 import torch
@@ -17,6 +19,8 @@ from torch.nn import functional as F
 from models.ops.stream_maps import PATCH
 
 SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)  # voxels; what lies between two of them is a band
+WIDE_SIGMAS = (1.0, 2.0, 4.0)  # patches, of the bands that follow
+PARTS = 1 + len(SIGMAS) + len(WIDE_SIGMAS)  # of each source: itself and its bands
 KERNEL = 7
 HIDDEN = 64
 FAINT = 0.003  # of the intensity range: detail below it counts as none
@@ -43,14 +47,13 @@ class BandHead(nn.Module):
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
-        parts = 1 + len(SIGMAS)  # of each source: itself and its bands
-        seen = parts + 1  # with the logarithm of its mean
+        seen = PARTS + 1  # with the logarithm of its mean
         self.register_buffer("filters", difference_of_gaussians(), persistent=False)
         self.norm = nn.LayerNorm(2 * embed_dim)
         self.from_tokens = nn.Linear(2 * embed_dim, HIDDEN)
         self.from_sources = nn.Conv3d(2 * seen + 1, HIDDEN, kernel_size=3, padding=1)
         self.coefficients = nn.Sequential(
-            nn.GELU(), nn.Linear(HIDDEN, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, parts)
+            nn.GELU(), nn.Linear(HIDDEN, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, PARTS)
         )
         nn.init.zeros_(self.coefficients[-1].weight)
         nn.init.zeros_(self.coefficients[-1].bias)
@@ -78,7 +81,7 @@ class BandHead(nn.Module):
             context = self.from_sources(torch.cat((features[own], features[partner], lead), dim=1))
             streams = self.norm(torch.cat((tokens[own], tokens[partner]), dim=-1))
             context = context.movedim(1, -1) + self.from_tokens(streams)  # B, D, H, W, HIDDEN
-            coefficients = STEP * self.coefficients(context).movedim(-1, 1)  # B, 7, D, H, W
+            coefficients = STEP * self.coefficients(context).movedim(-1, 1)  # B, 10, D, H, W
             smooth = F.interpolate(coefficients, scale_factor=PATCH, mode="trilinear")
             change = (smooth * split[own]).sum(dim=1, keepdim=True)  # B, 1, 4D, 4H, 4W
             maps.append(twice * volumes[own] + change)
@@ -86,13 +89,37 @@ class BandHead(nn.Module):
 
 
 def split_bands(volume: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
-    """(B, 1, D, H, W) -> the volume and its bands, finest first, (B, 7, D, H, W)."""
+    """(B, 1, 4D, 4H, 4W) -> the volume and its bands, finest first, (B, 10, 4D, 4H, 4W)."""
     padded = F.pad(volume, (KERNEL // 2,) * 6, mode="replicate")
-    return torch.cat((volume, F.conv3d(padded, filters.to(volume.dtype))), dim=1)
+    fine = F.conv3d(padded, filters.to(volume.dtype))
+    smooth = volume - fine.sum(dim=1, keepdim=True)
+    coarse = F.interpolate(blurred_patches(volume), scale_factor=PATCH, mode="trilinear")
+    wide = torch.cat((smooth, coarse[:, :-1]), dim=1) - coarse
+    return torch.cat((volume, fine, wide), dim=1)
+
+
+def blurred_patches(volume: torch.Tensor) -> torch.Tensor:
+    """(B, 1, 4D, 4H, 4W) -> means of the patches at each of WIDE_SIGMAS, (B, 3, D, H, W).
+
+    What lies outside the volume does not count.
+    """
+    means = F.avg_pool3d(volume, PATCH)
+    blurred = []
+    for sigma in WIDE_SIGMAS:
+        along = [gaussian_weights(side, sigma).to(means) for side in means.shape[2:]]
+        blurred.append(torch.einsum("bcdhw,di,hj,wk->bcijk", means, *along))
+    return torch.cat(blurred, dim=1)
+
+
+def gaussian_weights(side: int, sigma: float) -> torch.Tensor:
+    """(side, side) float64: column j holds a Gaussian's weights about position j; their sum is 1."""
+    position = torch.arange(side, dtype=torch.float64)
+    weights = torch.exp(-0.5 * ((position[:, None] - position) / sigma) ** 2)
+    return weights / weights.sum(dim=0)
 
 
 def energies(split: torch.Tensor) -> torch.Tensor:
-    """A source's mean, and the logarithms of its detail and mean, (B, 8, D/4, H/4, W/4), by patch.
+    """A source's mean, and the logarithms of its detail and mean, (B, 11, D/4, H/4, W/4), by patch.
 
     SSIM compares intensities by their ratio: what is faint matters to it as much as what is bright.
     """
