@@ -112,7 +112,7 @@ def blurred_patches(volume: torch.Tensor) -> torch.Tensor:
 
 
 def gaussian_weights(side: int, sigma: float) -> torch.Tensor:
-    """(side, side) float64: column j holds a Gaussian's weights about position j; their sum is 1."""
+    """(side, side) float64: column j holds a Gaussian about position j, of sum 1."""
     position = torch.arange(side, dtype=torch.float64)
     weights = torch.exp(-0.5 * ((position[:, None] - position) / sigma) ** 2)
     return weights / weights.sum(dim=0)

@@ -2,12 +2,22 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from torch.nn import functional as F
 
 from models import build_model
-from models.bands import SIGMAS, BandHead, difference_of_gaussians, energies, split_bands
+from models.bands import (
+    SIGMAS,
+    WIDE_SIGMAS,
+    BandHead,
+    blurred_patches,
+    difference_of_gaussians,
+    energies,
+    split_bands,
+)
 
 WIDTH = 24
 
@@ -39,10 +49,30 @@ def test_bands_are_differences_of_gaussians(volumes):
     found = split_bands(volume, difference_of_gaussians().double())[0]
     finer = volume[0, 0].numpy()
     torch.testing.assert_close(found[0].numpy(), finer, atol=0, rtol=0)
-    for band, sigma in zip(found[1:], SIGMAS, strict=True):
+    fine, wide = found[1 : 1 + len(SIGMAS)], found[1 + len(SIGMAS) :]
+    for band, sigma in zip(fine, SIGMAS, strict=True):
         coarser = ndimage.gaussian_filter(volume[0, 0].numpy(), sigma, mode="nearest", radius=3)
         torch.testing.assert_close(band.numpy(), finer - coarser, atol=1e-7, rtol=0)
         finer = coarser
+    for band, coarse in zip(wide, blurred_patches(volume)[0], strict=True):
+        coarser = F.interpolate(coarse[None, None], scale_factor=4, mode="trilinear")[0, 0].numpy()
+        torch.testing.assert_close(band.numpy(), finer - coarser, atol=1e-7, rtol=0)
+        finer = coarser
+
+
+def test_wide_bands_are_blurred_means_of_the_patches(volumes):
+    volume = volumes[0].double()
+    patches = volume.unflatten(4, (5, 4)).unflatten(3, (4, 4)).unflatten(2, (3, 4))
+    means = patches.mean((3, 5, 7)).numpy()
+    found = blurred_patches(volume)
+    for image, blurred in zip(means[:, 0], found, strict=True):
+        for sigma, coarse in zip(WIDE_SIGMAS, blurred, strict=True):
+            # what lies outside does not count
+            counted = [
+                ndimage.gaussian_filter(field, sigma, mode="constant", radius=20)
+                for field in (image, np.ones_like(image))
+            ]
+            torch.testing.assert_close(coarse.numpy(), counted[0] / counted[1])
 
 
 def test_features_of_a_patch_are_its_mean_and_logarithms():
@@ -66,12 +96,16 @@ def test_starts_as_a_copy_by_shares(tokens, volumes):
     torch.testing.assert_close(maps[1], torch.cat((mri[1], pet[1])))
 
 
-def test_a_map_is_dark_where_its_source_is(trained, tokens, volumes):
+def test_without_wide_bands_a_map_is_dark_where_its_source_is(trained, tokens, volumes):
+    last = trained.coefficients[-1]
+    with torch.no_grad():
+        last.weight[-len(WIDE_SIGMAS) :] = 0
+        last.bias[-len(WIDE_SIGMAS) :] = 0
     mri, pet = volumes
     mri = mri.clone()
     mri[..., 8:] = 0
     maps = trained(tokens, (mri, pet))
-    assert (maps[:, 0, ..., 11:] == 0).all()  # bands reach three voxels
+    assert (maps[:, 0, ..., 11:] == 0).all()  # fine bands reach three voxels
     assert (maps[:, 0, ..., :8] != 0).any() and (maps[:, 1, ..., 11:] != 0).any()
 
 
