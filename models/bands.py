@@ -9,7 +9,7 @@ Effective Burst Denoising with Large Kernels", CVPR 2020. The bands are differen
 (Burt, Adelson, "The Laplacian Pyramid as a Compact Image Code", IEEE Transactions on Communications
 31(4), 1983); the wide ones are made on the grid of the patches. Contrast is raised without raising
 brightness only by a band as wide as what is seen: the gyri of a smooth template are ten voxels
-wide.
+wide. They fade where their source does, so that a map is dark where its source is.
 """
 
 import torch
@@ -20,6 +20,7 @@ from models.ops.stream_maps import PATCH
 
 SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)  # voxels; what lies between two of them is a band
 WIDE_SIGMAS = (1.0, 2.0, 4.0)  # patches, of the bands that follow
+DIM = 0.1  # of the intensity range: where a source is as dark, half of its wide bands is left
 PARTS = 1 + len(SIGMAS) + len(WIDE_SIGMAS)  # of each source: itself and its bands
 KERNEL = 7
 HIDDEN = 64
@@ -95,7 +96,8 @@ def split_bands(volume: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
     smooth = volume - fine.sum(dim=1, keepdim=True)
     coarse = F.interpolate(blurred_patches(volume), scale_factor=PATCH, mode="trilinear")
     wide = torch.cat((smooth, coarse[:, :-1]), dim=1) - coarse
-    return torch.cat((volume, fine, wide), dim=1)
+    shown = smooth.clamp(min=0)
+    return torch.cat((volume, fine, wide * shown / (shown + DIM)), dim=1)
 
 
 def blurred_patches(volume: torch.Tensor) -> torch.Tensor:
