@@ -62,8 +62,9 @@ class Scorer:
             and for "published" the ones that the released code computes, psnr_pooled and clipped.
         device: where to compute; default the device of `mri`.
 
-    Everything is float64, outside autocast and without gradients. While it scores it sets torch's
-    global thread count to 1 and restores it, so score from one Python thread at a time.
+    Everything is float64 (but see `metrics.fsim`), outside autocast and without gradients. While it
+    scores it sets torch's global thread count to 1 and restores it, so score from one Python thread
+    at a time.
 
     Raises:
         ValueError: on NaN or infinite voxels, shapes that differ, unknown names, an empty mask.
