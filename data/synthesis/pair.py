@@ -127,18 +127,18 @@ def _stripped(mri: torch.Tensor, pet: torch.Tensor, crop: Crop, rng: np.random.G
 def _smoothed(mri: torch.Tensor, pet: torch.Tensor, crop: Crop, rng: np.random.Generator) -> Pair:
     """What smoothing leaves.
 
-    A quarter of the pairs is as smooth, and as free of noise, as the mean of many people; in
-    another eighth the PET alone was smoothed, as for statistics over voxels.
+    Three of eight pairs are as smooth, and as free of noise, as the mean of many people; in another
+    eighth the PET alone was smoothed, as for statistics over voxels.
     """
     kind = rng.random()
-    if kind >= 3 / 8:
+    if kind >= 1 / 2:
         return mri, pet
     widths = rng.uniform(4, 14, 2)  # mm, full width at half maximum
     smooth = [
         blur(image, width / FWHM / crop.voxel_mm)
         for image, width in zip((mri, pet), widths, strict=True)
     ]
-    return (smooth[0] if kind < 1 / 4 else mri), smooth[1]
+    return (smooth[0] if kind < 3 / 8 else mri), smooth[1]
 
 
 def _cut_short(mri: torch.Tensor, pet: torch.Tensor, crop: Crop, rng: np.random.Generator) -> Pair:
@@ -168,13 +168,13 @@ def _cut_short(mri: torch.Tensor, pet: torch.Tensor, crop: Crop, rng: np.random.
 def _greyed(mri: torch.Tensor, pet: torch.Tensor, rng: np.random.Generator) -> Pair:
     """Group templates and unmasked reconstructions are grey where nothing is.
 
-    Both images of a fifth of the pairs, one of another tenth; a field of view ends in 0 even so.
+    Both images of three in ten pairs, one of another tenth; a field of view ends in 0 even so.
     """
     kind = rng.random()
     levels = rng.uniform(0.01, 0.15, 2)  # of the brightest voxel
-    if kind < 0.25:
+    if kind < 0.35:
         mri = mri + levels[0] * mri.max()
-    if kind < 0.2 or 0.25 <= kind < 0.3:
+    if kind < 0.3 or 0.35 <= kind < 0.4:
         pet = pet + levels[1] * pet.max()
     return mri, pet
 
