@@ -90,14 +90,25 @@ class BandHead(nn.Module):
 
 
 def split_bands(volume: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
-    """(B, 1, 4D, 4H, 4W) -> the volume and its bands, finest first, (B, 10, 4D, 4H, 4W)."""
-    padded = F.pad(volume, (KERNEL // 2,) * 6, mode="replicate")
-    fine = F.conv3d(padded, filters.to(volume.dtype))
-    smooth = volume - fine.sum(dim=1, keepdim=True)
-    coarse = F.interpolate(blurred_patches(volume), scale_factor=PATCH, mode="trilinear")
-    wide = torch.cat((smooth, coarse[:, :-1]), dim=1) - coarse
-    shown = smooth.clamp(min=0)
-    return torch.cat((volume, fine, wide * shown / (shown + DIM)), dim=1)
+    """The volume and its bands, finest first, computed outside autocast.
+
+    In bfloat16 a voxel is as far from its value as a fine band is wide.
+
+    Args:
+        volume: (B, 1, 4D, 4H, 4W), float32 or float64.
+        filters: see `difference_of_gaussians`.
+
+    Returns:
+        (B, 10, 4D, 4H, 4W).
+    """
+    with torch.autocast(volume.device.type, enabled=False):
+        padded = F.pad(volume, (KERNEL // 2,) * 6, mode="replicate")
+        fine = F.conv3d(padded, filters.to(volume.dtype))
+        smooth = volume - fine.sum(dim=1, keepdim=True)
+        coarse = F.interpolate(blurred_patches(volume), scale_factor=PATCH, mode="trilinear")
+        wide = torch.cat((smooth, coarse[:, :-1]), dim=1) - coarse
+        shown = smooth.clamp(min=0)
+        return torch.cat((volume, fine, wide * shown / (shown + DIM)), dim=1)
 
 
 def blurred_patches(volume: torch.Tensor) -> torch.Tensor:
@@ -108,14 +119,14 @@ def blurred_patches(volume: torch.Tensor) -> torch.Tensor:
     means = F.avg_pool3d(volume, PATCH)
     blurred = []
     for sigma in WIDE_SIGMAS:
-        along = [gaussian_weights(side, sigma).to(means) for side in means.shape[2:]]
+        along = [gaussian_weights(side, sigma, means) for side in means.shape[2:]]
         blurred.append(torch.einsum("bcdhw,di,hj,wk->bcijk", means, *along))
     return torch.cat(blurred, dim=1)
 
 
-def gaussian_weights(side: int, sigma: float) -> torch.Tensor:
-    """(side, side) float64: column j holds a Gaussian about position j, of sum 1."""
-    position = torch.arange(side, dtype=torch.float64)
+def gaussian_weights(side: int, sigma: float, like: torch.Tensor) -> torch.Tensor:
+    """(side, side), device and dtype of `like`: column j is a Gaussian about position j, sum 1."""
+    position = torch.arange(side, dtype=like.dtype, device=like.device)
     weights = torch.exp(-0.5 * ((position[:, None] - position) / sigma) ** 2)
     return weights / weights.sum(dim=0)
 

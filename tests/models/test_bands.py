@@ -61,6 +61,13 @@ def test_bands_are_differences_of_gaussians(volumes):
         finer = coarser
 
 
+def test_bands_are_not_computed_in_bfloat16(volumes):
+    filters = difference_of_gaussians()
+    exact = split_bands(volumes[0], filters)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(split_bands(volumes[0], filters), exact, atol=0, rtol=0)
+
+
 def test_wide_bands_are_blurred_means_of_the_patches(volumes):
     volume = volumes[0].double()
     patches = volume.unflatten(4, (5, 4)).unflatten(3, (4, 4)).unflatten(2, (3, 4))
