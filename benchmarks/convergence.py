@@ -201,7 +201,7 @@ def draw(
 ) -> None:
     """One panel for each pair, with the average's and the optimum's losses as level lines."""
     figure = Figure(figsize=(4 * len(lines), 3.6), layout="constrained")
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=9, wrap=True)  # one panel is narrower than it
     panels = figure.subplots(1, len(lines), squeeze=False)[0]
     for axes, (name, levels) in zip(panels, lines.items(), strict=True):
         for init, curve in curves.items():
