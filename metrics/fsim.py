@@ -1,8 +1,8 @@
 """FSIM: phase congruency and gradients compared, in the released and in the standard form.
 
-The filter bank's responses are float32, which takes 35 % less time: the spectrum, which holds the
-mean, is float64, and so is all that follows. A slice's FSIM changes by less than 3e-7 by it, that
-of a volume by 1e-8 (real pairs at 64^3).
+The filter bank's responses and their congruency are float32, which takes 35 % less time; the
+spectrum before them, which holds the mean, and the comparison after them are float64. A slice's
+FSIM changes by less than 3e-7 by it, that of a volume by 1e-8 (real pairs at 64^3).
 """
 
 import math

@@ -4,7 +4,7 @@ Layout everywhere in this package: `(B, *spatial)`, B images of two or three spa
 device. A mask is a boolean tensor of the same shape, or None for every pixel. Results are `(B,)`.
 
 Everything is float64. That keeps SSIM's E[x^2] - mu^2 exact, and it is out of reach of TF32 and of
-autocast, which only touch float32. The one exception is the filter bank of FSIM.
+autocast, which only touch float32. The one exception is FSIM's phase congruency.
 """
 
 import math
