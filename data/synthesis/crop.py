@@ -13,7 +13,7 @@ from data.synthesis.tissues import TISSUES, brain
 FINE = 2  # looked-up tissues a voxel along each axis, which gives borders partial volume
 FINE_MM = (0.8, 2.5)
 COARSE_MM = (2.5, 4.0)  # the published preprocessing shows a whole head in a cube
-COARSE_SHARE = 0.5
+COARSE_SHARE = 0.4
 WHOLE_MM = 200.0  # crops of this size show a whole head
 
 
@@ -67,8 +67,8 @@ def draw_crop(
     """A cube of `size` voxels a side, somewhere in a head that is scaled, turned and bent.
 
     Flip 1/2; scale 0.85 to 1.15 and rotation within 15 degrees along each axis; a smooth field of
-    displacements of up to 4 mm standard deviation. Half of the crops have voxels of 0.8 to 2.5 mm,
-    one axis up to twice that in a third of them; the others of 2.5 to 4 mm.
+    displacements of up to 4 mm standard deviation. Three of five crops have voxels of 0.8 to 2.5
+    mm, one axis up to twice that in a third of them; the others of 2.5 to 4 mm.
     """
     coarse = rng.random() < COARSE_SHARE
     voxel_mm = np.full(3, rng.uniform(*(COARSE_MM if coarse else FINE_MM)))
