@@ -23,8 +23,8 @@ LEARNING_RATE = 2e-2  # from the average
 NETWORK_RATE = 1e-2  # from a network's output, which is nearer
 STEPS = 100  # from the average to within 0.1 % of the optimum's loss
 OBJECTIVE_FORM = "NAME, NAME:MRI:PET or NAME:ALPHA1:ALPHA2:BETA1:BETA2:GAMMA1:GAMMA2"
-BLOCK = 128  # voxels a side that are optimised at once: about 1 GB
-HALO = 16  # voxels around a block that are optimised with it and thrown away
+BLOCK = 128  # voxels a side whose gradient is computed at once: about 1 GB
+HALO = 16  # voxels around a block that see the windows its own voxels lie in
 
 
 def refine(
@@ -38,9 +38,11 @@ def refine(
 ) -> Tensor:
     """Minimise the objective over the fused voxels, from a given start.
 
-    Adam with a rate that falls linearly to 0. Volumes longer than a block are optimised in blocks
-    with a halo, which the objectives' reach of a few voxels allows. Nothing is drawn at random: the
-    same start gives the same volume.
+    Adam with a rate that falls linearly to 0. In volumes longer than a block the gradient is
+    computed block by block, each with a halo as wide as the objectives' windows, and all voxels
+    take a step together: blocks optimised one by one would differ in brightness, which nothing but
+    the air around a head fixes where gradients are compared. Nothing is drawn at random: the same
+    start gives the same volume.
 
     Args:
         fused: the start, (B, 1, D, H, W), such as the average or a network's output; not changed.
@@ -53,46 +55,39 @@ def refine(
 
     Returns:
         (B, 1, D, H, W) float32 on the start's device, without a gradient, in [0, 1] unless the
-        start is returned.
+        start is returned. Beside the volumes it takes three of their size and a block's graph.
     """
-    start, mri, pet = (volume.detach().float() for volume in (fused, mri, pet))
-    result = start.clone()
-    for inside, around in _blocks(start.shape[2:]):
-        core = tuple(
-            slice(i.start - a.start, i.stop - a.start) for i, a in zip(inside, around, strict=True)
-        )
-        volumes = (volume[:, :, *around] for volume in (start, mri, pet))
-        done = result[:, :, *inside].numel()
-        tell = None if progress is None else lambda done=done: progress(done)
-        result[:, :, *inside] = _minimise(*volumes, objective, steps, lr, tell)[:, :, *core]
+    result, mri, pet = (volume.detach().float() for volume in (fused, mri, pet))
+    result = result.clone()
+    result.grad = torch.zeros_like(result)
+    optimiser = torch.optim.Adam([result], lr=lr, fused=True)  # without copies of the volume
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = lr * (1 - step / steps)
+        for inside, around in _blocks(result.shape[2:]):
+            volumes = (volume[:, :, *around] for volume in (result, mri, pet))
+            core = tuple(
+                slice(i.start - a.start, i.stop - a.start)
+                for i, a in zip(inside, around, strict=True)
+            )
+            part = result.grad[:, :, *inside]
+            part.copy_(_gradient(*volumes, objective)[:, :, *core])
+            if progress is not None:
+                progress(part.numel())
+        optimiser.step()
+        result.clamp_(0, 1)
+    result.grad = None
     return result
 
 
-def _minimise(
-    start: Tensor,
-    mri: Tensor,
-    pet: Tensor,
-    objective: Objective,
-    steps: int,
-    lr: float,
-    tell: Callable[[], object] | None,
-) -> Tensor:
-    """`refine` of one block."""
-    fused = start.clone().requires_grad_()
-    optimiser = torch.optim.Adam([fused], lr=lr)
-    # A mean over voxels has gradients near 1e-8, which Adam would take for nothing.
-    scale = fused.numel()
-    for step in range(steps):
-        optimiser.param_groups[0]["lr"] = lr * (1 - step / steps)
-        with torch.enable_grad():
-            loss = scale * objective(fused, mri, pet)[0]
-        (fused.grad,) = torch.autograd.grad(loss, fused)
-        optimiser.step()
-        with torch.no_grad():
-            fused.clamp_(0, 1)
-        if tell is not None:
-            tell()
-    return fused.detach()
+def _gradient(fused: Tensor, mri: Tensor, pet: Tensor, objective: Objective) -> Tensor:
+    """Of the objective by the fused voxels, times their number.
+
+    A mean over voxels has gradients near 1e-8, which Adam would take for nothing.
+    """
+    with torch.enable_grad():
+        variable = fused.detach().requires_grad_()
+        loss = variable.numel() * objective(variable, mri, pet)[0]
+    return torch.autograd.grad(loss, variable)[0]
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:

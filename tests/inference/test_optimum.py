@@ -65,12 +65,16 @@ def test_works_under_no_grad_and_takes_half_precision(pair):
     assert not torch.equal(found, mri.bfloat16().float())
 
 
-def test_blocks_give_what_the_whole_volume_gives(pair, monkeypatch):
+@pytest.fixture
+def long_pair() -> torch.Tensor:
+    """MRI and PET, (2, 1, 1, 48, 24, 24), smooth."""
     generator = torch.Generator().manual_seed(3)
-    coarse = torch.rand(2, 1, 1, 12, 6, 6, generator=generator)
-    mri, pet = torch.nn.functional.interpolate(coarse[:, 0], scale_factor=4, mode="trilinear")[
-        :, None
-    ]
+    coarse = torch.rand(2, 1, 12, 6, 6, generator=generator)
+    return torch.nn.functional.interpolate(coarse, scale_factor=4, mode="trilinear")[:, None]
+
+
+def test_blocks_give_what_the_whole_volume_gives(long_pair, monkeypatch):
+    mri, pet = long_pair
     start, objective = (mri + pet) / 2, build_objective("ssim-gradient-intensity")
     whole = refine(start, mri, pet, objective, steps=20)
     monkeypatch.setattr(optimum, "BLOCK", 24)
@@ -80,6 +84,17 @@ def test_blocks_give_what_the_whole_volume_gives(pair, monkeypatch):
     assert len(counted) == 2 * 20
     change = (whole - start).abs().mean()
     assert (blocks - whole).abs().mean() < 0.05 * change
+
+
+def test_no_step_where_two_blocks_meet(long_pair, monkeypatch):
+    mri, pet = 0.5 + 0.5 * long_pair
+    objective = build_objective("salient-composite", alpha=(1, 1), beta=(1, 1), gamma=(1, 1))
+    start = (mri + pet) / 2
+    whole = refine(start, mri, pet, objective, steps=40)
+    monkeypatch.setattr(optimum, "BLOCK", 24)
+    difference = refine(start, mri, pet, objective, steps=40) - whole
+    step = (difference[:, :, 24] - difference[:, :, 23]).mean().abs()
+    assert step < 0.005 * (whole - start).abs().mean()
 
 
 def test_excess():
