@@ -4,9 +4,12 @@
 
 Without --run, of the weights that come with the code. For every pair and balance the excess, 0 for
 the voxelwise optimum of the training's objective and 100 % for the average (`inference.optimum`):
-on the network's grid, and at native voxels in a block in the middle of the head, fused in windows
-as `infer_sigleImage.py` does it; and again after --refine steps over the voxels. Written to
+on the network's grid, and of the whole head at native voxels, fused in windows as
+`infer_sigleImage.py` does it; and again after --refine steps over the voxels. Written to
 `balances.md` in --out after each pair.
+
+A part of a head has another optimum: gradients determine a volume but for a constant, which the air
+around a head fixes and the border of a part leaves free.
 """
 
 import argparse
@@ -66,25 +69,18 @@ def read_head(subject: Subject) -> Head:
     return Head(pair, foreground(pair[0].array, recipe))
 
 
-def middle_of(shape: Sequence[int], block: int) -> tuple[slice, ...]:
-    """The block of at most `block` voxels a side in the middle of a volume."""
-    starts = [max(0, (side - block) // 2) for side in shape]
-    return tuple(slice(start, start + block) for start in starts)
-
-
-def native_pair(subject: Subject, block: int) -> Pair:
-    """The block in the middle of a pair's head, at its own voxels."""
+def native_pair(subject: Subject) -> Pair:
+    """A pair's whole head, at its own voxels."""
     head = read_head(subject)
-    middle = middle_of(head.shape, block)
 
     def fuse(trained: TrainedModel) -> Tensor:
         def inputs(part: tuple[slice, ...]) -> list[Tensor]:
             return head.inputs(part, CPU)
 
-        fused = run_network(trained.model, window_side(trained.size), head.shape, inputs)
-        return fused[(..., *middle)].clamp(0, 1)
+        side = window_side(trained.size)
+        return run_network(trained.model, side, head.shape, inputs).clamp(0, 1)
 
-    return Pair(*head.inputs(middle, CPU), fuse)
+    return Pair(*head.inputs((), CPU), fuse)
 
 
 @torch.no_grad()
@@ -123,7 +119,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--balances", nargs="+", type=float, default=list(BALANCES), metavar="T")
     parser.add_argument("--grids", nargs="+", choices=GRIDS, default=list(GRIDS))
     parser.add_argument("--size", type=positive_int, default=64, help="of the network's grid (64)")
-    parser.add_argument("--block", type=positive_int, default=96, help="voxels a side, native (96)")
     parser.add_argument(
         "--steps", type=positive_int, default=STEPS, help=f"to the optimum ({STEPS})"
     )
@@ -150,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if grid == "network":
                 pair, where = network_pair(subject, args.size), f"{args.size}^3"
             else:
-                pair, where = native_pair(subject, args.block), "native"
+                pair, where = native_pair(subject), "native"
             name = f"{subject.name}, {where}"
             rows[name], rows[f"{name}, refined"] = [], []
             for t in args.balances:

@@ -3,9 +3,9 @@
     python -m benchmarks.robustness --mri T1.nii.gz --pet FDG.nii.gz --out result/robustness
 
 Changes one pair in the ways that patients' scans differ, writes each as files, and reads and fuses
-these as `infer_sigleImage.py` does, at native voxels. Columns: the excess in a block in the middle
-of the head (see `benchmarks.balances`), and there the mean SSIM against both sources beside the
-average's. Writes `robustness.md` and `robustness.png` to --out.
+these as `infer_sigleImage.py` does, at native voxels. Columns: the excess (see
+`benchmarks.balances`), and the mean SSIM against both sources beside the average's. Writes
+`robustness.md` and `robustness.png` to --out.
 """
 
 import argparse
@@ -166,8 +166,8 @@ def written(mri: Image, pet: Image, folder: Path) -> Subject:
 
 @torch.no_grad()
 def measure(subject: Subject, args: argparse.Namespace) -> tuple[str, list[Tensor]]:
-    """The cells of a row, and the MRI, PET and fused volume of its block."""
-    pair = native_pair(subject, args.block)
+    """The cells of a row, and the MRI, PET and fused volume."""
+    pair = native_pair(subject)
     trained = load_model(args.run)
     objective = parse_objective(trained.objective, "--run")
     sources = pair.mri, pair.pet
@@ -202,7 +202,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--run", type=Path, default=SHIPPED, help="(default: the weights that come with the code)"
     )
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES))
-    parser.add_argument("--block", type=positive_int, default=64, help="voxels a side (64)")
     parser.add_argument(
         "--steps", type=positive_int, default=STEPS, help=f"to the optimum ({STEPS})"
     )

@@ -3,8 +3,8 @@
     python -m benchmarks.windows --data pairs --windows 48:6 64:6 96:6 0
 
 For every pair and kind of window, VOXELS:SHARED a side, 0 for the whole head at once: voxels
-computed against those of the head, CPU seconds, and the loss of the run's objective in a block in
-the middle of the head, beside the average's. All kinds take turns in one run.
+computed against those of the head, CPU seconds, and the loss of the run's objective, beside the
+average's. All kinds take turns in one run.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.balances import CPU, middle_of, read_head
+from benchmarks.balances import CPU, read_head
 from benchmarks.common.measure import machine
 from data.subjects import find_subjects
 from inference.fuse import OVERLAP, Head, run_network, window_side
@@ -63,9 +63,8 @@ class Result(NamedTuple):
 
 
 @torch.no_grad()
-def measure(trained: TrainedModel, head: Head, block: int, window: Window) -> Result:
-    """One head fused in windows; the loss is that of a block in its middle."""
-    middle = middle_of(head.shape, block)
+def measure(trained: TrainedModel, head: Head, window: Window) -> Result:
+    """One head fused in windows."""
     computed = []
 
     def inputs(part: tuple[slice, ...]) -> list[Tensor]:
@@ -78,15 +77,14 @@ def measure(trained: TrainedModel, head: Head, block: int, window: Window) -> Re
     started = time.process_time()
     fused = run_network(trained.model, side, head.shape, inputs, overlap=window.shared / side)
     seconds = time.process_time() - started
-    loss = loss_of(trained, fused[(..., *middle)], head, middle)
+    loss = loss_of(trained, fused, head)
     return Result(sum(computed) / math.prod(head.shape), seconds, loss)
 
 
-def loss_of(
-    trained: TrainedModel, fused: Tensor | None, head: Head, middle: tuple[slice, ...]
-) -> float:
-    """The objective of a fused block, None for the average."""
-    sources = head.inputs(middle, CPU)
+@torch.no_grad()
+def loss_of(trained: TrainedModel, fused: Tensor | None, head: Head) -> float:
+    """The objective of a fused head, None for the average."""
+    sources = head.inputs((), CPU)
     volume = sum(sources) / 2 if fused is None else fused.clamp(0, 1)
     return float(parse_objective(trained.objective, "--run")(volume, *sources)[0])
 
@@ -101,7 +99,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--run", type=Path, default=SHIPPED, help="(default: the weights that come with the code)"
     )
     parser.add_argument("--windows", nargs="+", type=Window.parse, help="(what inference takes)")
-    parser.add_argument("--block", type=positive_int, default=96, help="voxels a side (96)")
     parser.add_argument("--threads", type=positive_int, default=1, help="CPU threads (1)")
     return parser
 
@@ -117,12 +114,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(machine(CPU))
     for subject in (subject for root in args.data for subject in find_subjects(root).subjects):
         head = read_head(subject)
-        average = loss_of(trained, None, head, middle_of(head.shape, args.block))
+        average = loss_of(trained, None, head)
         size = "x".join(map(str, head.shape))
         print(f"\n{subject.name}, a head of {size} voxels; loss of the average {average:.4f}\n")
         print("| windows | computed / head | CPU seconds | loss |\n|---|---|---|---|")
         for window in tqdm(windows, disable=None):
-            result = measure(trained, head, args.block, window)
+            result = measure(trained, head, window)
             print(f"| {window} | {result.voxels:.2f} | {result.seconds:.2f} | {result.loss:.4f} |")
 
 

@@ -33,7 +33,7 @@ class Maximum(torch.nn.Module):
 def test_a_table_for_each_pair(monkeypatch, synthetic_cohort, capsys):
     known = TrainedModel(Maximum(), "paper", 64, "x", "", objective="salient-composite:1:1")
     monkeypatch.setattr(windows, "load_model", lambda path: known)
-    flags = ["--data", str(synthetic_cohort), "--windows", "0", "24:8", "24:2", "--block", "24"]
+    flags = ["--data", str(synthetic_cohort), "--windows", "0", "24:8", "24:2"]
     windows.main(flags)
     out = capsys.readouterr().out
     tables = out.split("a head of ")[1:]
