@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from data.synthesis.anatomy import Anatomy
 from data.synthesis.fields import blur, grid_points, rotation, smooth_noise
@@ -32,7 +33,8 @@ class Crop:
     def paint(self, table: np.ndarray) -> torch.Tensor:
         """(D, H, W) float32: each voxel's mean of a value by tissue, (tissues,)."""
         values = torch.from_numpy(np.asarray(table, np.float32)).to(self.tissues.device)
-        return values[self.tissues].mean(dim=-1)
+        found = values.index_select(0, self.tissues.flatten())  # twice as fast as an index
+        return found.view(self.tissues.shape).mean(dim=-1)
 
     def near_brain(self, margin_mm: float) -> torch.Tensor:
         """(D, H, W) float32 in [0, 1]: the brain and what it encloses, grown by `margin_mm`.
@@ -161,14 +163,13 @@ def _looked_up(tissues: torch.Tensor, points: torch.Tensor, inner: torch.Tensor)
     Returns:
         (D, H, W, 8) int32.
     """
-    flat = tissues.flatten()
+    padded = F.pad(tissues, (1,) * 6)  # with background, on which all places outside fall
+    along = [axis.contiguous() for axis in points.unbind(dim=-1)]
     found = []
     for displacement in inner:
         places = torch.zeros(points.shape[:3], dtype=torch.int32, device=points.device)
-        inside = torch.ones(points.shape[:3], dtype=torch.bool, device=points.device)
         for axis, side in enumerate(tissues.shape):
-            index = (points[..., axis] + displacement[axis]).round().int()
-            inside &= (index >= 0) & (index < side)
-            places = places * side + index.clamp(0, side - 1)
-        found.append(flat[places] * inside)
-    return torch.stack(found, dim=-1).int()
+            index = (along[axis] + displacement[axis]).round_().clamp_(-1, side).int() + 1
+            places.mul_(side + 2).add_(index)
+        found.append(padded.flatten().index_select(0, places.flatten()))
+    return torch.stack(found, dim=-1).view(*points.shape[:3], len(inner)).int()
