@@ -111,7 +111,8 @@ def _sampled(array: np.ndarray, affine: np.ndarray, side_mm: float) -> Image:
     sides = np.linalg.norm(affine[:3, :3], axis=0)
     if side_mm < 1:
         box = [
-            slice(n // 2 - k, n // 2 + k) for n, k in zip(array.shape, _half(sides), strict=True)
+            slice(max(0, n // 2 - k), n // 2 + k)
+            for n, k in zip(array.shape, _half(sides), strict=True)
         ]
         affine = affine.copy()
         affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
