@@ -6,13 +6,16 @@ Without --run, of the weights that come with the code. For every pair and balanc
 the voxelwise optimum of the training's objective and 100 % for the average (`inference.optimum`):
 on the network's grid, and of the whole head at native voxels, fused in windows as
 `infer_sigleImage.py` does it; and again after --refine steps over the voxels. Written to
-`balances.md` in --out after each pair.
+`balances.md` in --out after each pair. The optima's losses, which take most of the time and do not
+depend on the network, are kept in `optima.json` there for the next run.
 
 A part of a head has another optimum: gradients determine a volume but for a constant, which the air
 around a head fixes and the border of a part leaves free.
 """
 
 import argparse
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +33,6 @@ from evaluation.scoring import Case, Settings
 from inference.fuse import Head, run_network, window_side
 from inference.optimum import NETWORK_RATE, STEPS, excess, parse_objective, refine
 from inference.trained import TrainedModel, load_model
-from losses import Objective
 from training.weights import SHIPPED
 from utils.cli import positive_int, run
 from utils.files import replacing
@@ -83,19 +85,49 @@ def native_pair(subject: Subject) -> Pair:
     return Pair(*head.inputs((), CPU), fuse)
 
 
+class Optima:
+    """What the optima of pairs have for a loss, found once and kept in a file.
+
+    Args:
+        path: of the file, JSON; need not exist.
+        steps: of the descent.
+    """
+
+    def __init__(self, path: Path, steps: int) -> None:
+        self.path = path
+        self.steps = steps
+        self.known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+
+    def loss(self, pair: Pair, name: str) -> float:
+        """The optimum's loss under an objective, NAME:MRI:PET; the voxels decide what is known."""
+        digest = hashlib.sha256(f"{name} {self.steps}".encode())
+        for source in (pair.mri, pair.pet):
+            digest.update(source.contiguous().numpy())
+        key = digest.hexdigest()
+        if key not in self.known:
+            objective = parse_objective(name, "--run")
+            average = (pair.mri + pair.pet) / 2
+            best = refine(average, pair.mri, pair.pet, objective, self.steps)
+            self.known[key] = float(objective(best, pair.mri, pair.pet)[0])
+            with replacing(self.path) as part:
+                part.write_text(json.dumps(self.known, indent=1))
+        return self.known[key]
+
+
 @torch.no_grad()
 def measure(
-    pair: Pair, trained: TrainedModel, objective: Objective, steps: int, refinement: int
+    pair: Pair, trained: TrainedModel, optima: Optima, refinement: int
 ) -> tuple[float, float]:
     """The excess of the network's output in percent, before and after its refinement."""
+    objective = parse_objective(trained.objective, "--run")
     sources = pair.mri, pair.pet
-    average = (pair.mri + pair.pet) / 2
-    best = refine(average, *sources, objective, steps)
     fused = pair.fuse(trained).float()
     refined = refine(fused, *sources, objective, refinement, NETWORK_RATE)
-    start, least, before, after = (
-        float(objective(volume, *sources)[0]) for volume in (average, best, fused, refined)
+    average = (pair.mri + pair.pet) / 2
+    start, before, after = (
+        float(objective(volume, *sources)[0]) for volume in (average, fused, refined)
     )
+    least = optima.loss(pair, trained.objective)
     return 100 * excess(before, least, start), 100 * excess(after, least, start)
 
 
@@ -136,8 +168,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     trained = load_model(args.run)
     subjects = [subject for root in args.data for subject in find_subjects(root).subjects]
-    turned = {t: trained.turned_to(t).objective for t in args.balances}
-    objectives = {t: parse_objective(text, "--run") for t, text in turned.items()}
+    trained.turned_to(args.balances[0])  # refuses one for a single balance
+    optima = Optima(args.out / "optima.json", args.steps)
     rows: dict[str, Row] = {}
     bar = tqdm(total=len(subjects) * len(args.grids) * len(args.balances), disable=None)
     for subject in subjects:
@@ -149,9 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             name = f"{subject.name}, {where}"
             rows[name], rows[f"{name}, refined"] = [], []
             for t in args.balances:
-                before, after = measure(
-                    pair, trained.turned_to(t), objectives[t], args.steps, args.refine
-                )
+                before, after = measure(pair, trained.turned_to(t), optima, args.refine)
                 rows[name].append(before)
                 rows[f"{name}, refined"].append(after)
                 bar.update()

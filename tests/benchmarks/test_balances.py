@@ -1,5 +1,6 @@
 """Excess by balance: the average has 100 %, refining comes nearer, and wrong runs are refused."""
 
+import json
 import re
 from dataclasses import replace
 from types import SimpleNamespace
@@ -47,6 +48,12 @@ def test_the_average_is_at_one_hundred(monkeypatch, synthetic_cohort, tmp_path, 
             assert all(0 < value < 90 for value in values)
         else:
             assert values == [100, 100]
+    known = json.loads((tmp_path / "optima.json").read_text())
+    assert len(known) == 4
+    (tmp_path / "optima.json").write_text(json.dumps(dict.fromkeys(known, 0.0)))
+    balances.main([str(flag) for flag in flags])
+    assert (tmp_path / "balances.md").read_text() != text  # the file's, not found again
+    assert json.loads((tmp_path / "optima.json").read_text()) == dict.fromkeys(known, 0.0)
 
 
 def test_a_run_for_one_balance_is_refused(monkeypatch, synthetic_cohort, tmp_path):
