@@ -24,17 +24,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+import losses
 from benchmarks.common.measure import machine
 from data.foreground import foreground, without_hot_voxels
 from data.settings import RECIPES
 from data.subjects import Subject, find_subjects
 from data.volume import read_pair
 from evaluation.scoring import Case, Settings
+from inference import optimum
 from inference.fuse import Head, run_network, window_side
 from inference.optimum import NETWORK_RATE, STEPS, excess, parse_objective, refine
 from inference.trained import TrainedModel, load_model
 from training.weights import SHIPPED
-from utils.cli import positive_int, run
+from utils.cli import positive_int, run, share
 from utils.files import replacing
 
 BALANCES = (0.25, 0.4, 0.5, 0.6, 0.75)
@@ -99,8 +101,13 @@ class Optima:
         self.known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
 
     def loss(self, pair: Pair, name: str) -> float:
-        """The optimum's loss under an objective, NAME:MRI:PET; the voxels decide what is known."""
+        """The optimum's loss under an objective, NAME:MRI:PET.
+
+        It is known if voxels, steps and the code that they go through are the same.
+        """
         digest = hashlib.sha256(f"{name} {self.steps}".encode())
+        for file in (*sorted(Path(losses.__file__).parent.glob("*.py")), Path(optimum.__file__)):
+            digest.update(file.read_bytes())
         for source in (pair.mri, pair.pet):
             digest.update(source.contiguous().numpy())
         key = digest.hexdigest()
@@ -148,7 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--run", type=Path, default=SHIPPED, help="(default: the weights that come with the code)"
     )
-    parser.add_argument("--balances", nargs="+", type=float, default=list(BALANCES), metavar="T")
+    parser.add_argument("--balances", nargs="+", type=share, default=list(BALANCES), metavar="T")
     parser.add_argument("--grids", nargs="+", choices=GRIDS, default=list(GRIDS))
     parser.add_argument("--size", type=positive_int, default=64, help="of the network's grid (64)")
     parser.add_argument(
@@ -168,7 +175,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     trained = load_model(args.run)
     subjects = [subject for root in args.data for subject in find_subjects(root).subjects]
-    trained.turned_to(args.balances[0])  # refuses one for a single balance
+    for t in args.balances:  # whatever is refused is refused before the first hour
+        parse_objective(trained.turned_to(t).objective, "--balances")
     optima = Optima(args.out / "optima.json", args.steps)
     rows: dict[str, Row] = {}
     bar = tqdm(total=len(subjects) * len(args.grids) * len(args.balances), disable=None)

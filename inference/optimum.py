@@ -39,10 +39,10 @@ def refine(
     """Minimise the objective over the fused voxels, from a given start.
 
     Adam with a rate that falls linearly to 0. In volumes longer than a block the gradient is
-    computed block by block, each with a halo as wide as the objectives' windows, and all voxels
-    take a step together: blocks optimised one by one would differ in brightness, which nothing but
-    the air around a head fixes where gradients are compared. Nothing is drawn at random: the same
-    start gives the same volume.
+    computed block by block, each with a halo as wide as the objectives' windows, so that it is the
+    whole volume's, and all voxels take a step together. Blocks optimised one by one would differ in
+    brightness, which nothing but the air around a head fixes where gradients are compared. Nothing
+    is drawn at random: the same start gives the same volume.
 
     Args:
         fused: the start, (B, 1, D, H, W), such as the average or a network's output; not changed.
@@ -50,8 +50,8 @@ def refine(
         objective: what to minimise.
         steps: of Adam; 0 returns the start.
         lr: rate of the first step, in intensity per step.
-        progress: called after every step with the number of voxels that took it; all calls add up
-            to `steps` times the voxels of the volume.
+        progress: called after every block of every step with the block's number of voxels; all
+            calls add up to `steps` times the voxels of the volume.
 
     Returns:
         (B, 1, D, H, W) float32 on the start's device, without a gradient, in [0, 1] unless the
@@ -61,16 +61,18 @@ def refine(
     result = result.clone()
     result.grad = torch.zeros_like(result)
     optimiser = torch.optim.Adam([result], lr=lr, fused=True)  # without copies of the volume
+    whole = result.shape[2:]
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = lr * (1 - step / steps)
-        for inside, around in _blocks(result.shape[2:]):
-            volumes = (volume[:, :, *around] for volume in (result, mri, pet))
+        for inside, around in _blocks(whole):
+            volumes = [volume[:, :, *around] for volume in (result, mri, pet)]
             core = tuple(
                 slice(i.start - a.start, i.stop - a.start)
                 for i, a in zip(inside, around, strict=True)
             )
             part = result.grad[:, :, *inside]
-            part.copy_(_gradient(*volumes, objective)[:, :, *core])
+            of_part = objective.within(volumes[0].shape[2:], whole)
+            part.copy_(_gradient(*volumes, of_part, result.numel())[:, :, *core])
             if progress is not None:
                 progress(part.numel())
         optimiser.step()
@@ -79,14 +81,14 @@ def refine(
     return result
 
 
-def _gradient(fused: Tensor, mri: Tensor, pet: Tensor, objective: Objective) -> Tensor:
-    """Of the objective by the fused voxels, times their number.
+def _gradient(fused: Tensor, mri: Tensor, pet: Tensor, objective: Objective, scale: int) -> Tensor:
+    """Of `scale` times the objective, by the fused voxels.
 
     A mean over voxels has gradients near 1e-8, which Adam would take for nothing.
     """
     with torch.enable_grad():
         variable = fused.detach().requires_grad_()
-        loss = variable.numel() * objective(variable, mri, pet)[0]
+        loss = scale * objective(variable, mri, pet)[0]
     return torch.autograd.grad(loss, variable)[0]
 
 

@@ -24,6 +24,7 @@ The optimum of salient SSIM turns between the sources from place to place, which
 slowly; most of what is asked here a linear filter does.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -34,7 +35,7 @@ from losses.gradient import additive_gradient_losses, gradient_losses
 from losses.intensity import absolute_losses, squared_losses
 from losses.lncc import lncc_losses
 from losses.salient import salient_ssim_losses
-from losses.ssim import ssim_losses
+from losses.ssim import WINDOW, ssim_losses
 
 Term = Callable[..., list[torch.Tensor]]  # (fused, mri, pet) -> MRI's and PET's value
 
@@ -59,6 +60,7 @@ OBJECTIVES: dict[str, dict[str, Term]] = {
 }
 # Those that compare with a weighted sum of the sources, and so must know the MRI's share in it.
 COMPOSITE = (composite_ssim_losses, composite_gradient_losses)
+OVER_WINDOWS = ("ssim", "salient-ssim", "composite-ssim")  # a mean over whole windows; else voxels
 SOURCES = ("mri", "pet")
 
 
@@ -103,6 +105,26 @@ class Objective:
                 if weight:
                     parts.append(weight * value)
         return torch.stack(parts).sum(), values
+
+    def within(self, part: Sequence[int], whole: Sequence[int]) -> "Objective":
+        """What a part adds to the objective of a whole volume, its gradient block by block.
+
+        Each term is a mean over voxels or over windows, and is weighted by the part's share of
+        them. At voxels that lie in no window across the part's border the gradient is the whole
+        volume's.
+
+        Args:
+            part, whole: D, H, W of both.
+        """
+        if tuple(part) == tuple(whole):
+            return self
+        weights = []
+        for name, pair in self.weights.items():
+            lost = WINDOW - 1 if name in OVER_WINDOWS else 0
+            sides = zip(part, whole, strict=True)
+            share = math.prod((side - lost) / (of - lost) for side, of in sides)
+            weights.append([share * weight for weight in pair])
+        return Objective(self.terms, weights)
 
 
 def build_objective(

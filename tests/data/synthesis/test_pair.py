@@ -56,7 +56,7 @@ def test_some_backgrounds_are_grey_and_most_are_black(anatomies):
                 flat.append(float(darkest))
     grey = [value for value in flat if value > 0]
     assert len(flat) > 20 and 0 < len(grey) < len(flat) / 2
-    assert all(0.005 < value < 0.2 for value in grey)
+    assert all(0.002 < value < 0.2 for value in grey)
 
 
 def test_both_images_are_of_one_anatomy(anatomies):
