@@ -55,8 +55,8 @@ demo-run: $(VENV)/.installed
 	@$(RUN) -m data.phantom --out demo/data --subjects 8
 	@printf 'synthetic-%03d\n' 1 2 3 4 5 6 > demo/train.txt
 	@printf 'synthetic-%03d\n' 7 > demo/validation.txt
-	$(call train,result,demo,--network compact --fusion average --switch R10 $(OBJECTIVE) --size 48 \
-	  --synthesis heads --drawn 94 --ema 0.99 --lr 1e-3 --warmup 20 --epochs 10 --val-every 10)
+	$(call train,result,demo,--network compact --fusion average --switch R10 $(OBJECTIVE) \
+	  --synthesis heads --drawn 104 --ema 0.985 --lr 4e-3 --warmup 20 --epochs 5 --val-every 5)
 
 demo: demo-run
 	@$(RUN) infer_sigleImage.py --checkpoint result/demo --overwrite --output demo/$(SUBJECT)_fused.nii.gz \
