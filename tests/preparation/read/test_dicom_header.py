@@ -118,7 +118,7 @@ def test_a_tracer_that_is_asked_for(pet, item, problem, is_named):
         (b"<html>", "not a DICOM image (a web page or XML)"),
         (b"MATRIX72v", "ECAT/Interfile not supported, download the 'Co-registered, Averaged'"),
         (b"PK\3\4", "an archive, unpack it first"),
-        (gzip.compress(b"words"), "an archive, unpack it first"),
+        (gzip.compress(b"words", mtime=0), "an archive, unpack it first"),
         (b"\0" * 128 + b"DICM", "not a DICOM image"),
     ],
 )
