@@ -2,7 +2,7 @@
 
     python -m benchmarks.convergence --pairs FOLDER --out result/convergence
     python -m benchmarks.convergence --network paper --lr 1e-4 --warm-up 0 --init identity default
-    python -m benchmarks.convergence --drawn 94 --crop 48 --fusion average --ema 0.99 --decay
+    python -m benchmarks.convergence --drawn 103 --fusion average --switch R10 --ema 0.985 --decay
 
 Trains on synthetic heads with the paper's recipe, one pair a step, and measures every few steps the
 loss of the head that follows them, which no training sees, and of the pairs in --pairs. With
