@@ -32,6 +32,8 @@ CONFIGURATIONS: dict[str, tuple[str, list[str]]] = {
     "fast TF32": ("fast", ["--dtype", "tf32"]),
     "fast bfloat16": ("fast", ["--dtype", "bfloat16"]),
     "fast bfloat16 checkpointed": ("fast", ["--dtype", "bfloat16", "--checkpoint-activations"]),
+    "fast TF32, CUDA graph": ("fast", ["--dtype", "tf32", "--graph"]),
+    "fast bfloat16, CUDA graph": ("fast", ["--dtype", "bfloat16", "--graph"]),
     "fast bfloat16 compiled": ("fast", ["--dtype", "bfloat16", "--compile", "default"]),
     "fast bfloat16 compiled, CUDA graphs": (
         "fast",
@@ -74,6 +76,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--configurations", nargs="+", default=list(CONFIGURATIONS), choices=CONFIGURATIONS
+    )
+    parser.add_argument(
+        "--sections", nargs="+", default=list(SECTIONS), choices=SECTIONS, help="what (all)"
     )
     return parser
 
@@ -230,6 +235,8 @@ def main() -> None:
     failures: dict[str, str] = {}
     figures: Figures = {section: {} for section in SECTIONS}
     for section, name, part in parts(args):
+        if section not in args.sections:
+            continue
         figures[section][name] = attempt(failures, f"{section}, {name}", part)
         summary = summarise(args, figures, failures)
         write_report(args, figures, summary)

@@ -36,6 +36,8 @@ from benchmarks.common.measure import (
 from benchmarks.common.operations import operations_table, time_by_kind
 from losses import build_objective
 from models import build_model, ops
+from training.graph import WARM_UP as RECORDED_AFTER
+from training.graph import StepGraph
 from training.runlog import peak_memory_gib
 
 DTYPES = ("float32", "tf32", "bfloat16")
@@ -63,6 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--compile",
         choices=("default", "reduce-overhead"),
         help="torch.compile mode, fast backend only",
+    )
+    parser.add_argument(
+        "--graph", action="store_true", help="as a CUDA graph, as --cuda-graph trains; fast only"
     )
     parser.add_argument("--checkpoint-activations", action="store_true", help="fast backend only")
     enabled = os.environ.get(ops.VARIABLE) or "all"
@@ -100,25 +105,35 @@ def passes(args: argparse.Namespace, fast: bool) -> dict[str, Callable[..., obje
     model = build_model("dc2fusion", **options).to(args.device)
     network = torch.compile(model, mode=args.compile) if args.compile and fast else model
     objective = build_objective("ssim-gradient-intensity")
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=fast)
+    graphed = args.graph and fast
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=fast, capturable=graphed)
     noise = tuple(torch.rand(2, 1, 1, *(args.size,) * 3, device=args.device))
 
     def fuse(pair: Pair) -> torch.Tensor:
         with torch.autocast(args.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
             return network(*pair)
 
-    def forward(pair: Pair = noise) -> None:
+    @torch.no_grad()
+    def fused(*pair: torch.Tensor) -> torch.Tensor:
         model.eval()
-        with torch.no_grad():
-            fuse(pair)
+        return fuse(pair)
 
-    def step(pair: Pair = noise) -> float:
+    def trained(*pair: torch.Tensor) -> torch.Tensor:
         model.train()
         loss, _ = objective(fuse(pair), *pair)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        return loss.item()
+        return loss.detach()
+
+    if graphed:
+        fused, trained = StepGraph(fused, args.device), StepGraph(trained, args.device)
+
+    def forward(pair: Pair = noise) -> None:
+        fused(*pair)
+
+    def step(pair: Pair = noise) -> float:
+        return trained(*pair).item()
 
     return {"forward": forward, "step": step}
 
@@ -135,9 +150,10 @@ def _measure(args: argparse.Namespace, functions: dict[str, Callable[..., object
     results = {"seconds": {}, "GiB": {}, "bytes": {}, "operations": {}}
     for name in args.passes:
         function = functions[name]
-        results["seconds"][name] = seconds(function, args.device, args.repeats, WARM_UP)
+        before = WARM_UP + (RECORDED_AFTER if args.graph else 0)
+        results["seconds"][name] = seconds(function, args.device, args.repeats, before)
         results["GiB"][name] = peak_memory_gib(args.device)
-        if not args.compile:
+        if not (args.compile or args.graph):
             results["bytes"][name] = traffic(function)
         if args.operations:
             results["operations"][name] = time_by_kind(function, args.device)

@@ -102,7 +102,7 @@ class Objective:
             by_source = zip(SOURCES, term(fused, mri, pet), self.weights[name], strict=True)
             for source, value, weight in by_source:
                 values[f"{name}/{source}"] = value.detach()
-                if weight:
+                if isinstance(weight, torch.Tensor) or weight:
                     parts.append(weight * value)
         return torch.stack(parts).sum(), values
 
@@ -127,28 +127,48 @@ class Objective:
         return Objective(self.terms, weights)
 
 
+Weight = float | torch.Tensor
+
+
 def build_objective(
     name: str,
-    alpha: Sequence[float] = (2, 1),
-    beta: Sequence[float] = (2, 1),
-    gamma: Sequence[float] = (2, 1),
+    alpha: Sequence[Weight] = (2, 1),
+    beta: Sequence[Weight] = (2, 1),
+    gamma: Sequence[Weight] = (2, 1),
 ) -> Objective:
     """The objective called `name` with weights (MRI, PET) for its three terms; published weights by
-    default.
+    default. Weights that are tensors, such as a CUDA graph needs, are taken as they are.
 
     Raises:
         ValueError: for an unknown name, a weight that is negative or not finite, or six zeros.
     """
     if name not in OBJECTIVES:
         raise ValueError(f"unknown objective {name!r}, choose from {', '.join(OBJECTIVES)}")
-    weights = [tuple(map(float, pair)) for pair in (alpha, beta, gamma)]
+    weights = [tuple(alpha), tuple(beta), tuple(gamma)]
+    if not any(isinstance(weight, torch.Tensor) for pair in weights for weight in pair):
+        weights = _checked(weights)
+    terms = {}
+    for (title, term), pair in zip(OBJECTIVES[name].items(), weights, strict=True):
+        terms[title] = partial(term, share=_share(*pair)) if term in COMPOSITE else term
+    return Objective(terms, weights)
+
+
+def _checked(weights: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    """The three pairs as floats.
+
+    Raises:
+        ValueError: for a weight that is negative or not finite, or six zeros.
+    """
+    weights = [tuple(map(float, pair)) for pair in weights]
     flat = [weight for pair in weights for weight in pair]
     if len(flat) != 6 or not all(0 <= weight < float("inf") for weight in flat):
         raise ValueError(f"loss weights must be six finite numbers of at least 0, received {flat}")
     if not any(flat):
         raise ValueError("all six loss weights are 0: there is nothing to minimise")
-    terms = {}
-    for (title, term), (mri, pet) in zip(OBJECTIVES[name].items(), weights, strict=True):
-        share = mri / (mri + pet) if mri + pet else 0.5
-        terms[title] = partial(term, share=share) if term in COMPOSITE else term
-    return Objective(terms, weights)
+    return weights
+
+
+def _share(mri: Weight, pet: Weight) -> Weight:
+    """The MRI's share of a pair of weights."""
+    total = mri + pet
+    return mri / total if isinstance(total, torch.Tensor) or total else 0.5

@@ -57,17 +57,19 @@ def shares(balance: float | torch.Tensor, like: torch.Tensor) -> tuple[torch.Ten
         like: (B, ..), whose batch, type and device they have.
 
     Raises:
-        ValueError: for a balance outside [0, 1] or of another batch.
+        ValueError: for a balance outside [0, 1], where it is a number or on the CPU, or of another
+            batch.
     """
-    mri = torch.as_tensor(balance, dtype=like.dtype)  # checked where it is: no wait for a GPU
+    mri = torch.as_tensor(balance, dtype=like.dtype)
     if mri.ndim > 1 or (mri.ndim == 1 and len(mri) != len(like)):
         raise ValueError(f"one balance for {len(like)} samples, received {tuple(mri.shape)}")
-    if not bool(((mri >= 0) & (mri <= 1)).all()):
+    # What is on a GPU is not waited for, nor can it be in a CUDA graph.
+    if mri.device.type == "cpu" and not bool(((mri >= 0) & (mri <= 1)).all()):
         raise ValueError(f"the balance is the MRI's share, 0 to 1, received {mri.tolist()}")
     mri = mri.to(like.device).expand(len(like))
     return mri, 1 - mri
 
 
-def weights(balance: float) -> tuple[float, float]:
+def weights(balance: float | torch.Tensor) -> tuple[float | torch.Tensor, float | torch.Tensor]:
     """The objective's weights of MRI and PET at a balance; their sum is the published 2 + 1."""
     return 3 * balance, 3 * (1 - balance)

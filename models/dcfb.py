@@ -83,7 +83,9 @@ class PositionalRelationship(nn.Module):
         raw = norm_gelu_linear(channels_last(z), self.norm, self.to_offset)  # B, D, H, W, 3
         # Positions in bf16 would be off by a tenth of a token on a grid of 32.
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
-        return 2 * torch.tanh(raw) / raw.new_tensor(raw.shape[1:4])
+        # Filled where they are: a copy to a GPU would be waited for, and no CUDA graph takes one.
+        sides = torch.stack([raw.new_full((), side) for side in raw.shape[1:4]])
+        return 2 * torch.tanh(raw) / sides
 
 
 class Gate(nn.Module):

@@ -158,6 +158,15 @@ class TrainConfig:
     drawn: int = _data(
         200, "pairs that `--synthesis` draws an epoch", models=VOLUMETRIC, type=item_count
     )
+    drawn_sizes: tuple[int, ...] = _data(
+        (),
+        "voxels a side of the pairs that `--synthesis` draws, in turn, for a batch of one",
+        shown="`--size`",
+        models=DC2FUSION,
+        nargs="+",
+        type=cube_side,
+        metavar="N",
+    )
     cache: str = _data(
         "disk", "where preprocessed volumes are kept", changeable=True, choices=CACHES
     )
@@ -327,6 +336,11 @@ class TrainConfig:
     seed: int = _optimisation(3407, "of everything that is drawn", type=seed)
     amp: bool = _optimisation(False, "bfloat16 autocast; losses stay in float32")
     compile: bool = _optimisation(False, "torch.compile", models=DC2FUSION, changeable=True)
+    cuda_graph: bool = _optimisation(
+        False,
+        "one GPU: record a step once as a CUDA graph, which saves starting its kernels one by one",
+        models=DC2FUSION,
+    )
     sync_batchnorm: bool = _optimisation(
         False,
         "several processes: BatchNorm by all of their batches together, not by each one's own",
@@ -441,11 +455,18 @@ class TrainConfig:
             raise InputError("--name", f"{self.name!r} is no folder name", "leave paths to --out")
         if len(os.fsencode(self.name)) > LONGEST_NAME:
             raise InputError("--name", f"is longer than {LONGEST_NAME} bytes", "give a shorter one")
-        if self.size < 16:
-            raise InputError("--size", f"{self.size} is below 16 voxels", "give 16 or more")
+        for name, size in [
+            ("--size", self.size),
+            *(("--drawn-sizes", n) for n in self.drawn_sizes),
+        ]:
+            if size < 16:
+                raise InputError(name, f"{size} is below 16 voxels", "give 16 or more")
         if self.kind == SLICES and self.cache == "none":
             problem = "none would read a volume for every slice"
             raise InputError("--cache", problem, "give disk or memory")
+        if self.cuda_graph and (len(self.gpus) > 1 or self.compile):
+            other = "--compile" if self.compile else "several --gpus"
+            raise InputError("--cuda-graph", f"does not go with {other}", "leave one out")
         if self.best_by not in CHOOSING[self.kind]:
             problem = f"{self.best_by} is no score of --model {self.model}"
             raise InputError("--best-by", problem, f"give {' or '.join(CHOOSING[self.kind])}")
@@ -462,6 +483,9 @@ class TrainConfig:
             raise InputError("--best-by", problem, "give a size above 64, 128 as published")
         if bool(self.train_list) != bool(self.val_list):
             raise InputError("--train-list", "goes with --val-list", "give both or neither")
+        if self.drawn_sizes and self.batch_size > 1:
+            problem = f"pairs of several sizes make no batch of {self.batch_size}"
+            raise InputError("--drawn-sizes", problem, "give --batch-size 1")
         if self.synthesis in ("labels", "both") and not self.labels:
             problem = f"is missing beside --synthesis {self.synthesis}"
             raise InputError("--labels", problem, "give the folder of the label maps")

@@ -54,7 +54,8 @@ def _build_synthetic(
     apart = anatomies[::HELD_OUT]
     if not train:
         del anatomies[::HELD_OUT]
-    drawn = SyntheticPairs(anatomies, config.size, config.drawn, config.seed)
+    sizes = config.drawn_sizes or config.size
+    drawn = SyntheticPairs(anatomies, sizes, config.drawn, config.seed)
     if not train:
         return drawn, SyntheticPairs(apart, config.size, VALIDATED, config.seed + 1)
     options = config.preprocessing, config.pair_cache, config.seed

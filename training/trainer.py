@@ -4,7 +4,8 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -22,6 +23,7 @@ from training.batchnorm import synchronise
 from training.build import build_loss, build_network
 from training.config import FROM_WEIGHTS, TrainConfig
 from training.distributed import Process
+from training.graph import StepGraph
 from training.hyperparameters import REGISTRATION, SLICES
 from training.registration import BEFORE, validate_registration
 from training.runlog import RunLog, peak_memory_gib
@@ -32,6 +34,7 @@ REFERENCES = ("average", "copy-mri")  # every score of a fusion is read beside t
 DECAY_POWER = 0.9
 BALANCES = (0.15, 0.85)  # shares of the MRI that a training for any balance draws
 NORM = "gradient norm"
+WAITED = "time/waiting for data seconds"
 PREFETCHED = 4  # batches that each loading process keeps ready
 
 
@@ -65,14 +68,14 @@ class Loss(nn.Module):
         network: nn.Module,
         objective: Callable,
         kind: str,
-        objective_at: Callable[[float], Callable] | None = None,
+        objective_at: Callable[[float | torch.Tensor], Callable] | None = None,
     ) -> None:
         super().__init__()
         self.network, self.objective, self.kind = network, objective, kind
         self.objective_at = objective_at
 
     def forward(
-        self, *images: torch.Tensor, balance: float | None = None
+        self, *images: torch.Tensor, balance: float | torch.Tensor | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The scalar to minimise and each term of it, of a batch of pairs or of single images."""
         if self.kind == SLICES:
@@ -123,10 +126,12 @@ class Trainer:
         # The 2-D methods keep parameters of their published state dicts that have no effect.
         self.loss = Loss(self.network, objective, config.kind, partial(build_loss, config))
         self.runner = process.wrap(self.loss, some_unused=config.kind == SLICES)
-        optimizer = getattr(torch.optim, self.published.optimizer)
-        self.optimizer = optimizer(
-            self.model.parameters(), lr=config.lr, **self.published.optimizer_options
-        )
+        self.names: list[str] = []  # of what a step returns
+        self.graph = None
+        if config.cuda_graph and process.device.type == "cuda" and process.world_size == 1:
+            self.graph = StepGraph(self._take, process.device)
+        self.rate = torch.zeros((), device=process.device)  # a graph reads it from the device
+        self.optimizer = self._build_optimizer()
         self.train = train
         train.defer_to(process.device)
         self.sampler = EpochSampler(
@@ -163,6 +168,13 @@ class Trainer:
             pin_memory=self.process.device.type == "cuda",
         )
 
+    def _build_optimizer(self) -> torch.optim.Optimizer:
+        optimizer = getattr(torch.optim, self.published.optimizer)
+        options = dict(self.published.optimizer_options)
+        if self.graph:
+            options |= {"capturable": True, "fused": True}
+        return optimizer(self.model.parameters(), lr=self.config.lr, **options)
+
     def fit(self) -> None:
         """Train until all epochs are done, saving after each.
 
@@ -198,18 +210,12 @@ class Trainer:
         steps = self._bar(self.loader, f"epoch {epoch + 1}", "step")
         history = []
         started = time.perf_counter()
-        for batch in steps:
-            if isinstance(batch, InputError):
-                raise batch
-            waited = time.perf_counter() - started
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate * warm_up(self.config, self.step)
-            values = self.train_step(batch)
+        for values in self._steps(steps, rate):
             self.step += 1
             history.append(values)
             steps.set_postfix(loss=f"{values['loss/total']:.4g}")
             values["time/step seconds"] = time.perf_counter() - started
-            values["time/waiting for data seconds"] = waited
+            values[WAITED] = values.pop(WAITED)  # behind the whole that it is a part of
             if self.log:
                 self.log.step(self.step, values)
             started = time.perf_counter()
@@ -218,35 +224,115 @@ class Trainer:
             self.log.epoch(epoch + 1, means)
         return means["loss/total"]
 
+    def _steps(self, batches: Iterable, rate: float) -> Iterator[dict[str, float]]:
+        """Take the steps of an epoch, whose learning rate this is; gives what is logged of each.
+
+        Raises:
+            InputError: an item could not be read.
+        """
+        under_way = None  # what a graph was started with, and its subjects
+        started = time.perf_counter()
+        for batch in batches:
+            if isinstance(batch, InputError):
+                raise batch
+            if self.graph:  # the device works on the step before meanwhile
+                images = self._images(batch)
+            waited = time.perf_counter() - started
+            if under_way:
+                yield self._finished(*under_way) | {WAITED: waited}
+            self._set_rate(rate)
+            if self.graph:
+                values = self.graph(*images, *self._drawn_balance().values())
+                under_way = values, batch["name"]
+            else:
+                yield self.train_step(batch) | {WAITED: waited}
+            started = time.perf_counter()
+        if under_way:
+            yield self._finished(*under_way) | {WAITED: 0.0}
+
     def train_step(self, batch: dict) -> dict[str, float]:
         """One update of the weights; returns what is logged of it.
 
         Losses are means over all processes, times and memory are those of this one.
         """
-        images = self._images(batch)
+        values = self._finished(self._differentiate(*self._inputs(batch)), batch["name"])
+        self._update()
+        return values
+
+    def _inputs(self, batch: dict) -> list[torch.Tensor | float]:
+        """The images of a batch, and the balance where one is drawn."""
+        return [*self._images(batch), *self._drawn_balance().values()]
+
+    def _take(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """A whole step that does not wait for the device: the weights change, whatever comes."""
+        values = self._differentiate(*inputs)
+        self._update()
+        return values
+
+    def _differentiate(self, *inputs: torch.Tensor | float) -> torch.Tensor:
+        """The losses and the norm of the gradients, which are left with the weights.
+
+        Args:
+            inputs: the images, then the balance where one is drawn.
+        """
+        balance = {"balance": inputs[-1]} if self.config.balance == "any" else {}
         with self._autocast():
-            loss, terms = self.runner(*images, **self._drawn_balance())
+            loss, terms = self.runner(*inputs[: len(inputs) - len(balance)], **balance)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         losses = {"loss/total": loss.detach()}
         losses |= {f"loss/{name}": value for name, value in terms.items()}
-        # All in one transfer from the device.
-        own = torch.stack([*losses.values(), norm]).tolist()
-        values = dict(zip([*losses, NORM], self.process.mean(own), strict=True))
-        own = dict(zip(values, own, strict=True))
-        self._stop_unless_finite({name: values[name] for name in losses}, own, batch["name"])
-        self._stop_unless_finite({NORM: values[NORM]}, own, batch["name"])
+        self.names = [*losses, NORM]
+        return torch.stack([*losses.values(), norm])  # all in one transfer from the device
+
+    def _finished(self, values: torch.Tensor, subjects: list[str]) -> dict[str, float]:
+        """What `_differentiate` found, for the log; stops where it is not finite."""
+        own = dict(zip(self.names, values.tolist(), strict=True))
+        means = dict(zip(self.names, self.process.mean([*own.values()]), strict=True))
+        self._stop_unless_finite(
+            {name: means[name] for name in means if name != NORM}, own, subjects
+        )
+        self._stop_unless_finite({NORM: means[NORM]}, own, subjects)
+        rate = {"learning rate": float(self.optimizer.param_groups[0]["lr"])}
+        return means | rate | {"memory/peak GiB": peak_memory_gib(self.process.device)}
+
+    def _update(self) -> None:
+        """New weights, and their running mean."""
         self.optimizer.step()
         self._limit_weights()
-        if self.mean:
+        if self.mean and self.graph and self.graph.taken > 1:
+            self._follow()
+        elif self.mean:
             self.mean.update_parameters(self.model)
-        values["learning rate"] = self.optimizer.param_groups[0]["lr"]
-        values["memory/peak GiB"] = peak_memory_gib(self.process.device)
-        return values
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """As `AveragedModel` does after its first update, but without asking the device for it."""
+        mean, new = (
+            [parameter.detach() for parameter in module.parameters()]
+            for module in (self.mean.module, self.model)
+        )
+        get_ema_multi_avg_fn(self.config.ema)(mean, new, None)
+        buffers = zip(self.mean.module.buffers(), self.model.buffers(), strict=True)
+        for kept, buffer in buffers:
+            kept.copy_(buffer)
+        self.mean.n_averaged += 1
+
+    def _set_rate(self, rate: float) -> None:
+        """The learning rate of the next step, of an epoch's."""
+        rate = rate * warm_up(self.config, self.step)
+        if self.graph:
+            rate = self.rate.fill_(rate)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
 
     def _images(self, batch: dict) -> list[torch.Tensor]:
         """What the objective takes of a batch, on the process's device."""
+        with self.graph.beside() if self.graph else nullcontext():
+            return self._images_on_device(batch)
+
+    def _images_on_device(self, batch: dict) -> list[torch.Tensor]:
         inputs, device = self.published.inputs, self.process.device
         there = [key for key in inputs if key in batch]
         images = {key: batch[key].to(device, non_blocking=True) for key in there}
@@ -259,12 +345,15 @@ class Trainer:
         there = [key for key in inputs if key in finished[0]]
         return [torch.stack([item[key] for item in finished]) for key in there]
 
-    def _drawn_balance(self) -> dict[str, float]:
+    def _drawn_balance(self) -> dict[str, float | torch.Tensor]:
         """The share of the MRI that this step asks for, from (seed, step, rank) alone."""
         if self.config.balance != "any":
             return {}
         draw = np.random.default_rng([self.config.seed, self.step, self.process.rank])
-        return {"balance": draw.uniform(*BALANCES)}
+        balance = draw.uniform(*BALANCES)
+        if self.graph:
+            balance = torch.full((), balance, device=self.process.device)
+        return {"balance": balance}
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.process.device.type, torch.bfloat16, enabled=self.config.amp)

@@ -13,7 +13,8 @@ from data.synthesis.tissues import TISSUES, brain
 
 FINE = 2  # looked-up tissues a voxel along each axis, which gives borders partial volume
 FINE_MM = (0.8, 2.5)
-COARSE_MM = (2.5, 4.0)  # the published preprocessing shows a whole head in a cube
+COARSE_MM = (2.5, 4.0)  # the published preprocessing shows a whole head in a cube of 64
+HEAD_MM = (160.0, 256.0)  # sides of a cube that shows one; larger ones would show air
 COARSE_SHARE = 0.4
 WHOLE_MM = 200.0  # crops of this size show a whole head
 
@@ -69,13 +70,9 @@ def draw_crop(
     """A cube of `size` voxels a side, somewhere in a head that is scaled, turned and bent.
 
     Flip 1/2; scale 0.85 to 1.15 and rotation within 15 degrees along each axis; a smooth field of
-    displacements of up to 4 mm standard deviation. Three of five crops have voxels of 0.8 to 2.5
-    mm, one axis up to twice that in a third of them; the others of 2.5 to 4 mm.
+    displacements of up to 4 mm standard deviation. Voxels are as `_draw_voxel_mm` says.
     """
-    coarse = rng.random() < COARSE_SHARE
-    voxel_mm = np.full(3, rng.uniform(*(COARSE_MM if coarse else FINE_MM)))
-    if not coarse and rng.random() < 1 / 3:
-        voxel_mm[rng.integers(3)] *= rng.uniform(1, 2)
+    voxel_mm = _draw_voxel_mm(size, rng)
     scale = rng.uniform(0.85, 1.15, 3) * np.array([rng.choice([-1, 1]), 1, 1])
     turn = rotation(np.deg2rad(rng.uniform(-15, 15, 3)))
     centre = _draw_centre(anatomy, voxel_mm * size, rng)
@@ -126,6 +123,23 @@ def _cut(
     points = points @ to_voxels + torch.tensor(centre, device=device, dtype=torch.float32)
     inner = grid_points(FINE, torch.from_numpy(voxel_mm / FINE), device).view(-1, 3) @ to_voxels
     return Crop(_looked_up(anatomy.tissues.to(device), points, inner), voxel_mm)
+
+
+def _draw_voxel_mm(size: int, rng: np.random.Generator) -> np.ndarray:
+    """(3,) edges of a voxel.
+
+    Two of five cubes show a whole head, by voxels of 2.5 to 4 mm or, in larger ones, smaller; the
+    others have voxels of 0.8 to 2.5 mm, half of them below 1.4 as most MRI are, one axis up to
+    twice that in a third of them. No cube is much larger than a head.
+    """
+    if rng.random() < COARSE_SHARE:
+        sides = (min(mm, head / size) for mm, head in zip(COARSE_MM, HEAD_MM, strict=True))
+        return np.full(3, rng.uniform(*sides))
+    finest, largest = FINE_MM[0], max(FINE_MM[0], min(FINE_MM[1], HEAD_MM[1] / size))
+    voxel_mm = np.full(3, np.exp(rng.uniform(*np.log((finest, largest)))))
+    if rng.random() < 1 / 3:
+        voxel_mm[rng.integers(3)] *= rng.uniform(1, 2)
+    return voxel_mm
 
 
 def _draw_centre(anatomy: Anatomy, sides_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -55,13 +55,20 @@ class SyntheticPairs(Dataset):
 
     Args:
         anatomies: what is drawn from.
-        size: voxels a side.
+        sizes: voxels a side, one number or one for each pair in turn.
         length: pairs in an epoch.
         seed: of everything.
     """
 
-    def __init__(self, anatomies: Sequence[Anatomy], size: int, length: int, seed: int) -> None:
-        self.anatomies, self.size, self.length, self.seed = list(anatomies), size, length, seed
+    def __init__(
+        self,
+        anatomies: Sequence[Anatomy],
+        sizes: int | Sequence[int],
+        length: int,
+        seed: int,
+    ) -> None:
+        self.anatomies, self.length, self.seed = list(anatomies), length, seed
+        self.sizes = (sizes,) if isinstance(sizes, int) else tuple(sizes)
         # whether items leave here undrawn, because `finish` runs on the training's device
         self.deferred = False
         self.device = torch.device("cpu")
@@ -83,10 +90,9 @@ class SyntheticPairs(Dataset):
 
     def finish(self, item: dict, epoch: int, index: int) -> dict[str, torch.Tensor]:
         """Draw a pair: "mri" and "pet", float32 (1, size, size, size) in [0, 1]."""
+        size = self.sizes[index % len(self.sizes)]
         with torch.no_grad():
-            (mri, pet), _ = draw_pair(
-                self.anatomies, self.size, (self.seed, epoch, index), self.device
-            )
+            (mri, pet), _ = draw_pair(self.anatomies, size, (self.seed, epoch, index), self.device)
         return {"mri": mri[None], "pet": pet[None]}
 
 

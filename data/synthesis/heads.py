@@ -65,7 +65,7 @@ class SyntheticHeads(SyntheticPairs):
         generator: torch.Generator,
     ) -> Drawn:
         """One head: image in [0, 1] and tissue numbers, (size, size, size)."""
-        place = self.size, self.voxel_mm
+        place = self.sizes[0], self.voxel_mm
         crop = draw_aligned(anatomy, *place, rng, generator, self.device)
         image = draw_mri(crop, rng, generator).clamp(min=0)
         labels = crop.tissues.mode(dim=-1).values

@@ -35,6 +35,19 @@ def test_total_is_the_weighted_sum_of_the_terms(name):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
+def test_weights_may_be_tensors(name):
+    inputs = volumes(16, 17, 18)
+    weights = (0.5, 3.0), (0.25, 2.0), (7.0, 1.5)
+    total, terms = build_objective(name, *weights)(*inputs)
+    as_tensors = [torch.tensor(pair).unbind() for pair in weights]
+    given, given_terms = build_objective(name, *as_tensors)(*inputs)
+    assert given.item() == pytest.approx(total.item(), rel=1e-6)
+    assert {k: v.item() for k, v in given_terms.items()} == pytest.approx(
+        {k: v.item() for k, v in terms.items()}, rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_terms_do_not_lose_accuracy_under_bfloat16_autocast(name):
     inputs = volumes(20, 20, 20)
     _, exact = build_objective(name)(*inputs)

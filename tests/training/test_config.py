@@ -141,6 +141,20 @@ def test_another_configuration_is_refused(key, value, message):
         TrainConfig.from_dict(WRITTEN_EARLIER | {key: value})
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"cuda_graph": True, "gpus": (0, 1)}, "--cuda-graph: does not go with several --gpus"),
+        ({"cuda_graph": True, "compile": True}, "--cuda-graph: does not go with --compile"),
+        ({"drawn_sizes": (64, 8)}, "--drawn-sizes: 8 is below 16"),
+        ({"drawn_sizes": (64,), "batch_size": 2}, "--drawn-sizes: .* no batch of 2"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        TrainConfig.of(given).check()
+
+
 def test_given_goes_before_published_goes_before_default():
     config = TrainConfig.of({"model": "u2fusion", "lr": 0.5})
     assert (config.epochs, config.batch_size, config.lr) == (3, 18, 0.5)

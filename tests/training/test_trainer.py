@@ -105,6 +105,29 @@ def test_a_gpu_augments_what_it_trains_on(trainer):
         torch.testing.assert_close(image.cpu(), expected, rtol=0, atol=1e-3)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_graph_takes_the_steps_of_a_plain_loop(trainer, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr("models.dc2fusion.MAX_DROP_PATH", 0.0)  # draws differ
+    options = {"balance": "any", "objective": "salient-composite", "ema": 0.9, "epochs": 7}
+    plain, graphed = (
+        trainer("cuda", name=str(graph), cuda_graph=graph, **options) for graph in (False, True)
+    )
+    for one in (plain, graphed):
+        one.history = [one.train_epoch(epoch) for epoch in range(7)]
+    assert graphed.graph.taken == plain.step == 7
+    assert graphed.history == pytest.approx(plain.history, rel=1e-4)
+    weights = [torch.cat([p.flatten() for p in one.kept.parameters()]) for one in (plain, graphed)]
+    assert float((weights[1] - weights[0]).norm() / weights[0].norm()) < 1e-4
+
+
+def test_without_a_gpu_there_is_no_graph(trainer):
+    plain, asked = trainer(name="plain"), trainer(name="asked", cuda_graph=True)
+    assert asked.graph is None
+    assert losses(asked) == losses(plain)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_scan_that_goes_bad_during_training_is_told(trainer, workers):
     """As it was raised, whichever process read it."""

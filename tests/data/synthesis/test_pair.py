@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from data.subjects import find_subjects
 from data.synthesis.__main__ import main
 from data.synthesis.anatomy import read_label_maps
-from data.synthesis.crop import WHOLE_MM, draw_crop
+from data.synthesis.crop import WHOLE_MM, _draw_voxel_mm, draw_crop
 from data.synthesis.dataset import SyntheticPairs, find_anatomies
 from data.synthesis.mri import draw_contrast
 from data.synthesis.pair import draw_pair
@@ -112,6 +112,24 @@ def test_workers_and_order_change_nothing(anatomies):
     for workers in (0, 2):
         for batch in DataLoader(data, batch_size=1, sampler=keys, num_workers=workers):
             assert torch.equal(batch["pet"][0], alone[2, int(batch["index"])])
+
+
+def test_pairs_of_several_sizes_take_turns(anatomies):
+    data = SyntheticPairs(anatomies, (16, 24), length=4, seed=5)
+    assert [data[0, index]["mri"].shape[-1] for index in range(4)] == [16, 24, 16, 24]
+    alone = SyntheticPairs(anatomies, 24, length=4, seed=5)
+    assert torch.equal(data[0, 3]["pet"], alone[0, 3]["pet"])
+
+
+@pytest.mark.parametrize("size", [24, 64, 128, 400])
+def test_no_cube_is_much_larger_than_a_head_and_many_show_one(size):
+    rng = np.random.default_rng(0)
+    voxels = np.array([_draw_voxel_mm(size, rng) for _ in range(400)])
+    assert voxels.min() >= min(0.8, 160 / size) and voxels.max() <= 5
+    if size >= 64:
+        sides = voxels.min(axis=1) * size
+        assert sides.max() <= max(256, 0.8 * size) * (1 + 1e-9)
+        assert np.mean(sides >= 160) > 0.33
 
 
 def test_deferred_items_are_drawn_later(anatomies):

@@ -9,8 +9,10 @@ from tests.helpers import triton_interpreter
 
 
 @pytest.fixture
-def device(request):
+def device(request, monkeypatch):
     """Where the kernels run. A CPU tensor takes them during the test, and only then."""
+    # cuDNN's convolutions, which the kernels are held against, would round to ten bits.
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     if triton_interpreter.WHY_NOT:
         pytest.skip(triton_interpreter.WHY_NOT)
     if torch.cuda.is_available():
