@@ -73,7 +73,7 @@ def _bias(to_voxels: nn.ConvTranspose3d, to_maps: nn.Conv3d, sides: torch.Size) 
     constant = to_voxels.bias[None, :, None, None, None].expand(-1, -1, 3, 3, 3)  # 1, E/2, 3, 3, 3
     field = F.conv3d(constant, to_maps.weight, to_maps.bias, padding=1)  # 1, 2, 3, 3, 3
     for axis, side in enumerate(sides):
-        place = torch.ones(side, dtype=torch.long, device=field.device)
-        place[0], place[-1] = 0, 2
+        voxel = torch.arange(side, device=field.device)
+        place = (voxel > 0).long() + (voxel == side - 1).long()  # 0, 1, .., 1, 2
         field = field.index_select(2 + axis, place)
     return field
