@@ -36,6 +36,7 @@ from benchmarks.common.measure import (
 from benchmarks.common.operations import operations_table, time_by_kind
 from losses import build_objective
 from models import build_model, ops
+from models.dc2fusion import NETWORKS
 from training.graph import WARM_UP as RECORDED_AFTER
 from training.graph import StepGraph
 from training.runlog import peak_memory_gib
@@ -53,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", type=int, default=128, help="voxels a side (128)")
+    parser.add_argument("--network", default="paper", choices=NETWORKS)
     parser.add_argument("--embed-dim", type=int, default=96, help="E (96)")
     parser.add_argument("--device", type=parse_device, default=torch.device("cpu"))
     parser.add_argument(
@@ -100,7 +102,7 @@ def passes(args: argparse.Namespace, fast: bool) -> dict[str, Callable[..., obje
     torch.backends.cudnn.allow_tf32 = dtype == "tf32"
     torch.manual_seed(0)
     # Not the identity, whose zeros could be cheaper than what a network holds after training.
-    options = {"embed_dim": args.embed_dim, "init": "default"}
+    options = NETWORKS[args.network] | {"embed_dim": args.embed_dim, "init": "default"}
     options["checkpoint_activations"] = args.checkpoint_activations and fast
     model = build_model("dc2fusion", **options).to(args.device)
     network = torch.compile(model, mode=args.compile) if args.compile and fast else model
@@ -185,7 +187,7 @@ def ceilings(args: argparse.Namespace) -> dict[str, float]:
     torch.set_float32_matmul_precision("high" if args.dtype == "tf32" else "highest")
     dtype = torch.bfloat16 if args.dtype == "bfloat16" else torch.float32
     return {
-        "flops": network_flops(args.embed_dim, args.size),
+        "flops": network_flops(args.embed_dim, args.size, args.network),
         "matrix rate": matrix_rate(args.device, dtype),
         "bandwidth": copy_bandwidth(args.device),
     }
@@ -247,7 +249,10 @@ def main() -> None:
 def report(args: argparse.Namespace, results: dict[str, dict], limits: dict[str, float]) -> None:
     """Print the tables."""
     print(machine(args.device))
-    print(f"DC2Fusion, E={args.embed_dim}, {args.size}^3, batch 1, {args.dtype}", end="")
+    print(
+        f"DC2Fusion, {args.network}, E={args.embed_dim}, {args.size}^3, batch 1, {args.dtype}",
+        end="",
+    )
     print(f" (plain: {args.plain_dtype})\n" if args.plain_dtype else "\n")
     print(*times_table(results), sep="\n", end="\n\n")
     floor = limits["flops"] / limits["matrix rate"]

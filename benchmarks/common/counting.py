@@ -3,25 +3,28 @@
 from collections.abc import Callable
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common.measure import seconds
 from models import build_model, ops
+from models.dc2fusion import NETWORKS
 
 STEP_BY_FORWARD = 3  # a matrix product has two gradients, each as large as itself
 _NO_TRAFFIC = ("empty", "detach", "_unsafe_view", "alias", "lift_fresh")
 
 
-def network_flops(embed_dim: int, size: int) -> float:
+def network_flops(embed_dim: int, size: int, network: str = "paper") -> float:
     """Floating-point operations of the products of one forward pass.
 
     Of the plain network for one pair of size^3 voxels, counted without computing anything; a
     multiplication and an addition are two.
     """
-    with torch.device("meta"), torch.no_grad(), ops.using("plain"):
-        model = build_model("dc2fusion", embed_dim=embed_dim).eval()
+    with FakeTensorMode(), torch.no_grad(), ops.using("plain"):
+        options = NETWORKS[network] | {"embed_dim": embed_dim}
+        model = build_model("dc2fusion", **options).eval()
         mri, pet = torch.empty(2, 1, 1, size, size, size)
         with FlopCounterMode(display=False) as counter:
             model(mri, pet)
