@@ -61,7 +61,8 @@ def prepare_trainer(args: argparse.Namespace, folder: Path, workers: int) -> Tra
     if args.shipped:
         source = "both" if args.labels else "heads"
         options |= {"synthesis": source, "labels": args.labels and str(args.labels)}
-        options |= {"drawn": args.subjects, "name": f"workers-{workers}"}
+        # of one size: an epoch is held against one of its batches, repeated
+        options |= {"drawn": args.subjects, "drawn_sizes": (), "name": f"workers-{workers}"}
         config = replace(read(SHIPPED).config, **options)
         return build_trainer(Process(0, 1, args.device), config, build_datasets(config, [], []))
     if args.data is None and not (folder / "data").exists():
