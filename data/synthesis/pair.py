@@ -48,7 +48,7 @@ def draw_pair(
     pet = _misaligned(pet, crop, rng)
     mri, pet = _stripped(mri, pet, crop, rng)
     mri, pet = _smoothed(mri, pet, crop, rng)
-    mri, pet = _greyed(mri, pet, rng)
+    mri, pet = _greyed(mri, pet, crop, rng, generator)
     mri, pet = _cut_short(mri, pet, crop, rng)
     mri, pet = (_scaled(image, rng) for image in (mri, pet))
     return (mri, pet), crop.voxel_mm
@@ -166,19 +166,52 @@ def _cut_short(mri: torch.Tensor, pet: torch.Tensor, crop: Crop, rng: np.random.
     return images[0], images[1]
 
 
-def _greyed(mri: torch.Tensor, pet: torch.Tensor, rng: np.random.Generator) -> Pair:
+def _greyed(
+    mri: torch.Tensor,
+    pet: torch.Tensor,
+    crop: Crop,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+) -> Pair:
     """Group templates and unmasked reconstructions are grey where nothing is.
 
-    Both images of three in ten pairs, one of another fifth, from what one step of 8 bits shows to
+    Both images of two in five pairs, one of another fifth, from what one step of 8 bits shows to
     0.15 of the brightest voxel; a field of view ends in 0 even so.
     """
     kind = rng.random()
     levels = np.exp(rng.uniform(*np.log((0.004, 0.15)), 2))  # of the brightest voxel
-    if kind < 0.4:
-        mri = mri + levels[0] * mri.max()
-    if kind < 0.3 or 0.4 <= kind < 0.5:
-        pet = pet + levels[1] * pet.max()
+    backgrounds = [_background(crop, rng, generator, mri) for _ in range(2)]
+    if kind < 0.5:
+        mri = mri + levels[0] * mri.max() * backgrounds[0]
+    if kind < 0.4 or 0.5 <= kind < 0.6:
+        pet = pet + levels[1] * pet.max() * backgrounds[1]
     return mri, pet
+
+
+def _background(
+    crop: Crop, rng: np.random.Generator, generator: torch.Generator, like: torch.Tensor
+) -> torch.Tensor:
+    """(D, H, W), about 1: constant in two of five, else uneven, and falling off at the border.
+
+    A reconstruction leaves more here and less there; smoothing mixes what lies within its width of
+    the border with nothing.
+    """
+    kind = rng.random()
+    background = torch.ones_like(like)
+    if kind < 0.4:
+        return background
+    spacing = rng.uniform(30, 100) / crop.voxel_mm.mean()
+    field = smooth_noise(like.shape, spacing, generator, like)
+    background = (1 + rng.uniform(0.1, 0.6) * field).clamp(min=0)
+    if kind < 0.7:
+        return background
+    width = rng.uniform(4, 16) / FWHM / crop.voxel_mm
+    for axis, (side, sigma) in enumerate(zip(like.shape, width, strict=True)):
+        place = torch.arange(side, device=like.device) + 0.5
+        depth = torch.minimum(place, side - place) / float(sigma)
+        inside = torch.special.ndtr(depth)  # share of a Gaussian that lies in the volume
+        background = background * inside.view([-1 if i == axis else 1 for i in range(3)])
+    return background
 
 
 def _scaled(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

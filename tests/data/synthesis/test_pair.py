@@ -11,7 +11,7 @@ from data.synthesis.anatomy import read_label_maps
 from data.synthesis.crop import WHOLE_MM, _draw_voxel_mm, draw_crop
 from data.synthesis.dataset import SyntheticPairs, find_anatomies
 from data.synthesis.mri import draw_contrast
-from data.synthesis.pair import draw_pair
+from data.synthesis.pair import _background, draw_pair
 from data.synthesis.pet import draw_fwhm, draw_uptake
 from data.synthesis.tissues import NUMBERS
 from data.volume import read_pair
@@ -49,7 +49,7 @@ def test_many_pairs_are_images_in_range(anatomies):
 def test_some_backgrounds_are_grey_and_most_are_black(anatomies):
     """Of images with a flat background, as a mask leaves it."""
     flat = []
-    for index in range(60):
+    for index in range(100):
         for image in draw_pair(anatomies, SIZE, (11, 0, index))[0]:
             darkest = image.min()
             if 0.2 < (image == darkest).float().mean() < 0.9:
@@ -57,6 +57,18 @@ def test_some_backgrounds_are_grey_and_most_are_black(anatomies):
     grey = [value for value in flat if value > 0]
     assert len(flat) > 20 and 0 < len(grey) < len(flat) / 2
     assert all(0.002 < value < 0.2 for value in grey)
+
+
+def test_some_grey_backgrounds_are_uneven_and_some_fall_off_at_the_border(anatomies):
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    crop = draw_crop(anatomies[0], SIZE, rng, generator, torch.device("cpu"))
+    like = torch.zeros((SIZE,) * 3)
+    drawn = [_background(crop, rng, generator, like) for _ in range(60)]
+    assert all(0 <= float(one.min()) and 0.4 < float(one.mean()) < 1.6 for one in drawn)
+    flat = [float(one.std()) == 0 for one in drawn]
+    assert 0.2 < np.mean(flat) < 0.6
+    corners = [float(one[0, 0, 0] / one.mean()) for one in drawn]
+    assert 0.1 < np.mean(np.array(corners) < 0.4) < 0.6
 
 
 def test_both_images_are_of_one_anatomy(anatomies):
