@@ -64,7 +64,7 @@ def test_some_grey_backgrounds_are_uneven_and_some_fall_off_at_the_border(anatom
     crop = draw_crop(anatomies[0], SIZE, rng, generator, torch.device("cpu"))
     like = torch.zeros((SIZE,) * 3)
     drawn = [_background(crop, rng, generator, like) for _ in range(60)]
-    assert all(0 <= float(one.min()) and 0.4 < float(one.mean()) < 1.6 for one in drawn)
+    assert all(0 <= float(one.min()) and 0.1 < float(one.mean()) < 2.5 for one in drawn)
     flat = [float(one.std()) == 0 for one in drawn]
     assert 0.2 < np.mean(flat) < 0.6
     corners = [float(one[0, 0, 0] / one.mean()) for one in drawn]
