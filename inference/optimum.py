@@ -21,6 +21,7 @@ from utils.errors import InputError
 
 LEARNING_RATE = 2e-2  # from the average
 NETWORK_RATE = 1e-2  # from a network's output, which is nearer
+UNHURRIED = 30  # steps from which the whole rate is taken; a few large ones would end farther away
 STEPS = 100  # from the average to within 0.1 % of the optimum's loss
 OBJECTIVE_FORM = "NAME, NAME:MRI:PET or NAME:ALPHA1:ALPHA2:BETA1:BETA2:GAMMA1:GAMMA2"
 BLOCK = 128  # voxels a side whose gradient is computed at once: about 1 GB
@@ -49,7 +50,7 @@ def refine(
         mri, pet: same shape, in [0, 1].
         objective: what to minimise.
         steps: of Adam; 0 returns the start.
-        lr: rate of the first step, in intensity per step.
+        lr: rate of the first step, in intensity per step; less where there are few steps.
         progress: called after every block of every step with the block's number of voxels; all
             calls add up to `steps` times the voxels of the volume.
 
@@ -62,6 +63,7 @@ def refine(
     result.grad = torch.zeros_like(result)
     optimiser = torch.optim.Adam([result], lr=lr, fused=True)  # without copies of the volume
     whole = result.shape[2:]
+    lr *= min(1.0, steps / UNHURRIED)
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = lr * (1 - step / steps)
         for inside, around in _blocks(whole):

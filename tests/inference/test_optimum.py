@@ -8,7 +8,7 @@ from scipy import ndimage
 from data.subjects import find_subjects
 from data.volume import read_volume
 from inference import optimum
-from inference.optimum import Optimum, excess, parse_objective, refine
+from inference.optimum import NETWORK_RATE, Optimum, excess, parse_objective, refine
 from losses import build_objective
 from losses.objective import OBJECTIVES
 from metrics.transfer import Lesion, lesion_transfer
@@ -44,6 +44,18 @@ def test_the_loss_falls_below_that_of_the_start_and_any_mix(pair):
     loss = objective(found, mri, pet)[0]
     for share in torch.linspace(0, 1, 11):
         assert loss < objective(share * mri + (1 - share) * pet, mri, pet)[0]
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_few_steps_lead_nearer_and_more_of_them_nearer_still(pair, name):
+    mri, pet = pair
+    objective = build_objective(name)
+    near = refine((mri + pet) / 2, mri, pet, objective, steps=10)
+    losses = [
+        float(objective(refine(near, mri, pet, objective, steps, NETWORK_RATE), mri, pet)[0])
+        for steps in (0, 1, 2, 4, 8)
+    ]
+    assert losses == sorted(losses, reverse=True)
 
 
 def test_the_start_stays_as_it_is_and_runs_repeat(pair):
