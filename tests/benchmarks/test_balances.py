@@ -32,7 +32,7 @@ def test_the_average_is_at_one_hundred(monkeypatch, synthetic_cohort, tmp_path, 
     monkeypatch.setattr(balances, "find_subjects", lambda root: one)
     monkeypatch.setattr(balances, "run_network", lambda model, size, shape, fuse: model(*fuse(())))
     flags = ["--data", synthetic_cohort, "--balances", 0.3, 0.6, "--size", 32]
-    flags += ["--steps", 25, "--refine", 5, "--out", tmp_path]
+    flags += ["--steps", 25, "--refine", 15, "--out", tmp_path]
     balances.main([str(flag) for flag in flags])
     text = (tmp_path / "balances.md").read_text()
     assert capsys.readouterr().out == text
