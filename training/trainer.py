@@ -255,13 +255,10 @@ class Trainer:
 
         Losses are means over all processes, times and memory are those of this one.
         """
-        values = self._finished(self._differentiate(*self._inputs(batch)), batch["name"])
+        inputs = *self._images(batch), *self._drawn_balance().values()
+        values = self._finished(self._differentiate(*inputs), batch["name"])
         self._update()
         return values
-
-    def _inputs(self, batch: dict) -> list[torch.Tensor | float]:
-        """The images of a batch, and the balance where one is drawn."""
-        return [*self._images(batch), *self._drawn_balance().values()]
 
     def _take(self, *inputs: torch.Tensor) -> torch.Tensor:
         """A whole step that does not wait for the device: the weights change, whatever comes."""
