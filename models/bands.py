@@ -40,8 +40,8 @@ class BandHead(nn.Module):
         embed_dim: E.
 
     Attributes:
-        bounded: the fused volume is to be clipped to [0, 1], in training too, so that the
-            coefficients stay where nothing is clipped that matters.
+        bounded: the fused volume is to be clipped to [0, 1], in training too (`models.clip`), so
+            that the coefficients stay where nothing is clipped that matters.
     """
 
     bounded = True

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from models import ops
 from models.balance import NEUTRAL, Balance, shares
 from models.bands import BandHead, Streams
+from models.clip import clip_to_unit
 from models.dcfb import DCFBlock, pad_tokens
 from models.fusion_layer import fusion_strategy, gate
 from models.initialisation import INITIALISATIONS, start_as_identity
@@ -262,7 +263,7 @@ class DC2Fusion(nn.Module):
         variant is gated.
         """
         if self.head.bounded:
-            fused = fused.clamp(0, 1)
+            fused = clip_to_unit(fused)
         if not self.variant.gated:
             return fused
         return fused * gate(mri, pet).to(fused.dtype)
