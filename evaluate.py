@@ -35,7 +35,7 @@ from utils.ranks import place_from_environment
 # They import torch or matplotlib, for which --help need not wait.
 choices = lazy("evaluation.choices")
 comparisons = lazy("evaluation.comparisons")
-distributed = lazy("training.distributed")
+distributed = lazy("training.devices.distributed")
 lesions = lazy("evaluation.lesions")
 methods = lazy("evaluation.methods")
 pages = lazy("evaluation.pages")

@@ -34,7 +34,7 @@ from utils.ranks import place_from_environment
 # They import torch, scipy or matplotlib, for which --help need not wait.
 batch = lazy("inference.batch")
 cohort = lazy("data.phantom.cohort")
-distributed = lazy("training.distributed")
+distributed = lazy("training.devices.distributed")
 fuse = lazy("inference.fuse")
 optimum = lazy("inference.optimum")
 outputs = lazy("inference.outputs")

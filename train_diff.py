@@ -30,7 +30,7 @@ from utils.optional import lazy
 from utils.ranks import place_from_environment
 
 # These import torch when they are first used, so that --help does not wait for it.
-distributed = lazy("training.distributed")
+distributed = lazy("training.devices.distributed")
 pairs = lazy("training.datasets")
 runlog = lazy("training.runlog")
 starting = lazy("training.start")

@@ -26,7 +26,7 @@ from data.subjects import find_subjects
 from data.synthesis.dataset import SyntheticPairs
 from training.config import TrainConfig
 from training.datasets import build_datasets
-from training.distributed import Process
+from training.devices.distributed import Process
 from training.trainer import Trainer, build_trainer
 from training.weights import SHIPPED, read
 

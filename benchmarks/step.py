@@ -37,8 +37,8 @@ from benchmarks.common.operations import operations_table, time_by_kind
 from losses import build_objective
 from models import build_model, ops
 from models.dc2fusion import NETWORKS
-from training.graph import WARM_UP as RECORDED_AFTER
-from training.graph import StepGraph
+from training.devices.graph import WARM_UP as RECORDED_AFTER
+from training.devices.graph import StepGraph
 from training.runlog import peak_memory_gib
 
 DTYPES = ("float32", "tf32", "bfloat16")

@@ -37,7 +37,7 @@ from evaluation.methods import SOURCES, Method
 from evaluation.plots import save_slices
 from evaluation.scorebook import Part, ScoreBook, write_text
 from metrics import Scorer, UndefinedScore
-from training.distributed import Process
+from training.devices.distributed import Process
 from utils.errors import InputError, in_one_line, notice, report
 from utils.pictures import planes_through_centre
 

@@ -15,7 +15,7 @@ from inference.outputs import Outputs
 from inference.page.fusion import fuse_balances, page_of
 from inference.sidecar import DOUBTS, record_of
 from inference.trained import TrainedModel
-from training.distributed import Process
+from training.devices.distributed import Process
 from utils.errors import InputError, hearing, in_one_line, notice, report
 
 FusePair = Callable[[TrainedModel, Volume, Volume], Fusion]

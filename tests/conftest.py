@@ -143,7 +143,7 @@ def quick_processes(monkeypatch):
     """
     multiprocessing.set_forkserver_preload(["tests.helpers.workers"])
     forked = functools.partial(start_processes, start_method="forkserver")
-    monkeypatch.setattr("training.distributed.multiprocessing.spawn", forked)
+    monkeypatch.setattr("training.devices.distributed.multiprocessing.spawn", forked)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from tests.helpers.runs import QUICK, SMALL_NETWORK, table, weights
 from training import checkpoint, start
 from training.config import TrainConfig
 from training.datasets import build_datasets
-from training.distributed import launch
+from training.devices.distributed import launch
 from training.runlog import start_run_folder
 from training.trainer import REFERENCES, Trainer, learning_rate
 from training.trainer import train as train_in_process
@@ -86,7 +86,9 @@ def test_the_same_seed_trains_the_same_network_and_another_one_another(train):
     )
 
 
-@pytest.mark.parametrize("more", [(), ("--ema", 0.9)], ids=["plain", "mean"])
+@pytest.mark.parametrize(
+    "more", [(), ("--ema", 0.9), ("--optimizer", "muon")], ids=["plain", "mean", "muon"]
+)
 def test_a_resumed_run_equals_an_uninterrupted_one(train, run_script, monkeypatch, more):
     more = ("--workers", 1, *more)  # starting one must not shift what is drawn afterwards
     whole = train("--epochs", 3, *more, name="whole")
@@ -108,9 +110,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train, run_script, monkeypatc
     assert status == 0, err
     ours, expected = (checkpoint.read(folder / "last.pt") for folder in (stopped, whole))
     assert torch.equal(weights(stopped / "last.pt"), weights(whole / "last.pt"))
-    for state, reference in zip(
-        ours["optimizer"]["state"].values(), expected["optimizer"]["state"].values(), strict=True
-    ):
+    for state, reference in zip(moments(ours), moments(expected), strict=True):
         assert all(torch.equal(state[key], reference[key]) for key in reference)
     assert (ours["epoch"], ours["step"], ours["best"]) == (
         expected["epoch"],
@@ -123,6 +123,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train, run_script, monkeypatc
     ]
     curves = [[(e.step, e.value) for e in run.Scalars("loss/total")] for run in events]
     assert curves[0] == curves[1] and len(curves[0]) == 6
+
+
+def moments(content):
+    """What the optimisers of a checkpoint keep of each parameter."""
+    states = content["optimizer"]
+    states = states if isinstance(states, list) else [states]
+    return [kept for state in states for kept in state["state"].values()]
 
 
 def test_resuming_a_finished_run_says_so_and_more_epochs_train_on(train, run_script):

@@ -10,7 +10,7 @@ from tests.helpers.runs import table, weights
 from training import checkpoint
 from training.config import TrainConfig
 from training.datasets import build_datasets
-from training.distributed import Process
+from training.devices.distributed import Process
 from training.trainer import build_trainer, learning_rate
 
 
@@ -107,7 +107,7 @@ def test_weights_are_limited_after_a_step_where_that_was_published(synthetic_coh
         bias.fill_(1000)
     trainer.train_step(next(iter(trainer.loader)))
     assert bias.item() == 50
-    group = trainer.optimizer.param_groups[0]
+    group = trainer.optimizers[0].param_groups[0]
     assert (group["alpha"], group["momentum"], group["lr"]) == (0.6, 0.15, 1e-4)
 
 

@@ -5,7 +5,7 @@ An own checkpoint is a dict of tensors and plain values:
     config      `TrainConfig.to_dict()`
     model       state dict of the network; under --ema, of the running mean
     trained     under --ema, state dict of the network that goes on being trained
-    optimizer   state dict of the optimiser
+    optimizer   state dict of the optimiser; of several a list
     epoch       epochs that are done; the learning rate follows from it
     step        training steps that are done
     best        the best score so far, in best.pt its own
@@ -19,6 +19,7 @@ import platform
 import random
 import warnings
 import zipfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -223,6 +224,26 @@ def complete_best(folder: Path, content: dict) -> None:
     save(path, {key: content[key] for key in content.keys() - {"format", "versions"}})
 
 
+def optimizer_state(optimizers: Sequence[Optimizer]) -> dict | list[dict]:
+    """What a checkpoint keeps of the optimisers: of a single one its state, as ever."""
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    return states if len(states) > 1 else states[0]
+
+
+def restore_optimizers(path: Path, state: object, optimizers: Sequence[Optimizer]) -> None:
+    """Give new optimisers what `optimizer_state` kept, see `restore_optimizer`.
+
+    Raises:
+        InputError: it is of other optimisers or of another network.
+    """
+    states = state if isinstance(state, list) else [state]
+    if len(states) != len(optimizers):
+        problem = f"holds the state of {len(states)} optimisers and not of {len(optimizers)}"
+        raise InputError(path, problem, _UNCHANGED)
+    for one, optimizer in zip(states, optimizers, strict=True):
+        restore_optimizer(path, one, optimizer)
+
+
 def restore_optimizer(path: Path, state: object, optimizer: Optimizer) -> None:
     """Give a new optimiser the moments that a checkpoint holds, and nothing else of it.
 
@@ -263,9 +284,9 @@ def restore_optimizer(path: Path, state: object, optimizer: Optimizer) -> None:
 
 
 def _moments_of_a_number(optimizer: Optimizer) -> dict[str, Tensor]:
-    """What such an optimiser keeps of a parameter of one number, shape (1,)."""
-    number = nn.Parameter(torch.zeros(1))
-    number.grad = torch.zeros(1)
+    """What such an optimiser keeps of a parameter of one number, shape (1, 1)."""
+    number = nn.Parameter(torch.zeros(1, 1))
+    number.grad = torch.zeros(1, 1)
     alike = type(optimizer)([number], **optimizer.defaults)
     alike.step()
     return alike.state[number]

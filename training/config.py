@@ -326,6 +326,13 @@ class TrainConfig:
         shown=f"{COPY_WARMUP}, with `--init default` 0",
         type=non_negative_int,
     )
+    optimizer: str = _optimisation(
+        "published",
+        "the model's own, or Muon for the matrices beside it, which comes as far in fewer steps",
+        shown="published, Adam",
+        models=DC2FUSION,
+        choices=("published", "muon"),
+    )
     ema: float = _optimisation(
         0.0,
         "decay, a step, of a running mean of the weights, which is then validated and kept to fuse",

@@ -19,12 +19,13 @@ from tqdm import tqdm
 from data.dataset import EpochSampler, ErrorsAsItems, PairDataset, collate
 from models import build_model
 from training import checkpoint, weights
-from training.batchnorm import synchronise
 from training.build import build_loss, build_network
 from training.config import FROM_WEIGHTS, TrainConfig
-from training.distributed import Process
-from training.graph import StepGraph
+from training.devices.batchnorm import synchronise
+from training.devices.distributed import Process
+from training.devices.graph import StepGraph
 from training.hyperparameters import REGISTRATION, SLICES
+from training.optimizer import build_optimizers
 from training.registration import BEFORE, validate_registration
 from training.runlog import RunLog, peak_memory_gib
 from training.validation import BEST_BY, METRICS, NETWORK, Scores, Validation, summarise, validate
@@ -131,7 +132,7 @@ class Trainer:
         if config.cuda_graph and process.device.type == "cuda" and process.world_size == 1:
             self.graph = StepGraph(self._take, process.device)
         self.rate = torch.zeros((), device=process.device)  # a graph reads it from the device
-        self.optimizer = self._build_optimizer()
+        self.optimizers = build_optimizers(config, self.model, in_graph=bool(self.graph))
         self.train = train
         train.defer_to(process.device)
         self.sampler = EpochSampler(
@@ -167,13 +168,6 @@ class Trainer:
             prefetch_factor=PREFETCHED if config.workers else None,
             pin_memory=self.process.device.type == "cuda",
         )
-
-    def _build_optimizer(self) -> torch.optim.Optimizer:
-        optimizer = getattr(torch.optim, self.published.optimizer)
-        options = dict(self.published.optimizer_options)
-        if self.graph:
-            options |= {"capturable": True, "fused": True}
-        return optimizer(self.model.parameters(), lr=self.config.lr, **options)
 
     def fit(self) -> None:
         """Train until all epochs are done, saving after each.
@@ -275,7 +269,7 @@ class Trainer:
         balance = {"balance": inputs[-1]} if self.config.balance == "any" else {}
         with self._autocast():
             loss, terms = self.runner(*inputs[: len(inputs) - len(balance)], **balance)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         loss.backward()
         norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         losses = {"loss/total": loss.detach()}
@@ -291,12 +285,13 @@ class Trainer:
             {name: means[name] for name in means if name != NORM}, own, subjects
         )
         self._stop_unless_finite({NORM: means[NORM]}, own, subjects)
-        rate = {"learning rate": float(self.optimizer.param_groups[0]["lr"])}
+        rate = {"learning rate": float(self.optimizers[0].param_groups[0]["lr"])}
         return means | rate | {"memory/peak GiB": peak_memory_gib(self.process.device)}
 
     def _update(self) -> None:
         """New weights, and their running mean."""
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self._limit_weights()
         if self.mean and self.graph and self.graph.taken > 1:
             self._follow()
@@ -321,8 +316,9 @@ class Trainer:
         rate = rate * warm_up(self.config, self.step)
         if self.graph:
             rate = self.rate.fill_(rate)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
 
     def _images(self, batch: dict) -> list[torch.Tensor]:
         """What the objective takes of a batch, on the process's device."""
@@ -458,7 +454,7 @@ class Trainer:
         content = {
             "config": self.config.to_dict(),
             "model": self.kept.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": checkpoint.optimizer_state(self.optimizers),
             "epoch": self.epoch,
             "step": self.step,
             "best": self.best,
@@ -478,7 +474,7 @@ class Trainer:
         if self.mean:  # a copy of the mean so far, which the model was built with
             checkpoint.load_tensors(last, content.get("trained"), self.model)
             self.mean.n_averaged.fill_(content["step"])
-        checkpoint.restore_optimizer(last, content["optimizer"], self.optimizer)
+        checkpoint.restore_optimizers(last, content["optimizer"], self.optimizers)
         self.epoch, self.step, self.best = content["epoch"], content["step"], content["best"]
         if self.process.is_main:
             checkpoint.complete_best(self.config.run_folder, content)
@@ -533,5 +529,5 @@ def train(
     datasets: tuple[PairDataset, PairDataset],
     resumed: dict | None = None,
 ) -> None:
-    """A whole training; runs in one process for each device, see `training.distributed.launch`."""
+    """A whole training; runs in a process for each device, see `devices.distributed.launch`."""
     build_trainer(process, config, datasets, resumed).fit()

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from training.batchnorm import synchronise
 from training.build import build_loss, build_network
 from training.config import TrainConfig
-from training.distributed import Process
+from training.devices.batchnorm import synchronise
+from training.devices.distributed import Process
 from training.hyperparameters import FUSION, PUBLISHED, REGISTRATION, SLICES
 from training.trainer import Loss, build_trainer
 

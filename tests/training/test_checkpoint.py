@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.helpers.runs import save_untrained
-from training import checkpoint
+from training import checkpoint, optimizer
 from utils import archives
 from utils.errors import InputError
 
@@ -119,20 +119,21 @@ def test_a_tensor_of_another_type_is_refused(saved):
 class TestOptimizer:
     """The moments of a checkpoint are those of these parameters, or they are refused."""
 
-    @pytest.fixture(params=["Adam", "RMSprop"])
+    @pytest.fixture(params=["Adam", "RMSprop", "Muon"])
     def stepped(self, request):
         """Function that makes an optimiser of two tensors and takes a step."""
-        options = {"Adam": {"fused": True}, "RMSprop": {"momentum": 0.1}}[request.param]
+        options = {"Adam": {"fused": True}, "RMSprop": {"momentum": 0.1}, "Muon": {}}[request.param]
+        kind = getattr(optimizer, request.param, None) or getattr(torch.optim, request.param)
 
         def make(steps=1):
             torch.manual_seed(1)
-            tensors = [torch.nn.Parameter(torch.randn(5, 3)), torch.nn.Parameter(torch.randn(4))]
-            optimizer = getattr(torch.optim, request.param)(tensors, lr=0.1, **options)
+            tensors = [torch.nn.Parameter(torch.randn(5, 3)), torch.nn.Parameter(torch.randn(4, 1))]
+            made = kind(tensors, lr=0.1, **options)
             for _ in range(steps):
                 for tensor in tensors:
                     tensor.grad = torch.randn_like(tensor)
-                optimizer.step()
-            return optimizer
+                made.step()
+            return made
 
         return make
 
@@ -170,6 +171,17 @@ class TestOptimizer:
         state["state"][0] = damage(state["state"][0])
         with pytest.raises(InputError, match="optimiser"):
             checkpoint.restore_optimizer("last.pt", state, optimizer)
+
+    def test_the_states_of_several_are_told_apart(self, stepped):
+        both = [stepped(), stepped(2)]
+        states = copy.deepcopy(checkpoint.optimizer_state(both))
+        with pytest.raises(InputError, match="the state of 2 optimisers and not of 1"):
+            checkpoint.restore_optimizers("last.pt", states, both[:1])
+        fresh = [stepped(0), stepped(0)]
+        checkpoint.restore_optimizers("last.pt", states, fresh)
+        for one, other in zip(both, fresh, strict=True):
+            expected, found = (made.state_dict()["state"][0] for made in (one, other))
+            assert all(torch.equal(found[name], expected[name]) for name in expected)
 
     @pytest.mark.parametrize("state", [None, {}, {"state": {}, "param_groups": [{}]}])
     def test_no_state_at_all_is_refused(self, stepped, state):

@@ -11,7 +11,7 @@ from training.build import build_loss, build_network
 from training.checkpoint import LAST, read
 from training.config import TrainConfig
 from training.datasets import build_datasets
-from training.distributed import Process
+from training.devices.distributed import Process
 from training.trainer import Trainer, learning_rate
 from utils.errors import InputError
 
@@ -59,7 +59,7 @@ def test_the_learning_rate_warms_up_and_then_falls(trainer):
     step = warming.train_step
 
     def watched(batch):
-        seen.append(warming.optimizer.param_groups[0]["lr"])
+        seen.append(warming.optimizers[0].param_groups[0]["lr"])
         return step(batch)
 
     warming.train_step = watched

@@ -11,13 +11,13 @@ import torch
 
 from tests.helpers import workers
 from training.config import TrainConfig
-from training.distributed import Process, choose_devices, device_of, launch
+from training.devices.distributed import Process, choose_devices, device_of, launch
 from training.hyperparameters import PUBLISHED
 from training.trainer import train
 from utils.errors import InputError
 from utils.ranks import Place
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TWO = [torch.device("cpu")] * 2
 
 

@@ -1,0 +1,1 @@
+"""What a training makes of the devices it has: processes, CUDA graphs, statistics over a batch."""
