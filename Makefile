@@ -56,7 +56,8 @@ demo-run: $(VENV)/.installed
 	@printf 'synthetic-%03d\n' 1 2 3 4 5 6 > demo/train.txt
 	@printf 'synthetic-%03d\n' 7 > demo/validation.txt
 	$(call train,result,demo,--network compact --fusion average --switch R10 $(OBJECTIVE) \
-	  --synthesis heads --drawn 49 --ema 0.985 --lr 4e-3 --warmup 20 --epochs 10 --val-every 10)
+	  --synthesis heads --drawn 49 --ema 0.985 --optimizer muon --lr 4e-3 --warmup 20 --epochs 7 \
+	  --val-every 7)
 
 demo: demo-run
 	@$(RUN) infer_sigleImage.py --checkpoint result/demo --overwrite --output demo/$(SUBJECT)_fused.nii.gz \
