@@ -2,7 +2,8 @@
 
 ANTs hangs for ever on an infinite voxel, loses its way on a spike, and gives another answer every
 time unless it has one thread and a seed from the environment. So images come here finite and
-clipped (`working_copy`), and the environment is set before the package is imported.
+clipped (`working_copy`), and the environment is set when this module is imported: a program that
+uses ANTs itself must import it first, for ITK counts its threads once, at its first image.
 """
 
 import os
@@ -25,19 +26,12 @@ _FINEST_LEVELS = {
     "aff_shrink_factors": (2, 1),
     "aff_smoothing_sigmas": (1, 0),
 }
+# Without these two runs differ by a millimetre. The `random_seed` argument of `ants.registration`
+# is ignored by antspyx 0.6.3, and so is every option that it does not know.
+os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
+os.environ["ANTS_RANDOM_SEED"] = "1"
 # ANTs writes a transform from fixed to moving, in the LPS millimetres of ITK.
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-def _import_ants() -> ModuleType:
-    """antspyx with one thread and a fixed seed, without which two runs differ.
-
-    ITK reads the first variable when it is loaded. The `random_seed` argument of
-    `ants.registration` is ignored by antspyx 0.6.3, and so is every option that it does not know.
-    """
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
-    os.environ["ANTS_RANDOM_SEED"] = "1"
-    return need("antspyx")
 
 
 def working_copy(image: Image, voxel_mm: float) -> Image:
@@ -79,7 +73,7 @@ def register(
     for image in (fixed, moving):
         if not np.isfinite(image.array).all() or image.array.min() == image.array.max():
             raise ValueError("images to be registered must be finite and not constant")
-    ants = _import_ants()
+    ants = need("antspyx")
     with tempfile.TemporaryDirectory(prefix="dc2fusion-") as folder:
         options = dict(_FINEST_LEVELS) if is_near else {}
         if start is not None:
@@ -103,7 +97,7 @@ def register(
 
 def to_ants(image: Image):
     """An ANTs image of the same grid; its axes must be at right angles."""
-    ants = _import_ants()
+    ants = need("antspyx")
     affine = _LPS @ image.affine
     spacing = sides(image.affine)
     return ants.from_numpy(

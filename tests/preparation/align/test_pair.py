@@ -178,6 +178,21 @@ class TestRegistration:
         np.testing.assert_array_equal(register(fixed, moving), register(fixed, moving))
         assert not list(tmp_path.iterdir())
 
+    def test_an_image_made_before_does_not_bring_more_threads(self):
+        """ITK counts its threads at its first image, which need not be one of ours."""
+        program = (
+            "import preparation.align.registration\n"
+            "import ants, numpy as np\n"
+            "from data.grids import Image\n"
+            "image = ants.from_numpy(np.ones((4, 4, 4), np.float32))\n"
+            "head = np.random.default_rng(0).random((24, 26, 22), np.float32)\n"
+            "register = preparation.align.registration.register\n"
+            "fixed, moving = (Image(head[i:, :-i], np.eye(4)) for i in (1, 2))\n"
+            "answers = [register(fixed, moving).tolist() for _ in range(4)]\n"
+            "assert all(answer == answers[0] for answer in answers), answers\n"
+        )
+        subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
     @pytest.mark.parametrize("value", [np.inf, np.nan])
     def test_nothing_that_ants_hangs_on(self, made, value):
         broken = made.mri.copy()
