@@ -107,10 +107,12 @@ def test_a_gpu_augments_what_it_trains_on(trainer):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_graph_takes_the_steps_of_a_plain_loop(trainer, monkeypatch):
+@pytest.mark.parametrize("optimizer", ["published", "muon"])
+def test_a_graph_takes_the_steps_of_a_plain_loop(trainer, monkeypatch, optimizer):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     monkeypatch.setattr("models.dc2fusion.MAX_DROP_PATH", 0.0)  # draws differ
     options = {"balance": "any", "objective": "salient-composite", "ema": 0.9, "epochs": 7}
+    options["optimizer"] = optimizer
     plain, graphed = (
         trainer("cuda", name=str(graph), cuda_graph=graph, **options) for graph in (False, True)
     )
