@@ -8,7 +8,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from data.phantom.head import VERSION, make_subject
+from data.phantom.head import VERSION
+from data.phantom.many import make_subjects
 from data.subjects import PUBLISHED_MRI, PUBLISHED_PET, published_file
 from utils.errors import InputError
 from utils.files import replacing
@@ -55,8 +56,8 @@ def write_cohort(
     if _is_complete(root, names, about):
         return names
     found = {}
-    for index, name in enumerate(progress(names)):
-        subject = make_subject(subject_seed(seed, index), voxel_mm)
+    made = make_subjects((subject_seed(seed, index) for index in range(subjects)), voxel_mm)
+    for name, subject in zip(progress(names), made, strict=True):
         for ending, volume in ((PUBLISHED_MRI, subject.mri), (PUBLISHED_PET, subject.pet)):
             write_image(published_file(root, name, ending), volume, subject.affine)
         found[name] = {"hypometabolic": subject.hypometabolic}

@@ -11,7 +11,8 @@ import torch
 
 from data.foreground import box_of
 from data.phantom.cohort import subject_seed
-from data.phantom.head import VERSION, make_subject
+from data.phantom.head import VERSION
+from data.phantom.many import make_subjects
 from data.synthesis.tissues import TISSUES, brain, from_freesurfer, from_phantom
 from utils.errors import InputError
 from utils.files import replacing
@@ -100,20 +101,28 @@ def procedural_heads(
     Raises:
         InputError: the cache cannot be written.
     """
+    names = [f"head-{VERSION}-{seed}-{index + 1:03d}" for index in range(count)]
+    paths = [Path(cache) / f"{name}.npy" for name in names]
+    known = [_kept(path) for path in paths]
+    # cohorts count from 0 upwards, these seeds lie beyond any of them
+    missing = [10**6 + index for index, tissues in enumerate(known) if tissues is None]
+    made = make_subjects((subject_seed(seed, index) for index in missing), HEAD_VOXEL_MM)
     heads = []
-    for index in progress(range(count)):
-        name = f"head-{VERSION}-{seed}-{index + 1:03d}"
-        path = Path(cache) / f"{name}.npy"
-        try:
-            tissues = np.load(path)
-        except Exception:  # not there yet, or damaged
-            # cohorts count from 0 upwards, these seeds lie beyond any of them
-            phantom = make_subject(subject_seed(seed, 10**6 + index), HEAD_VOXEL_MM)
-            tissues = from_phantom(phantom.labels)
+    for name, path, tissues in zip(progress(names), paths, known, strict=True):
+        if tissues is None:
+            tissues = from_phantom(next(made).labels)
             with replacing(path, "free space") as part, open(part, "wb") as file:
                 np.save(file, tissues)
         heads.append(_anatomy(name, tissues, (HEAD_VOXEL_MM,) * 3, path))
     return heads
+
+
+def _kept(path: Path) -> np.ndarray | None:
+    """The tissues of a head that was made before, None where there are none."""
+    try:
+        return np.load(path)
+    except Exception:  # not there yet, or damaged
+        return None
 
 
 def _anatomy(

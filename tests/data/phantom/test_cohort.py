@@ -77,7 +77,7 @@ def test_a_complete_cohort_is_reused_and_an_incomplete_one_completed(tmp_path, m
     names = write_cohort(tmp_path, subjects=2, seed=7, voxel_mm=COARSE)
     before = contents(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("data.phantom.cohort.make_subject", lambda *_: pytest.fail("made again"))
+        patch.setattr("data.phantom.many.make_subject", lambda *_: pytest.fail("made again"))
         assert write_cohort(tmp_path, subjects=2, seed=7, voxel_mm=COARSE) == names
     (tmp_path / names[1] / f"{names[1]}_FDG_MNI152.nii.gz").unlink()
     (tmp_path / "cohort.json").unlink()

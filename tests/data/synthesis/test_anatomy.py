@@ -53,7 +53,7 @@ def test_procedural_heads_are_made_once(tmp_path, monkeypatch):
     monkeypatch.setattr("data.synthesis.anatomy.HEAD_VOXEL_MM", 6.0)
     made = procedural_heads(2, 5, tmp_path)
     assert not torch.equal(made[0].tissues, made[1].tissues)
-    monkeypatch.setattr("data.synthesis.anatomy.make_subject", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr("data.phantom.many.make_subject", lambda *_: pytest.fail("made again"))
     again = procedural_heads(2, 5, tmp_path)
     for ours, theirs in zip(again, made, strict=True):
         assert torch.equal(ours.tissues, theirs.tissues)
