@@ -16,13 +16,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.ops.stream_maps import PATCH
+from models.ops.bands import (
+    PATCH,
+    SIGMAS,
+    fine_bands,
+    gaussian_kernels,
+    interpolated,
+    weighted_sum,
+)
 
-SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)  # voxels; what lies between two of them is a band
 WIDE_SIGMAS = (1.0, 2.0, 4.0)  # patches, of the bands that follow
 DIM = 0.1  # of the intensity range: where a source is as dark, half of its wide bands is left
 PARTS = 1 + len(SIGMAS) + len(WIDE_SIGMAS)  # of each source: itself and its bands
-KERNEL = 7
 HIDDEN = 64
 FAINT = 0.003  # of the intensity range: detail below it counts as none
 STEP = 2.0  # of the coefficients, which are halved again where the maps are averaged
@@ -49,7 +54,7 @@ class BandHead(nn.Module):
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
         seen = PARTS + 1  # with the logarithm of its mean
-        self.register_buffer("filters", difference_of_gaussians(), persistent=False)
+        self.register_buffer("kernels", gaussian_kernels().float(), persistent=False)
         self.norm = nn.LayerNorm(2 * embed_dim)
         self.from_tokens = nn.Linear(2 * embed_dim, HIDDEN)
         self.from_sources = nn.Conv3d(2 * seen + 1, HIDDEN, kernel_size=3, padding=1)
@@ -72,7 +77,7 @@ class BandHead(nn.Module):
         Returns:
             (B, 2, 4D, 4H, 4W).
         """
-        split = [split_bands(volume, self.filters) for volume in volumes]
+        split = [split_bands(volume, self.kernels) for volume in volumes]
         features = [energies(bands) for bands in split]
         maps = []
         for own, partner in ((0, 1), (1, 0)):
@@ -83,29 +88,26 @@ class BandHead(nn.Module):
             streams = self.norm(torch.cat((tokens[own], tokens[partner]), dim=-1))
             context = context.movedim(1, -1) + self.from_tokens(streams)  # B, D, H, W, HIDDEN
             coefficients = STEP * self.coefficients(context).movedim(-1, 1)  # B, 10, D, H, W
-            smooth = F.interpolate(coefficients, scale_factor=PATCH, mode="trilinear")
-            change = (smooth * split[own]).sum(dim=1, keepdim=True)  # B, 1, 4D, 4H, 4W
+            change = weighted_sum(coefficients, split[own])  # B, 1, 4D, 4H, 4W
             maps.append(twice * volumes[own] + change)
         return torch.cat(maps, dim=1)
 
 
-def split_bands(volume: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
+def split_bands(volume: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
     """The volume and its bands, finest first, computed outside autocast.
 
     In bfloat16 a voxel is as far from its value as a fine band is wide.
 
     Args:
         volume: (B, 1, 4D, 4H, 4W), float32 or float64.
-        filters: see `difference_of_gaussians`.
+        kernels: see `models.ops.bands.gaussian_kernels`.
 
     Returns:
         (B, 10, 4D, 4H, 4W).
     """
     with torch.autocast(volume.device.type, enabled=False):
-        padded = F.pad(volume, (KERNEL // 2,) * 6, mode="replicate")
-        fine = F.conv3d(padded, filters.to(volume.dtype))
-        smooth = volume - fine.sum(dim=1, keepdim=True)
-        coarse = F.interpolate(blurred_patches(volume), scale_factor=PATCH, mode="trilinear")
+        fine, smooth = fine_bands(volume, kernels.to(volume.dtype))
+        coarse = interpolated(blurred_patches(volume))
         wide = torch.cat((smooth, coarse[:, :-1]), dim=1) - coarse
         shown = smooth.clamp(min=0)
         return torch.cat((volume, fine, wide * shown / (shown + DIM)), dim=1)
@@ -139,18 +141,3 @@ def energies(split: torch.Tensor) -> torch.Tensor:
     mean = F.avg_pool3d(split[:, :1], PATCH)
     levels = torch.cat((F.avg_pool3d(split[:, 1:].abs(), PATCH), mean), dim=1)
     return torch.cat((mean, (levels + FAINT).log() / 3 + 1), dim=1)
-
-
-def difference_of_gaussians() -> torch.Tensor:
-    """(6, 1, 7, 7, 7): what lies between two widths of a Gaussian; each sums to 0, finest first."""
-    voxel = torch.arange(KERNEL, dtype=torch.float64) - KERNEL // 2
-    centre = (voxel == 0).double()
-    finer = torch.einsum("d,h,w->dhw", centre, centre, centre)
-    filters = []
-    for sigma in SIGMAS:
-        axis = torch.exp(-0.5 * (voxel / sigma) ** 2)
-        axis = axis / axis.sum()
-        coarser = torch.einsum("d,h,w->dhw", axis, axis, axis)
-        filters.append(finer - coarser)
-        finer = coarser
-    return torch.stack(filters)[:, None].float()

@@ -14,10 +14,10 @@ from models.bands import (
     WIDE_SIGMAS,
     BandHead,
     blurred_patches,
-    difference_of_gaussians,
     energies,
     split_bands,
 )
+from models.ops.bands import gaussian_kernels
 
 WIDTH = 24
 
@@ -46,7 +46,7 @@ def trained() -> BandHead:
 
 def test_bands_are_differences_of_gaussians(volumes):
     volume = volumes[0][:1].double()
-    found = split_bands(volume, difference_of_gaussians().double())[0]
+    found = split_bands(volume, gaussian_kernels())[0]
     finer = volume[0, 0].numpy()
     torch.testing.assert_close(found[0].numpy(), finer, atol=0, rtol=0)
     fine, wide = found[1 : 1 + len(SIGMAS)], found[1 + len(SIGMAS) :]
@@ -62,10 +62,10 @@ def test_bands_are_differences_of_gaussians(volumes):
 
 
 def test_bands_are_not_computed_in_bfloat16(volumes):
-    filters = difference_of_gaussians()
-    exact = split_bands(volumes[0], filters)
+    kernels = gaussian_kernels().float()
+    exact = split_bands(volumes[0], kernels)
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(split_bands(volumes[0], filters), exact, atol=0, rtol=0)
+        torch.testing.assert_close(split_bands(volumes[0], kernels), exact, atol=0, rtol=0)
 
 
 def test_wide_bands_are_blurred_means_of_the_patches(volumes):
@@ -85,7 +85,7 @@ def test_wide_bands_are_blurred_means_of_the_patches(volumes):
 
 def test_features_of_a_patch_are_its_mean_and_logarithms():
     volume = torch.rand(1, 1, 8, 8, 4, generator=torch.Generator().manual_seed(7)).double()
-    split = split_bands(volume, difference_of_gaussians().double())
+    split = split_bands(volume, gaussian_kernels())
     found = energies(split)[0, :, 1, 0, 0]
     patch = split[0, :, 4:, :4].numpy()
     mean = patch[0].mean()
