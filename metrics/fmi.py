@@ -9,7 +9,7 @@ from .images import masked_mean
 
 SIDE = 3
 CELLS = SIDE * SIDE
-CHUNK = 4096  # windows compared at once on a CPU: their tables stay in its cache
+CHUNK = 8192  # windows compared at once on a CPU: their tables stay in its cache
 TINY = 1e-300  # log(TINY) * 0 is 0
 
 
@@ -135,7 +135,7 @@ def _window_scores(fused: Windows, source: Windows) -> Tensor:
     equal &= (fused.p == source.p).all(0)
     scores = equal.to(fused.p)
     pending = (~equal).nonzero()[:, 0]
-    step = CHUNK if scores.device.type == "cpu" else 128 * CHUNK
+    step = CHUNK if scores.device.type == "cpu" else 64 * CHUNK
     for start in range(0, len(pending), step):
         chosen = pending[start : start + step]
         if len(pending) == len(scores):
@@ -174,8 +174,8 @@ def _coupling(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Cell (i, j) holds the overlap of the i-th interval of the cumulative sums of p with the j-th of
     q. The cells on this staircase begin where an interval of p begins (9) or one of q does (8).
     """
-    p_ends = p.cumsum(0)  # 9, N
-    q_ends = q.cumsum(0)  # 9, N
+    p_ends = _running_sum(p)  # 9, N
+    q_ends = _running_sum(q)  # 9, N
     # Has q's interval j ended at p's end i? In bytes, whose sums are fast.
     passed = (q_ends[:-1] <= p_ends[:-1, None]).view(torch.int8)  # 8, 8, N
     j = passed.new_zeros(p.shape)  # 9, N; of the cells that begin with p's intervals
@@ -199,11 +199,20 @@ def _coupling(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mass, product, covariance - p_mean * q_mean
 
 
+def _running_sum(rows: Tensor) -> Tensor:
+    """(9, N): row k is the sum of the first k + 1; faster than `cumsum`, which goes by columns."""
+    sums = torch.empty_like(rows)
+    sums[0] = rows[0]
+    for k in range(1, len(rows)):
+        torch.add(sums[k - 1], rows[k], out=sums[k])
+    return sums
+
+
 def _pick(rows: Tensor, *tables: Tensor) -> list[Tensor]:
     """table[rows[k, n], n] of each (9, N) table; twice as fast as `gather`."""
     count = rows.shape[1]
-    columns = torch.arange(count, device=rows.device)
-    flat = (rows.long() * count + columns).flatten()
+    columns = torch.arange(count, dtype=torch.int32, device=rows.device)
+    flat = (rows.int() * count + columns).flatten()  # below 9 x 64 CHUNK
     return [t.contiguous().flatten().index_select(0, flat).view(rows.shape) for t in tables]
 
 
