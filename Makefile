@@ -1,4 +1,4 @@
-# make demo   a small network on synthetic heads, trained and used, in fourteen minutes without a GPU
+# make demo   a small network on synthetic heads, trained and used, in thirteen minutes without a GPU
 # make prepare-demo   an ADNI-like download of DICOM series made from synthetic heads, and prepare.py on it
 # make table   the methods it is compared with, each trained for a few minutes on the same heads, and all scores
 # make test   the tests
