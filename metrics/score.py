@@ -257,8 +257,8 @@ def _side_by_side(function: Callable[[Family], Any], families: list[Family]) -> 
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads) as pool:
-            slicewise = [family for family in families if family.slicewise]
-            apart = slicewise[1:]  # the first stays here
+            # Those of whole volumes stay here, so that only one takes its memory at a time.
+            apart = [family for family in families if family.slicewise]
             futures = {family: pool.submit(function, family) for family in apart}
             results = {}
             for family in families:
