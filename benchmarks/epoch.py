@@ -136,8 +136,8 @@ def report(args: argparse.Namespace, trainer: Trainer) -> None:
     precision = "bfloat16 autocast" if config.amp else "float32"
     print(f"{network}, {precision}, {config.workers} workers, {pairs} pairs")
     print("| an epoch | seconds |\n|---|---|")
-    print(f"| with loading | {loading:.2f} |")
-    print(f"| one repeated batch | {repeated:.2f} |")
+    print(f"| with loading | {loading:.4g} |")
+    print(f"| one repeated batch | {repeated:.4g} |")
     print(f"| ratio | {loading / repeated:.3f} |")
 
 
