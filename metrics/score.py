@@ -257,15 +257,10 @@ def _side_by_side(function: Callable[[Family], Any], families: list[Family]) -> 
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads) as pool:
+            futures = {f: pool.submit(function, f) for f in families if f.slicewise}
             # Those of whole volumes stay here, so that only one takes its memory at a time.
-            apart = [family for family in families if family.slicewise]
-            futures = {family: pool.submit(function, family) for family in apart}
-            results = {}
-            for family in families:
-                if family not in futures:
-                    results[family] = function(family)
-            for family, future in futures.items():
-                results[family] = future.result()
+            results = {f: function(f) for f in families if not f.slicewise}
+            results |= {f: future.result() for f, future in futures.items()}
     finally:
         torch.set_num_threads(threads)
     return {family: results[family] for family in families}  # in the order asked for

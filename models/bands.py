@@ -16,14 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.ops.bands import (
-    PATCH,
-    SIGMAS,
-    fine_bands,
-    gaussian_kernels,
-    interpolated,
-    weighted_sum,
-)
+from models.ops.bands import SIGMAS, fine_bands, gaussian_kernels, interpolated, weighted_sum
+from models.ops.stream_maps import PATCH
 
 WIDE_SIGMAS = (1.0, 2.0, 4.0)  # patches, of the bands that follow
 DIM = 0.1  # of the intensity range: where a source is as dark, half of its wide bands is left

@@ -8,10 +8,10 @@ import torch
 from torch.nn import functional as F
 
 from models import ops
+from models.ops.stream_maps import PATCH
 
 SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)  # voxels; what lies between two of them is a band
 KERNEL = 7
-PATCH = 4
 
 
 def fine_bands(volume: torch.Tensor, kernels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
