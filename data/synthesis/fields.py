@@ -21,9 +21,8 @@ def blur(volume: torch.Tensor, sigmas: Sequence[float]) -> torch.Tensor:
     """
     for axis, sigma in enumerate(sigmas):
         if sigma > 0.05:
-            weights = _gaussian(volume.shape[axis], sigma, volume)
-            volume = torch.tensordot(volume, weights, dims=([axis], [0])).movedim(-1, axis)
-    return volume.contiguous()
+            volume = _weighted(volume, axis, _gaussian(volume.shape[axis], sigma, volume))
+    return volume
 
 
 def _gaussian(side: int, sigma: float, like: torch.Tensor) -> torch.Tensor:
@@ -32,6 +31,18 @@ def _gaussian(side: int, sigma: float, like: torch.Tensor) -> torch.Tensor:
     distance = position[:, None] - position[None, :]
     weights = torch.exp(-0.5 * (distance / sigma) ** 2)
     return weights / weights.sum(dim=0, keepdim=True)
+
+
+def _weighted(volume: torch.Tensor, axis: int, weights: torch.Tensor) -> torch.Tensor:
+    """Sums along an axis: (i, j) `weights` take its i positions to j.
+
+    `tensordot` would copy the volume before and after, which takes as long as the product itself.
+    """
+    if axis == volume.ndim - 1:
+        return volume @ weights
+    shape = list(volume.shape)
+    shape[axis] = weights.shape[1]
+    return (weights.T @ volume.flatten(axis + 1)).view(shape)
 
 
 def noise(shape: Sequence[int], generator: torch.Generator, like: torch.Tensor) -> torch.Tensor:
@@ -46,10 +57,14 @@ def smooth_noise(
     coarse = [max(2, math.ceil(side / spacing) + 1) for side in shape]
     if coarse == [*shape]:
         return noise(shape, generator, like)
-    drawn = noise(coarse, generator, like)
-    field = F.interpolate(drawn[None, None], tuple(shape), mode="trilinear", align_corners=True)
     # interpolating between independent values leaves 8/27 of their variance on average
-    return field[0, 0] * (27 / 8) ** 0.5
+    field = noise(coarse, generator, like) * (27 / 8) ** 0.5
+    for axis, side in enumerate(shape):
+        # an axis at a time, the largest product last: a tenth of the time of "trilinear"
+        known = torch.eye(coarse[axis], device=like.device)[None]  # 1, coarse, coarse
+        weights = F.interpolate(known, side, mode="linear", align_corners=True)[0]
+        field = _weighted(field, axis, weights)
+    return field
 
 
 def rotation(angles: Sequence[float]) -> torch.Tensor:
@@ -65,10 +80,10 @@ def rotation(angles: Sequence[float]) -> torch.Tensor:
 
 
 def grid_points(size: int, step: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """(size, size, size, 3) points around 0, `step` (3,) apart along each axis."""
+    """(3, size, size, size) points around 0, `step` (3,) apart along each axis."""
     axis = torch.arange(size, device=device, dtype=torch.float32) - (size - 1) / 2
-    points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
-    return points * step.to(device, torch.float32)
+    along = [axis * float(apart) for apart in step]
+    return torch.stack(torch.meshgrid(*along, indexing="ij"))
 
 
 def moved(volume: torch.Tensor, shift: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:

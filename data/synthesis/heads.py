@@ -68,7 +68,7 @@ class SyntheticHeads(SyntheticPairs):
         place = self.sizes[0], self.voxel_mm
         crop = draw_aligned(anatomy, *place, rng, generator, self.device)
         image = draw_mri(crop, rng, generator).clamp(min=0)
-        labels = crop.tissues.mode(dim=-1).values
+        labels = crop.tissues.mode(dim=0).values
         if stripped:
             inside = crop.near_brain(rng.uniform(*MARGIN_MM))
             image, labels = image * inside, labels * (inside > 0.5)

@@ -90,7 +90,8 @@ def _blob(
     size = like.shape[0]
     middle = rng.uniform(-0.4, 0.4, 3) * size * crop.voxel_mm
     points = grid_points(size, torch.from_numpy(crop.voxel_mm), like.device)
-    distance = (points - torch.tensor(middle, device=like.device, dtype=torch.float32)).norm(dim=-1)
+    middle = torch.tensor(middle, device=like.device, dtype=torch.float32)
+    distance = (points - middle.view(3, 1, 1, 1)).square_().sum(0).sqrt_()
     spacing = max(radius_mm / crop.voxel_mm.mean() / 1.5, 1.0)
     wave = 1 + raggedness * smooth_noise(like.shape, spacing, generator, like).clamp(-2, 2)
     edge_mm = rng.uniform(1, 4)

@@ -51,3 +51,15 @@ def test_moved_shifts_and_turns_about_the_middle():
     theirs = ndimage.affine_transform(volume, turn.numpy(), offset, order=1, mode="nearest")
     inside = (slice(6, -6),) * 3
     np.testing.assert_allclose(ours[inside], theirs[inside], atol=1e-5)
+
+
+def test_smooth_noise_is_trilinear_between_what_is_drawn():
+    shape, spacing = (20, 33, 7), 6.0
+    ours = smooth_noise(shape, spacing, generator(3), torch.empty(0))
+    drawn = torch.randn((5, 7, 3), generator=generator(3))
+    places = np.meshgrid(
+        *(np.linspace(0, known - 1, side) for known, side in zip((5, 7, 3), shape, strict=True)),
+        indexing="ij",
+    )
+    theirs = ndimage.map_coordinates(drawn.double().numpy(), places, order=1) * (27 / 8) ** 0.5
+    np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-5)
