@@ -60,10 +60,10 @@ def smooth_noise(
     # interpolating between independent values leaves 8/27 of their variance on average
     field = noise(coarse, generator, like) * (27 / 8) ** 0.5
     for axis, side in enumerate(shape):
-        # an axis at a time, the largest product last: a tenth of the time of "trilinear"
-        known = torch.eye(coarse[axis], device=like.device)[None]  # 1, coarse, coarse
-        weights = F.interpolate(known, side, mode="linear", align_corners=True)[0]
-        field = _weighted(field, axis, weights)
+        # trilinear, but an axis at a time and the largest product last: a tenth of the time
+        index = torch.arange(coarse[axis], device=like.device, dtype=field.dtype)
+        place = torch.linspace(0, coarse[axis] - 1, side, device=like.device, dtype=field.dtype)
+        field = _weighted(field, axis, (1 - (index[:, None] - place).abs()).clamp(min=0))
     return field
 
 
