@@ -119,12 +119,12 @@ def _cut(
         bend: (3, D, H, W) mm that the cube's points are moved by.
     """
     device, size = bend.device, bend.shape[-1]
-    points = grid_points(size, torch.from_numpy(voxel_mm), device) + bend  # 3, D, H, W in mm
+    points = grid_points(size, voxel_mm, device) + bend  # 3, D, H, W in mm
     to_voxels = torch.diag(torch.from_numpy(scale / np.array(anatomy.voxel_mm))) @ turn
     to_voxels = to_voxels.to(device, torch.float32)
     middle = torch.tensor(centre, device=device, dtype=torch.float32)
     points = torch.addmm(middle[:, None], to_voxels, points.flatten(1)).view(points.shape)
-    inner = to_voxels @ grid_points(FINE, torch.from_numpy(voxel_mm / FINE), device).flatten(1)
+    inner = to_voxels @ grid_points(FINE, voxel_mm / FINE, device).flatten(1)
     return Crop(_looked_up(anatomy.tissues.to(device), points, inner.T), voxel_mm)
 
 
@@ -182,7 +182,7 @@ def _looked_up(tissues: torch.Tensor, points: torch.Tensor, inner: torch.Tensor)
     """
     padded = F.pad(tissues, (1,) * 6)  # with background, on which all places outside fall
     found = tissues.new_empty(len(inner), points[0].numel())
-    for displacement, out in zip(inner + 1, found, strict=True):
+    for displacement, out in zip(inner + 1, found, strict=True):  # 1: the padding
         places = torch.zeros(points.shape[1:], dtype=torch.int32, device=points.device)
         for along, shift, side in zip(points, displacement, padded.shape, strict=True):
             places.mul_(side).add_((along + shift).round_().clamp_(0, side - 1).int())

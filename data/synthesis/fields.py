@@ -79,7 +79,7 @@ def rotation(angles: Sequence[float]) -> torch.Tensor:
     return turned
 
 
-def grid_points(size: int, step: torch.Tensor, device: torch.device) -> torch.Tensor:
+def grid_points(size: int, step: Sequence[float], device: torch.device) -> torch.Tensor:
     """(3, size, size, size) points around 0, `step` (3,) apart along each axis."""
     axis = torch.arange(size, device=device, dtype=torch.float32) - (size - 1) / 2
     along = [axis * float(apart) for apart in step]

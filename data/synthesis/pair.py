@@ -89,7 +89,7 @@ def _blob(
     """(D, H, W) in [0, 1]: a soft-edged ball somewhere in the crop, its border waved."""
     size = like.shape[0]
     middle = rng.uniform(-0.4, 0.4, 3) * size * crop.voxel_mm
-    points = grid_points(size, torch.from_numpy(crop.voxel_mm), like.device)
+    points = grid_points(size, crop.voxel_mm, like.device)
     middle = torch.tensor(middle, device=like.device, dtype=torch.float32)
     distance = (points - middle.view(3, 1, 1, 1)).square_().sum(0).sqrt_()
     spacing = max(radius_mm / crop.voxel_mm.mean() / 1.5, 1.0)
