@@ -19,7 +19,7 @@ import torch
 
 from data.displacement import Displacement, displacement_bytes
 from data.grids import Image
-from data.registration import Space, Target, check_place, read_target, to_unit
+from data.template_space import Space, Target, check_place, read_target, to_unit
 from data.volume import read_volume
 from inference.trained import locate
 from models.registration.transmorph import Backbone

@@ -18,7 +18,7 @@ import prepare
 from data.displacement import read_displacement, sample_through
 from data.grids import Image
 from data.phantom.cohort import write_cohort
-from data.registration import FIELD_OF_VIEW
+from data.template_space import FIELD_OF_VIEW
 from data.volume import read_volume
 from tests.helpers.golden import ROOT as REPOSITORY
 from tests.helpers.runs import save_shifting

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from data.dataset import PairDataset
-from data.registration import HeadPairs, Space, read_target
+from data.registration import HeadPairs
 from data.slices import SliceDataset
 from data.subjects import Head, Subject
 from data.synthesis.dataset import MixedPairs, SyntheticPairs, find_anatomies
 from data.synthesis.heads import SyntheticHeads
+from data.template_space import Space, read_target
 from models.baselines.slicewise import slices_of
 from training.config import TrainConfig
 from training.hyperparameters import REGISTRATION, SLICES

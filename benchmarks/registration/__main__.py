@@ -26,9 +26,10 @@ from data.displacement import read_displacement
 from data.grids import Image, sample
 from data.phantom.cohort import subject_seed, write_image
 from data.phantom.head import TISSUES, Phantom, make_subject
-from data.registration import HeadPairs, Space
+from data.registration import HeadPairs
 from data.settings import Cache
 from data.subjects import PUBLISHED_LABELS, PUBLISHED_MRI, find_heads, published_file
+from data.template_space import Space
 from inference.register import Registration, load_registration
 from metrics.registration import folded_fraction, mean_dice
 from models.registration import build_registration

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from data.registration import Space, to_unit
 from data.synthesis.anatomy import Anatomy
 from data.synthesis.crop import draw_aligned
 from data.synthesis.dataset import SyntheticPairs
 from data.synthesis.mri import draw_mri
+from data.template_space import Space, to_unit
 
 SAME = 0.5  # of the pairs are one anatomy bent in two ways, as SynthMorph's; the others are two
 STRIPPED = 0.5  # of the pairs have lost their skulls

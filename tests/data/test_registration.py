@@ -7,17 +7,10 @@ import torch
 
 from data.grids import Image
 from data.phantom.cohort import write_image
-from data.registration import (
-    FIELD_OF_VIEW,
-    IDENTITY,
-    RIM_MM,
-    HeadPairs,
-    Space,
-    read_target,
-    target_of,
-)
+from data.registration import IDENTITY, HeadPairs
 from data.settings import Cache
 from data.subjects import Head, find_heads
+from data.template_space import FIELD_OF_VIEW, RIM_MM, Space, read_target, target_of
 from utils.errors import InputError
 
 SPACE = Space(24)

@@ -7,7 +7,7 @@ import pytest
 from data.displacement import read_displacement
 from data.phantom.cohort import subject_seed, write_image
 from data.phantom.head import make_subject
-from data.registration import FIELD_OF_VIEW
+from data.template_space import FIELD_OF_VIEW
 from inference import register
 from tests.helpers.runs import save_shifting, save_untrained
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from data.registration import Space
 from data.synthesis.anatomy import read_label_maps
 from data.synthesis.heads import SyntheticHeads
 from data.synthesis.tissues import NUMBERS
+from data.template_space import Space
 
 SPACE = Space(32, 6.0)
 
