@@ -31,7 +31,8 @@ from data.dataset import PairDataset
 from data.phantom.cohort import write_cohort
 from data.settings import Cache, Preprocessing
 from data.subjects import find_subjects
-from data.synthesis.dataset import MixedPairs, SyntheticPairs, find_anatomies
+from data.synthesis.anatomy import find_anatomies
+from data.synthesis.dataset import MixedPairs, SyntheticPairs
 from inference.optimum import excess, parse_objective, refine
 from losses import Objective
 from models import build_model

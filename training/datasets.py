@@ -6,7 +6,8 @@ from data.dataset import PairDataset
 from data.registration import HeadPairs
 from data.slices import SliceDataset
 from data.subjects import Head, Subject
-from data.synthesis.dataset import MixedPairs, SyntheticPairs, find_anatomies
+from data.synthesis.anatomy import find_anatomies
+from data.synthesis.dataset import MixedPairs, SyntheticPairs
 from data.synthesis.heads import SyntheticHeads
 from data.template_space import Space, read_target
 from models.baselines.slicewise import slices_of

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from data.phantom.cohort import write_image
 from data.subjects import PUBLISHED_MRI, PUBLISHED_PET, published_file
-from data.synthesis.dataset import SOURCES, find_anatomies
+from data.synthesis.anatomy import SOURCES, find_anatomies
 from data.synthesis.pair import draw_pair
 from utils.cli import Parser, cube_side, non_negative_int, positive_int, run
 from utils.errors import InputError

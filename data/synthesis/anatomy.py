@@ -3,11 +3,13 @@
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from data.foreground import box_of
 from data.phantom.cohort import subject_seed
@@ -18,6 +20,9 @@ from utils.errors import InputError
 from utils.files import replacing
 from utils.text import natural_key
 
+SOURCES = ("labels", "heads", "both")
+HEADS = 24  # procedural heads that pairs are drawn from
+HEADS_SEED = 20231016
 HEAD_VOXEL_MM = 1.5  # of the procedural heads: their folds are coarser than those of people
 MARGIN_MM = 10.0  # of air kept around a head
 LARGEST_LABEL = 2**15
@@ -45,6 +50,34 @@ class Anatomy:
     def to(self, device: torch.device) -> "Anatomy":
         """The same anatomy with its tissues on a device."""
         return replace(self, tissues=self.tissues.to(device))
+
+
+def find_anatomies(
+    source: str, labels: str | os.PathLike | None, cache: str | os.PathLike
+) -> list[Anatomy]:
+    """The anatomies of a source; says by bars what takes long.
+
+    Args:
+        source: "labels", "heads" or "both".
+        labels: folder of label maps, for "labels" and "both".
+        cache: folder for what is made of the procedural heads.
+
+    Raises:
+        InputError: no folder of label maps where they are asked for, or as `read_label_maps` and
+            `procedural_heads`.
+    """
+    if source not in SOURCES:
+        raise ValueError(f"unknown source {source!r}, choose from {', '.join(SOURCES)}")
+    anatomies = []
+    if source != "heads":
+        if labels is None:
+            problem = f"is missing beside --synthesis {source}"
+            raise InputError("--labels", problem, "give the folder of the label maps")
+        anatomies += read_label_maps(labels, partial(tqdm, desc="label maps", disable=None))
+    if source != "labels":
+        bar = partial(tqdm, desc="procedural heads", disable=None)
+        anatomies += procedural_heads(HEADS, HEADS_SEED, cache, bar)
+    return anatomies
 
 
 def read_label_maps(folder: str | os.PathLike, progress: Progress = iter) -> list[Anatomy]:

@@ -1,49 +1,13 @@
 """Synthetic pairs as a data set for training."""
 
-import os
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from data.dataset import PairDataset
-from data.synthesis.anatomy import Anatomy, procedural_heads, read_label_maps
+from data.synthesis.anatomy import Anatomy
 from data.synthesis.pair import draw_pair
-from utils.errors import InputError
-
-SOURCES = ("labels", "heads", "both")
-HEADS = 24  # procedural heads that pairs are drawn from
-HEADS_SEED = 20231016
-
-
-def find_anatomies(
-    source: str, labels: str | os.PathLike | None, cache: str | os.PathLike
-) -> list[Anatomy]:
-    """The anatomies of a source; says by bars what takes long.
-
-    Args:
-        source: "labels", "heads" or "both".
-        labels: folder of label maps, for "labels" and "both".
-        cache: folder for what is made of the procedural heads.
-
-    Raises:
-        InputError: no folder of label maps where they are asked for, or as `read_label_maps` and
-            `procedural_heads`.
-    """
-    if source not in SOURCES:
-        raise ValueError(f"unknown source {source!r}, choose from {', '.join(SOURCES)}")
-    anatomies = []
-    if source != "heads":
-        if labels is None:
-            problem = f"is missing beside --synthesis {source}"
-            raise InputError("--labels", problem, "give the folder of the label maps")
-        anatomies += read_label_maps(labels, partial(tqdm, desc="label maps", disable=None))
-    if source != "labels":
-        bar = partial(tqdm, desc="procedural heads", disable=None)
-        anatomies += procedural_heads(HEADS, HEADS_SEED, cache, bar)
-    return anatomies
 
 
 class SyntheticPairs(Dataset):

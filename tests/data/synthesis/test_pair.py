@@ -7,9 +7,9 @@ from torch.utils.data import DataLoader
 
 from data.subjects import find_subjects
 from data.synthesis.__main__ import main
-from data.synthesis.anatomy import read_label_maps
+from data.synthesis.anatomy import find_anatomies, read_label_maps
 from data.synthesis.crop import WHOLE_MM, _draw_voxel_mm, draw_crop
-from data.synthesis.dataset import SyntheticPairs, find_anatomies
+from data.synthesis.dataset import SyntheticPairs
 from data.synthesis.mri import draw_contrast
 from data.synthesis.pair import _background, draw_pair
 from data.synthesis.pet import draw_fwhm, draw_uptake
