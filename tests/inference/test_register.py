@@ -1,5 +1,8 @@
 """The field of a trained network as a file: what it says, and what is refused."""
 
+import subprocess
+import sys
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from data.phantom.cohort import subject_seed, write_image
 from data.phantom.head import make_subject
 from data.template_space import FIELD_OF_VIEW
 from inference import register
+from tests.helpers.golden import ROOT as REPOSITORY
 from tests.helpers.runs import save_shifting, save_untrained
 
 SHIFT = (0.5, -1.0, 0.25)  # voxels
@@ -60,3 +64,11 @@ def test_what_cannot_be_used_is_refused(files, refuses, run_script, tmp_path):
     flags += ("--fixed", files["fixed"], "--field", tmp_path / "f.nii.gz")
     refuses(register.main, *flags, names=("far.nii.gz", "MNI152"))
     assert not (tmp_path / "f.nii.gz").exists()
+
+
+def test_its_process_does_without_monai(files):
+    """Which takes longer to import than the network to run, and there is a process a subject."""
+    code = "import sys; sys.modules['monai'] = None; from inference.register import main; main()"
+    command = [sys.executable, "-c", code, "--checkpoint", str(files["run"]), "--check"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0 and "epoch 1" in done.stdout, done.stderr
