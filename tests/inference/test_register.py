@@ -1,8 +1,5 @@
 """The field of a trained network as a file: what it says, and what is refused."""
 
-import subprocess
-import sys
-
 import nibabel as nib
 import numpy as np
 import pytest
@@ -12,8 +9,8 @@ from data.phantom.cohort import subject_seed, write_image
 from data.phantom.head import make_subject
 from data.template_space import FIELD_OF_VIEW
 from inference import register
-from tests.helpers.golden import ROOT as REPOSITORY
 from tests.helpers.runs import save_shifting, save_untrained
+from tests.test_manners import WITHOUT, call
 
 SHIFT = (0.5, -1.0, 0.25)  # voxels
 
@@ -68,7 +65,6 @@ def test_what_cannot_be_used_is_refused(files, refuses, run_script, tmp_path):
 
 def test_its_process_does_without_monai(files):
     """Which takes longer to import than the network to run, and there is a process a subject."""
-    code = "import sys; sys.modules['monai'] = None; from inference.register import main; main()"
-    command = [sys.executable, "-c", code, "--checkpoint", str(files["run"]), "--check"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    flags = "--checkpoint", files["run"], "--check"
+    done = call("-c", WITHOUT, "monai", "inference/register.py", *flags)
     assert done.returncode == 0 and "epoch 1" in done.stdout, done.stderr
