@@ -15,7 +15,7 @@ def composite(mri: torch.Tensor, pet: torch.Tensor, share: float) -> torch.Tenso
     """KEPT (2 t MRI + 2 (1 - t) PET): what contrast and edges are compared with.
 
     Args:
-        mri, pet: (B, 1, D, H, W), in [0, 1].
+        mri, pet: (B, 1, D, H, W), in [0, 1]; or what is linear in them.
         share: t, the MRI's share of the weights, 0 to 1.
     """
     return 2 * KEPT * (share * mri + (1 - share) * pet)
@@ -43,30 +43,50 @@ def composite_ssim_losses(
     Raises:
         ValueError: if a side is shorter than the window of 11 voxels.
     """
-    check_size(fused)
-    with torch.autocast(fused.device.type, enabled=False):
-        fused = at_least_float32(fused)
-        sources = [at_least_float32(source) for source in (mri, pet)]
-        references = [*sources, composite(*sources, share)]
-        with torch.no_grad():
-            means = [blur(volume) for volume in references]  # B, 1, D - 10, H - 10, W - 10
-            variances = [
-                window_variance(v, mean) for v, mean in zip(references, means, strict=True)
+    return CompositeSsim(mri, pet, share)(fused)
+
+
+class CompositeSsim:
+    """`composite_ssim_losses` of one pair, fused -> two terms: its own windows are computed once.
+
+    Args and raises: as `composite_ssim_losses`.
+    """
+
+    @torch.no_grad()
+    def __init__(self, mri: torch.Tensor, pet: torch.Tensor, share: float) -> None:
+        check_size(mri)
+        self.share = share
+        with torch.autocast(mri.device.type, enabled=False):
+            self.sources = [at_least_float32(source) for source in (mri, pet)]
+            references = [*self.sources, composite(*self.sources, share)]
+            # B, 1, D - 10, H - 10, W - 10 each
+            means = [blur(volume) for volume in references]
+            self.means = means[:2]
+            self.variances = list(map(window_variance, references, means))
+            self.weights = salience(*self.variances[:2])
+
+    def __call__(self, fused: torch.Tensor) -> list[torch.Tensor]:
+        """The MRI's and the PET's term of a fused volume."""
+        with torch.autocast(fused.device.type, enabled=False):
+            fused = at_least_float32(fused)
+            mean_f = blur(fused)
+            variance_f = blur(fused * fused) - mean_f * mean_f
+            covariances = [
+                blur(fused * source) - mean_f * mean
+                for source, mean in zip(self.sources, self.means, strict=True)
             ]
-            weights = salience(*variances[:2])
-        mean_f = blur(fused)
-        variance_f = blur(fused * fused) - mean_f * mean_f
-        unlike = []
-        for volume, mean, variance in zip(references, means, variances, strict=True):
-            covariance = blur(fused * volume) - mean_f * mean
-            unlike.append(1 - (2 * covariance + C2) / (variance_f + variance + C2))
-        with_composite = unlike[-1].mean()
-        losses = []
-        for weight, mean, different in zip(weights, means, unlike, strict=False):
-            luminance = (2 * mean_f * mean + C1) / (mean_f * mean_f + mean * mean + C1)
-            structure = (with_composite + (weight * different).mean()) / 2
-            losses.append(structure + (weight * (1 - luminance)).mean())
-        return losses
+            covariances.append(composite(*covariances, self.share))  # the composite is linear
+            unlike = [
+                1 - (2 * covariance + C2) / (variance_f + variance + C2)
+                for covariance, variance in zip(covariances, self.variances, strict=True)
+            ]
+            with_composite = unlike[-1].mean()
+            losses = []
+            for weight, mean, different in zip(self.weights, self.means, unlike, strict=False):
+                luminance = (2 * mean_f * mean + C1) / (mean_f * mean_f + mean * mean + C1)
+                structure = (with_composite + (weight * different).mean()) / 2
+                losses.append(structure + (weight * (1 - luminance)).mean())
+            return losses
 
 
 def composite_gradient_losses(

@@ -30,7 +30,7 @@ from functools import partial
 
 import torch
 
-from losses.composite import composite_gradient_losses, composite_ssim_losses
+from losses.composite import CompositeSsim, composite_gradient_losses, composite_ssim_losses
 from losses.gradient import additive_gradient_losses, gradient_losses
 from losses.intensity import absolute_losses, squared_losses
 from losses.lncc import lncc_losses
@@ -60,6 +60,8 @@ OBJECTIVES: dict[str, dict[str, Term]] = {
 }
 # Those that compare with a weighted sum of the sources, and so must know the MRI's share in it.
 COMPOSITE = (composite_ssim_losses, composite_gradient_losses)
+# Those most of whose work is the sources' own, in a form that does it once for a pair.
+PREPARED = {composite_ssim_losses: CompositeSsim}
 OVER_WINDOWS = ("ssim", "salient-ssim", "composite-ssim")  # a mean over whole windows; else voxels
 SOURCES = ("mri", "pet")
 
@@ -97,14 +99,28 @@ class Objective:
         if not fused.shape == mri.shape == pet.shape:
             shapes = ", ".join(str(tuple(v.shape)) for v in (fused, mri, pet))
             raise ValueError(f"fused, MRI and PET must have one shape, received {shapes}")
-        parts, values = [], {}
-        for name, term in self.terms.items():
-            by_source = zip(SOURCES, term(fused, mri, pet), self.weights[name], strict=True)
-            for source, value, weight in by_source:
-                values[f"{name}/{source}"] = value.detach()
-                if isinstance(weight, torch.Tensor) or weight:
-                    parts.append(weight * value)
-        return torch.stack(parts).sum(), values
+        return self.of_pair(mri, pet)(fused)
+
+    def of_pair(
+        self, mri: torch.Tensor, pet: torch.Tensor
+    ) -> Callable[[torch.Tensor], tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+        """The loss of one pair, fused -> what a call returns: for many fused volumes of it.
+
+        Args and raises: as a call's.
+        """
+        terms = {name: _of_pair(term, mri, pet) for name, term in self.terms.items()}
+
+        def loss(fused: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            parts, values = [], {}
+            for name, term in terms.items():
+                by_source = zip(SOURCES, term(fused), self.weights[name], strict=True)
+                for source, value, weight in by_source:
+                    values[f"{name}/{source}"] = value.detach()
+                    if isinstance(weight, torch.Tensor) or weight:
+                        parts.append(weight * value)
+            return torch.stack(parts).sum(), values
+
+        return loss
 
     def within(self, part: Sequence[int], whole: Sequence[int]) -> "Objective":
         """What a part adds to the objective of a whole volume, its gradient block by block.
@@ -125,6 +141,18 @@ class Objective:
             share = math.prod((side - lost) / (of - lost) for side, of in sides)
             weights.append([share * weight for weight in pair])
         return Objective(self.terms, weights)
+
+
+def _of_pair(
+    term: Term, mri: torch.Tensor, pet: torch.Tensor
+) -> Callable[[torch.Tensor], list[torch.Tensor]]:
+    """A term as a function of the fused volume alone."""
+    plain, options = term, {}
+    if isinstance(term, partial):
+        plain, options = term.func, term.keywords
+    if plain in PREPARED:
+        return PREPARED[plain](mri, pet, **options)
+    return lambda fused: term(fused, mri, pet)
 
 
 Weight = float | torch.Tensor

@@ -48,6 +48,20 @@ def test_weights_may_be_tensors(name):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_objective_of_a_pair_is_that_of_each_volume_fused_of_it(name):
+    first, mri, pet = (volume.double() for volume in volumes(16, 17, 18))
+    objective = build_objective(name, (0.5, 3), (0.25, 2), (7, 1.5))
+    of_pair = objective.of_pair(mri, pet)
+    for fused in (first, 0.3 * first + 0.5 * mri):
+        fused = fused.requires_grad_()
+        expected, terms = objective(fused, mri, pet)
+        found, same_terms = of_pair(fused)
+        assert found == expected and same_terms == terms
+        ours, theirs = (torch.autograd.grad(loss, fused)[0] for loss in (found, expected))
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_terms_do_not_lose_accuracy_under_bfloat16_autocast(name):
     inputs = volumes(20, 20, 20)
     _, exact = build_objective(name)(*inputs)
