@@ -98,7 +98,14 @@ def evaluate(
         book = scorebook.ScoreBook(args.out, asdict(settings), args.overwrite)
     device = process.device
     subjects, cohort = choices.choose_subjects(args)
-    loading = methods.Loading(args.size, args.recipe, device, args.variant, args.plane or "axial")
+    loading = methods.Loading(
+        args.size,
+        args.recipe,
+        device,
+        args.variant,
+        args.plane or "axial",
+        refine=args.refine,
+    )
     chosen = choices.choose_methods(args, loading, cohort)
     try:
         failed = scoring.evaluate(subjects, chosen, protocols, settings, book, args.out, process)

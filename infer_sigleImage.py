@@ -138,8 +138,12 @@ def fuse_wanted(process: distributed.Process, args: argparse.Namespace) -> int:
     refinement = optimum.choose_refinement(args.refine, args.objective, network)
     options = {"device": process.device, "resolution": resolution, "amp": args.amp}
     fuse_pair = partial(fuse.fuse_pair, refinement=refinement, **options)
-    settings = {"resolution": resolution, "refine": args.refine, "objective": network.objective}
-    fusing = batch.Fusing(network, fuse_pair, wanted, settings)
+    settings = {
+        "resolution": resolution,
+        "refine": refinement.steps if refinement else 0,
+        "objective": args.objective or network.objective,
+    }
+    fusing = batch.Fusing(network, fuse_pair, wanted, settings, turns=not args.objective)
     is_one = not (args.data or args.list)
     if is_one and not process.is_main:
         return 0

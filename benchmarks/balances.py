@@ -5,9 +5,10 @@
 Without --run, of the weights that come with the code. For every pair and balance the excess, 0 for
 the voxelwise optimum of the training's objective and 100 % for the average (`inference.optimum`):
 on the network's grid, and of the whole head at native voxels, fused in windows as
-`infer_sigleImage.py` does it; and again after --refine steps over the voxels. Written to
-`balances.md` in --out after each pair. The optima's losses, which take most of the time and do not
-depend on the network, are kept in `optima.json` there for the next run.
+`infer_sigleImage.py` does it; of the network alone, after the steps over the voxels that its output
+is to have, and after --refine of them. Written to `balances.md` in --out after each pair. The
+optima's losses, which take most of the time and do not depend on the network, are kept in
+`optima.json` there for the next run.
 
 A part of a head has another optimum: gradients determine a volume but for a constant, which the air
 around a head fixes and the border of a part leaves free.
@@ -33,7 +34,7 @@ from data.volume import read_pair
 from evaluation.scoring import Case, Settings
 from inference import optimum
 from inference.fuse import Head, run_network, window_side
-from inference.optimum import NETWORK_RATE, STEPS, excess, parse_objective, refine
+from inference.optimum import FROM_NETWORK, STEPS, excess, parse_objective, refine
 from inference.trained import TrainedModel, load_model
 from training.weights import SHIPPED
 from utils.cli import positive_int, run, share
@@ -122,31 +123,36 @@ class Optima:
 
 
 @torch.no_grad()
-def measure(
-    pair: Pair, trained: TrainedModel, optima: Optima, refinement: int
-) -> tuple[float, float]:
-    """The excess of the network's output in percent, before and after its refinement."""
+def measure(pair: Pair, trained: TrainedModel, optima: Optima, steps: Sequence[int]) -> Row:
+    """The excess in percent after each of some numbers of steps from the network's output."""
     objective = parse_objective(trained.objective, "--run")
     sources = pair.mri, pair.pet
     fused = pair.fuse(trained).float()
-    refined = refine(fused, *sources, objective, refinement, NETWORK_RATE)
-    average = (pair.mri + pair.pet) / 2
-    start, before, after = (
-        float(objective(volume, *sources)[0]) for volume in (average, fused, refined)
-    )
+    average = float(objective((pair.mri + pair.pet) / 2, *sources)[0])
     least = optima.loss(pair, trained.objective)
-    return 100 * excess(before, least, start), 100 * excess(after, least, start)
+    found = []
+    for number in steps:
+        refined = refine(fused, *sources, objective, number, FROM_NETWORK)
+        found.append(100 * excess(float(objective(refined, *sources)[0]), least, average))
+    return found
 
 
-def markdown(rows: dict[str, Row], balances: Sequence[float]) -> str:
-    """A table in Markdown, with the mean of all cells of the rows that are not refined."""
+def row_name(where: str, steps: int) -> str:
+    """Of a row of the table."""
+    return f"{where}, refined by {steps}" if steps else where
+
+
+def markdown(rows: dict[str, Row], balances: Sequence[float], steps: Sequence[int]) -> str:
+    """A table in Markdown, with the mean of all cells for each number of steps."""
     lines = [f"| excess in % | {' | '.join(f't = {t:g}' for t in balances)} |"]
     lines.append("|---" * (len(balances) + 1) + "|")
     for name, values in rows.items():
         lines.append(f"| {name} | {' | '.join(f'{value:.1f}' for value in values)} |")
-    plain = [value for name, values in rows.items() if "refined" not in name for value in values]
-    mean = sum(plain) / len(plain)
-    return "\n".join([*lines, "", f"Mean {mean:.1f} %, largest {max(plain):.1f} %."])
+    for place, number in enumerate(steps):
+        cells = [value for values in list(rows.values())[place :: len(steps)] for value in values]
+        after = f"After {number} steps: mean" if number else "Mean"
+        lines += ["", f"{after} {sum(cells) / len(cells):.1f} %, largest {max(cells):.1f} %."]
+    return "\n".join(lines)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -178,6 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for t in args.balances:  # whatever is refused is refused before the first hour
         parse_objective(trained.turned_to(t).objective, "--balances")
     optima = Optima(args.out / "optima.json", args.steps)
+    steps = sorted({0, trained.refine, args.refine})
     rows: dict[str, Row] = {}
     bar = tqdm(total=len(subjects) * len(args.grids) * len(args.balances), disable=None)
     for subject in subjects:
@@ -187,16 +194,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             else:
                 pair, where = native_pair(subject), "native"
             name = f"{subject.name}, {where}"
-            rows[name], rows[f"{name}, refined"] = [], []
+            names = [row_name(name, number) for number in steps]
+            rows |= {name: [] for name in names}
             for t in args.balances:
-                before, after = measure(pair, trained.turned_to(t), optima, args.refine)
-                rows[name].append(before)
-                rows[f"{name}, refined"].append(after)
+                found = measure(pair, trained.turned_to(t), optima, steps)
+                for name, value in zip(names, found, strict=True):
+                    rows[name].append(value)
                 bar.update()
-        how = f"{args.steps} steps to the optimum, {args.refine} of refining"
+        how = f"{args.steps} steps to the optimum"
         head = f"{trained.description}; {how}; {machine(CPU)}"
         with replacing(args.out / "balances.md") as part:
-            part.write_text(f"{head}\n\n{markdown(rows, args.balances)}\n")
+            part.write_text(f"{head}\n\n{markdown(rows, args.balances, steps)}\n")
     bar.close()
     print((args.out / "balances.md").read_text(), end="")
 

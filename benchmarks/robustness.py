@@ -4,7 +4,8 @@
 
 Changes one pair in the ways that patients' scans differ, writes each as files, and reads and fuses
 these as `infer_sigleImage.py` does, at native voxels. Columns: the excess (see
-`benchmarks.balances`), and the mean SSIM against both sources beside the average's. Writes
+`benchmarks.balances`) of what is written and of the network's output before the steps over the
+voxels, and the mean SSIM against both sources beside the average's. Writes
 `robustness.md` and `robustness.png` to --out.
 """
 
@@ -25,7 +26,7 @@ from benchmarks.balances import CPU, native_pair
 from benchmarks.common.measure import machine
 from data.subjects import Subject
 from data.volume import Volume, read_pair
-from inference.optimum import STEPS, excess, parse_objective, refine
+from inference.optimum import FROM_NETWORK, STEPS, excess, parse_objective, refine
 from inference.trained import load_model
 from metrics import Scorer
 from training.weights import SHIPPED
@@ -173,12 +174,15 @@ def measure(subject: Subject, args: argparse.Namespace) -> tuple[str, list[Tenso
     objective = parse_objective(trained.objective, "--run")
     sources = pair.mri, pair.pet
     average = (pair.mri + pair.pet) / 2
-    fused = pair.fuse(trained).float()
+    output = pair.fuse(trained).float()
+    fused = refine(output, *sources, objective, trained.refine, FROM_NETWORK)
     best = refine(average, *sources, objective, args.steps)
-    losses = [float(objective(volume, *sources)[0]) for volume in (fused, best, average)]
+    volumes = fused, output, best, average
+    losses = [float(objective(volume, *sources)[0]) for volume in volumes]
+    excesses = [f"{100 * excess(loss, *losses[2:]):.0f} %" for loss in losses[:2]]
     scorer = Scorer(pair.mri[0, 0], pair.pet[0, 0], names=["ssim"])
     ssim, of_average = (scorer(volume[0, 0].clamp(0, 1))["ssim"] for volume in (fused, average))
-    cells = f"{100 * excess(*losses):.0f} % | {ssim:.3f} | {of_average:.3f}"
+    cells = " | ".join([*excesses, f"{ssim:.3f}", f"{of_average:.3f}"])
     return cells, [volume[0, 0] for volume in (*sources, fused)]
 
 
@@ -221,8 +225,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = [
         machine(CPU),
         "",
-        "| input | excess | SSIM | SSIM of the average |",
-        "|---|---|---|---|",
+        "| input | excess | of the network | SSIM | SSIM of the average |",
+        "|---|---|---|---|---|",
     ]
     rows = {}
     for name in tqdm(args.changes, disable=None):

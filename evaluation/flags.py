@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data.tracers import FDG_NAME
-from utils.cli import Parser, cube_side, device_numbers, share
+from utils.cli import Parser, cube_side, device_numbers, non_negative_int, share
 
 
 def build_parser(description: str) -> Parser:
@@ -24,6 +24,9 @@ def build_parser(description: str) -> Parser:
     text = "share of the MRI, 0 to 1, for networks trained with --balance any (their own, 0.5); "
     text += "several: a row for each"
     add("--balance", nargs="+", type=share, default=[], metavar="T", help=text)
+    text = "steps over the voxels that networks with an objective of volumes have fused (the "
+    text += "weights' own; 0 for runs)"
+    add("--refine", type=non_negative_int, metavar="N", help=text)
     text = "published weights: swinfuse, u2fusion, dilran or matr, with options "
     text += "METHOD:OPTION=VALUE,...=FILE"
     add("--weights", nargs="+", default=[], metavar="METHOD=FILE", help=text)

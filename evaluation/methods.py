@@ -11,7 +11,7 @@ from torch import nn
 
 from data.bids import stem
 from data.subjects import Subject, name_problem
-from inference.optimum import Optimum, parse_objective
+from inference.optimum import Optimum, Refined, parse_objective
 from inference.published import load_published, parse_published
 from inference.trained import TrainedModel, is_own, load_model
 from models import build_model, model_names, slicewise_names
@@ -126,6 +126,8 @@ class Loading:
         variant: how to read a released checkpoint, see `load_model`.
         plane: of the slices for published weights.
         balance: share of the MRI for networks that take any; None for their own.
+        refine: steps over the fused voxels of networks with an objective of volumes; None for what
+            they are to have.
     """
 
     size: int
@@ -134,6 +136,7 @@ class Loading:
     variant: str | None = None
     plane: str = "axial"
     balance: float | None = None
+    refine: int | None = None
 
 
 def trivial_method(label: str) -> Method:
@@ -170,11 +173,25 @@ def model_method(text: str, loading: Loading) -> Method:
         problem = f"{path} is no {label}, it is {trained.name}"
         raise InputError("--methods", problem, "choose another label for it")
     method = _network(label, trained, loading, (trained.source,), variant)
-    if loading.balance is None or not trained.turns:
-        return method
-    trained.turned_to(loading.balance)
-    reading = f"share of the MRI {loading.balance:g}"
-    return replace(method, reading=reading, balance=loading.balance)
+    readings, balance = [variant] if variant else [], None
+    if loading.balance is not None and trained.turns:
+        balance = loading.balance
+        trained = trained.turned_to(balance)
+        readings.append(f"share of the MRI {balance:g}")
+    refined = _refined(method.model, trained, loading)
+    if refined is not method.model:
+        readings.append(f"refined by {refined.steps} steps")
+    reading = ", ".join(readings) or None
+    return replace(method, model=refined, reading=reading, balance=balance)
+
+
+def _refined(model: nn.Module, trained: TrainedModel, loading: Loading) -> nn.Module:
+    """A network with the steps from its output that it is to have, or that the user wants."""
+    steps = trained.refine if loading.refine is None else loading.refine
+    if not (steps and trained.objective):
+        return model
+    print(f"{trained.name}: refined by {steps} steps of {trained.objective}")
+    return Refined(model, parse_objective(trained.objective, "--refine"), steps)
 
 
 def balanced_methods(text: str, loading: Loading, balances: Sequence[float]) -> list[Method]:

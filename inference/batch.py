@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from tqdm import tqdm
 
@@ -30,12 +29,15 @@ class Fusing:
         fuse_pair: fuses a pair by a network.
         wanted: what to write.
         settings: of the fusing, for the record.
+        turns: whether a page may show other balances; a volume that was refined for an objective
+            of its own has none.
     """
 
     network: TrainedModel
     fuse_pair: FusePair
     wanted: Outputs
     settings: Mapping[str, object]
+    turns: bool = True
 
     def one(self, job: Job, completes: bool = False) -> list[str]:
         """Read, fuse, write and score one pair; returns the doubts about it.
@@ -57,10 +59,9 @@ class Fusing:
         record = record_of(job, fusion, network, self.settings, doubts, heard)
         page = None
         if self.wanted.with_page:
-            # A refined volume belongs to one objective: there is nothing to blend between.
-            refined = self.settings["refine"]
-            again = None if refined else partial(self.fuse_pair, network, *pair)
-            balanced = fuse_balances(network, again, fusion)
+            balanced = None
+            if self.turns:
+                balanced = fuse_balances(network, lambda to: self.fuse_pair(to, *pair), fusion)
             page = page_of(job.subject, fusion, pair, network, scores, balanced)
         files = self.wanted.write(job, fusion, pair[0], record, page)
         print(f"\n{job.subject}: wrote {', '.join(map(str, files[:-1]))} and {files[-1]}")

@@ -26,7 +26,9 @@ from data.foreground import foreground, without_hot_voxels
 from data.settings import RECIPES
 from data.volume import Volume, check_output, read_pair, write_like
 from inference.fuse import Head, run_network, window_side
-from inference.trained import TrainedModel, choose_checkpoint, load_model
+from inference.optimum import FROM_NETWORK, parse_objective, refine
+from inference.trained import TrainedModel, choose_checkpoint, load_model, objective_at
+from losses.ssim import WINDOW
 from metrics import clip_unit
 from training.checkpoint import read_own
 from training.config import TrainConfig
@@ -54,18 +56,30 @@ class TwoChannels(nn.Module):
         network: takes MRI and PET apart.
         size: voxels a side of the windows in which larger volumes are fused.
         balance: share of the MRI, 0 to 1, for a network that takes any; None for another.
+        objective: of its training, see `inference.optimum.parse_objective`; its weights are those
+            of the balance where there is one.
+        refine: steps over the fused voxels for this objective, see `inference.optimum.refine`.
     """
 
-    def __init__(self, network: nn.Module, size: int, balance: float | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        size: int,
+        balance: float | None = None,
+        objective: str = "",
+        refine: int = 0,
+    ) -> None:
         super().__init__()
-        self.network, self.size = network, size
+        self.network, self.size, self.steps = network, size, refine
         if balance is not None:
             network.default_balance = balance
+            objective = objective_at(objective, balance)
+        self.objective = parse_objective(objective, "objective") if refine else None
 
     def forward(self, image: Tensor) -> Tensor:
         """Fuse (B, 2, D, H, W) in [0, 1], MRI first, of any size -> (B, 1, D, H, W) in [0, 1]."""
-        fused = [self._fuse(pair[None]) for pair in image]
-        return torch.cat(fused).clamp(0, 1)
+        fused = [self._fuse(pair[None]).clamp(0, 1) for pair in image]
+        return torch.cat(fused)
 
     def _fuse(self, pair: Tensor) -> Tensor:
         mri, pet = pair[:, :1], pair[:, 1:]  # 1, 1, D, H, W
@@ -73,7 +87,10 @@ class TwoChannels(nn.Module):
         def inputs(part: tuple[slice, ...]) -> tuple[Tensor, Tensor]:
             return mri[0, 0][part][None, None], pet[0, 0][part][None, None]
 
-        return run_network(self.network, self.size, pair.shape[2:], inputs).to(pair.device)
+        fused = run_network(self.network, self.size, pair.shape[2:], inputs).to(pair.device)
+        if not self.steps or min(pair.shape[2:]) < WINDOW:
+            return fused
+        return refine(fused.clamp(0, 1), mri, pet, self.objective, self.steps, FROM_NETWORK)
 
 
 class ReadPair:
@@ -123,8 +140,9 @@ class WriteFused:
 # What is written ---------------------------------------------------------------------------------
 
 
-def inference(config: TrainConfig, balance: float | None) -> dict:
+def inference(trained: TrainedModel, config: TrainConfig) -> dict:
     """The bundle's `configs/inference.json`."""
+    balance = trained.model.default_balance if trained.turns else None
     network = {
         "_target_": "models.build_model",
         "name": "dc2fusion",
@@ -145,6 +163,7 @@ def inference(config: TrainConfig, balance: float | None) -> dict:
         "mri": "$@dataset_dir + '/mri.nii.gz'",
         "pet": "$@dataset_dir + '/pet.nii.gz'",
         "balance": balance,
+        "refine": trained.refine,
         "recipe": config.recipe,
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "network_def": {
@@ -152,6 +171,8 @@ def inference(config: TrainConfig, balance: float | None) -> dict:
             "network": network,
             "size": window_side(config.size),
             "balance": "@balance",
+            "objective": trained.objective,
+            "refine": "@refine",
         },
         "network": "$@network_def.to(@device)",
         "preprocessing": {"_target_": "inference.bundle.ReadPair", "recipe": "@recipe"},
@@ -252,8 +273,9 @@ Run it in a checkout of the repository (`pip install -r requirements.txt pytorch
 ```
 
 It writes `eval/<name of the MRI>_fused.nii.gz` below the bundle. `--balance 0.7` turns a network
-for any balance to the MRI, `--output_dir` is another folder. `network_def` takes one image of two
-channels, MRI and PET, (B, 2, D, H, W) in [0, 1], and returns (B, 1, D, H, W).
+for any balance to the MRI, `--output_dir` is another folder, `--refine 0` leaves out the steps over
+the voxels that follow the network. `network_def` takes one image of two channels, MRI and PET,
+(B, 2, D, H, W) in [0, 1], and returns (B, 1, D, H, W).
 """
 
 
@@ -275,11 +297,10 @@ def export(trained: TrainedModel, config: TrainConfig, folder: Path) -> None:
     Raises:
         InputError: a file cannot be written.
     """
-    balance = trained.model.default_balance if trained.turns else None
-    network = TwoChannels(trained.model, window_side(config.size), balance)
+    network = TwoChannels(trained.model, window_side(config.size))
     described = replace(trained, description=trained.description.partition(": ")[2])
     texts = {
-        "configs/inference.json": json.dumps(inference(config, balance), indent=2) + "\n",
+        "configs/inference.json": json.dumps(inference(trained, config), indent=2) + "\n",
         "configs/metadata.json": json.dumps(metadata(config), indent=2) + "\n",
         "docs/README.md": readme(described.description),
     }

@@ -31,8 +31,8 @@ def build_parser(description: str) -> Parser:
     add("--size", type=cube_side, default=128, help=text)
     text = "the MRI's voxels, or the training's cube (native; for the released recipe published)"
     add("--resolution", choices=("native", "published"), help=text)
-    text = "then improve the result over its voxels by N steps (0)"
-    add("--refine", type=non_negative_int, default=0, metavar="N", help=text)
+    text = "then improve the result over its voxels by N steps (the weights' own; 0 for runs)"
+    add("--refine", type=non_negative_int, metavar="N", help=text)
     text = "for --refine: NAME, NAME:MRI:PET or with all six weights (the run's)"
     add("--objective", metavar="NAME", help=text)
     text = (

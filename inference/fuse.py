@@ -104,7 +104,8 @@ def fuse_pair(
             "published" crops, pads and resizes to the size of the training, fuses once and
             interpolates back.
         amp: bfloat16 autocast.
-        refinement: of the network's output over its voxels, in float32.
+        refinement: of the network's output over its voxels, in float32; see
+            `inference.optimum.choose_refinement`.
 
     Raises:
         InputError: the network's output is NaN or infinite.
@@ -133,10 +134,10 @@ def _published(
     sources = {key: prepared[key].as_tensor() for key in transforms.KEYS}
     scaled = transforms.rescale()(sources).values()
     inputs = [torch.as_tensor(volume)[None].to(device) for volume in scaled]
-    output = _checked(trained, pair, trained.model(*inputs))
+    output, clipped = clip_unit(_checked(trained, pair, trained.model(*inputs)))
     if refinement:
-        output = refinement(output, *inputs)
-    output, clipped = clip_unit(output[0].cpu())
+        output = refinement(trained, output, *inputs)
+    output = output[0].cpu()
     scales = [(float(volume.min()), float(volume.max())) for volume in sources.values()]
     return transforms.to_native(output, prepared, steps).clip(0, 1), scales, clipped
 
@@ -157,10 +158,10 @@ def _native(
     seen = None if refinement else inside[head.box]  # a refinement starts from all of it
     side = window_side(trained.size)
     output = run_network(trained.model, side, head.shape, inputs, seen)
-    output = _checked(trained, pair, output)
+    output, clipped = clip_unit(_checked(trained, pair, output))
     if refinement:
-        output = refinement(output.to(device), *inputs(()))
-    output, clipped = clip_unit(output[0].cpu())
+        output = refinement(trained, output.to(device), *inputs(()))
+    output = output[0].cpu()
     fused = np.zeros(inside.shape, np.float32)
     fused[head.box] = output[0].numpy()
     return fused, head.scales, clipped

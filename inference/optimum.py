@@ -8,24 +8,51 @@ voxels around the head become negative, and the loss falls by up to a sixth of w
 gain.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from inference.trained import TrainedModel
 from losses import Objective, build_objective
-from utils.errors import InputError
+from losses.ssim import WINDOW
+from utils.errors import InputError, notice
 
-LEARNING_RATE = 2e-2  # from the average
-NETWORK_RATE = 1e-2  # from a network's output, which is nearer
-UNHURRIED = 30  # steps from which the whole rate is taken; a few large ones would end farther away
 STEPS = 100  # from the average to within 0.1 % of the optimum's loss
 OBJECTIVE_FORM = "NAME, NAME:MRI:PET or NAME:ALPHA1:ALPHA2:BETA1:BETA2:GAMMA1:GAMMA2"
-BLOCK = 128  # voxels a side whose gradient is computed at once: about 1 GB
-HALO = 16  # voxels around a block that see the windows its own voxels lie in
+BLOCK = 1_500_000  # voxels whose gradient is computed at once: about 0.4 GB
+HALO = WINDOW - 1  # voxels around a block that see the windows its own voxels lie in
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How Adam goes down.
+
+    Attributes:
+        rate: of the first step, in intensity per step; it falls linearly to 0.
+        momentum: Adam's first beta.
+        unhurried: steps from which the whole rate is taken, a share of it with fewer: a few large
+            ones would end farther away.
+    """
+
+    rate: float
+    momentum: float
+    unhurried: int
+
+    def rates(self, steps: int) -> list[float]:
+        """The rate of each step."""
+        first = self.rate * min(1.0, steps / self.unhurried)
+        return [first * (1 - step / steps) for step in range(steps)]
+
+
+FROM_AVERAGE = Descent(rate=2e-2, momentum=0.9, unhurried=30)
+# A network's output is nearer: with less momentum three steps are most of the way.
+FROM_NETWORK = Descent(rate=1e-2, momentum=0.3, unhurried=6)
 
 
 def refine(
@@ -34,12 +61,12 @@ def refine(
     pet: Tensor,
     objective: Objective,
     steps: int,
-    lr: float = LEARNING_RATE,
+    descent: Descent = FROM_AVERAGE,
     progress: Callable[[int], object] | None = None,
 ) -> Tensor:
     """Minimise the objective over the fused voxels, from a given start.
 
-    Adam with a rate that falls linearly to 0. In volumes longer than a block the gradient is
+    Adam with a rate that falls linearly to 0. In volumes larger than a block the gradient is
     computed block by block, each with a halo as wide as the objectives' windows, so that it is the
     whole volume's, and all voxels take a step together. Blocks optimised one by one would differ in
     brightness, which nothing but the air around a head fixes where gradients are compared. Nothing
@@ -50,63 +77,110 @@ def refine(
         mri, pet: same shape, in [0, 1].
         objective: what to minimise.
         steps: of Adam; 0 returns the start.
-        lr: rate of the first step, in intensity per step; less where there are few steps.
+        descent: how far they go.
         progress: called after every block of every step with the block's number of voxels; all
             calls add up to `steps` times the voxels of the volume.
 
     Returns:
         (B, 1, D, H, W) float32 on the start's device, without a gradient, in [0, 1] unless the
-        start is returned. Beside the volumes it takes three of their size and a block's graph.
+        start is returned. Beside the volumes it takes three of their size, a block's graph, and
+        what the objective keeps of the sources: a dozen of their size.
     """
     result, mri, pet = (volume.detach().float() for volume in (fused, mri, pet))
     result = result.clone()
-    result.grad = torch.zeros_like(result)
-    optimiser = torch.optim.Adam([result], lr=lr, fused=True)  # without copies of the volume
-    whole = result.shape[2:]
-    lr *= min(1.0, steps / UNHURRIED)
-    for step in range(steps):
-        optimiser.param_groups[0]["lr"] = lr * (1 - step / steps)
-        for inside, around in _blocks(whole):
-            volumes = [volume[:, :, *around] for volume in (result, mri, pet)]
-            core = tuple(
-                slice(i.start - a.start, i.stop - a.start)
-                for i, a in zip(inside, around, strict=True)
-            )
-            part = result.grad[:, :, *inside]
-            of_part = objective.within(volumes[0].shape[2:], whole)
-            part.copy_(_gradient(*volumes, of_part, result.numel())[:, :, *core])
+    if not steps:
+        return result
+    adam, gradient = _Adam(result, descent.momentum), torch.empty_like(result)
+    blocks = [_Block(*boxes, mri, pet, objective) for boxes in _boxes(tuple(result.shape[2:]))]
+    for rate in descent.rates(steps):
+        for block in blocks:
+            part = gradient[:, :, *block.inside]
+            part.copy_(block.gradient(result))
             if progress is not None:
                 progress(part.numel())
-        optimiser.step()
+        adam.step(gradient, rate)
         result.clamp_(0, 1)
-    result.grad = None
     return result
 
 
-def _gradient(fused: Tensor, mri: Tensor, pet: Tensor, objective: Objective, scale: int) -> Tensor:
-    """Of `scale` times the objective, by the fused voxels.
+class _Adam:
+    """Adam on one volume, in place; making PyTorch's own one imports its compiler, for a second.
 
-    A mean over voxels has gradients near 1e-8, which Adam would take for nothing.
+    Args:
+        volume: to change.
+        momentum: its first beta; the second one is 0.999.
     """
-    with torch.enable_grad():
-        variable = fused.detach().requires_grad_()
-        loss = scale * objective(variable, mri, pet)[0]
-    return torch.autograd.grad(loss, variable)[0]
+
+    def __init__(self, volume: Tensor, momentum: float) -> None:
+        self.volume, self.betas, self.taken = volume, (momentum, 0.999), 0
+        self.mean, self.square = torch.zeros_like(volume), torch.zeros_like(volume)
+
+    def step(self, gradient: Tensor, rate: float) -> None:
+        """One step down this gradient, which is overwritten."""
+        self.taken += 1
+        first, second = self.betas
+        self.mean.lerp_(gradient, 1 - first)
+        self.square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        scale = math.sqrt(1 - second**self.taken)
+        torch.sqrt(self.square, out=gradient).add_(1e-8 * scale)
+        size = -rate * scale / (1 - first**self.taken)
+        self.volume.addcdiv_(self.mean, gradient, value=size)
 
 
-def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """Blocks that tile a volume, each with its box one halo wider, cut off at the border."""
-    axes = [list(_pieces(side)) for side in shape]
-    for d in axes[0]:
-        for h in axes[1]:
-            for w in axes[2]:
-                inside, around = zip(d, h, w, strict=True)
-                yield inside, around
+Box = tuple[slice, ...]
 
 
-def _pieces(side: int) -> Iterator[tuple[slice, slice]]:
-    """Equal pieces of an axis, none longer than a block, beside their wider ones."""
-    number = -(-side // BLOCK)
+class _Block:
+    """A part of a volume and the objective there.
+
+    Args:
+        inside: the part.
+        around: the same, one halo wider.
+        mri, pet: of the whole volume.
+        objective: of the whole volume.
+    """
+
+    def __init__(
+        self, inside: Box, around: Box, mri: Tensor, pet: Tensor, objective: Objective
+    ) -> None:
+        self.inside, self.around = inside, around
+        pairs = zip(inside, around, strict=True)
+        self.core = tuple(slice(i.start - a.start, i.stop - a.start) for i, a in pairs)
+        sources = [volume[:, :, *around] for volume in (mri, pet)]
+        here = objective.within(sources[0].shape[2:], mri.shape[2:])
+        self.loss = here.of_pair(*sources)
+
+    def gradient(self, fused: Tensor) -> Tensor:
+        """Of the objective by the part's voxels, times their number in the whole volume.
+
+        A mean over voxels has gradients near 1e-8, which Adam would take for nothing.
+        """
+        with torch.enable_grad():
+            variable = fused[:, :, *self.around].detach().requires_grad_()
+            loss = fused.numel() * self.loss(variable)[0]
+        return torch.autograd.grad(loss, variable)[0][:, :, *self.core]
+
+
+def _boxes(shape: tuple[int, ...]) -> Iterator[tuple[Box, Box]]:
+    """Boxes that tile a volume, each with its box one halo wider, cut off at the border."""
+    numbers = _numbers(shape)
+    axes = [list(_pieces(*axis)) for axis in zip(shape, numbers, strict=True)]
+    for pieces in product(*axes):
+        inside, around = zip(*pieces, strict=True)
+        yield inside, around
+
+
+def _numbers(shape: tuple[int, ...]) -> list[int]:
+    """In how many pieces each axis is cut: the longest ones first, until a box is a block."""
+    numbers = [1] * len(shape)
+    while math.prod(map(math.ceil, np.divide(shape, numbers))) > BLOCK:
+        longest = max(range(len(shape)), key=lambda axis: shape[axis] / numbers[axis])
+        numbers[longest] += 1
+    return numbers
+
+
+def _pieces(side: int, number: int) -> Iterator[tuple[slice, slice]]:
+    """Equal pieces of an axis, beside their wider ones."""
     borders = [side * i // number for i in range(number + 1)]
     for first, last in zip(borders[:-1], borders[1:], strict=True):
         yield slice(first, last), slice(max(first - HALO, 0), min(last + HALO, side))
@@ -117,45 +191,80 @@ class Refinement:
     """`refine` of a network's output, with a progress bar.
 
     Attributes:
-        objective: what to minimise.
         steps: how often.
+        objective: what to minimise, see `parse_objective`; None for that of the network's training
+            at its present balance.
+        asked_for: whether a pair that cannot be refined is an error; else it is said.
     """
 
-    objective: Objective
     steps: int
+    objective: str | None = None
+    asked_for: bool = True
 
-    def __call__(self, fused: Tensor, mri: Tensor, pet: Tensor) -> Tensor:
+    def of(self, network: TrainedModel) -> Objective:
+        """What is minimised of this network's output."""
+        return parse_objective(self.objective or network.objective, "--objective")
+
+    def __call__(self, network: TrainedModel, fused: Tensor, mri: Tensor, pet: Tensor) -> Tensor:
         """(B, 1, D, H, W) each -> the refined volume, float32, on the device of `fused`.
 
+        Args:
+            network: whose output `fused` is.
+
         Raises:
-            InputError: a side that is too short for the objective.
+            InputError: a side that is too short for the objective, and it was asked for.
         """
-        total = self.steps * fused.numel()
+        sources, total = (mri, pet, self.of(network), self.steps), self.steps * fused.numel()
         try:
             with tqdm(total=total, desc="refining", unit="voxel", unit_scale=True) as bar:
-                return refine(fused, mri, pet, self.objective, self.steps, NETWORK_RATE, bar.update)
+                return refine(fused, *sources, FROM_NETWORK, bar.update)
         except ValueError as error:
+            if not self.asked_for:
+                notice(f"not refined: {error}")
+                return fused
             raise InputError("--refine", str(error), "leave the flag out for this pair") from error
 
 
 def choose_refinement(
-    steps: int, objective: str | None, network: TrainedModel
+    steps: int | None, objective: str | None, network: TrainedModel
 ) -> Refinement | None:
-    """What --refine and --objective ask for, with the objective of the training by default.
+    """What --refine and --objective ask for, and without them what the network is to have.
 
     Raises:
         InputError: an objective that there is not, none to take, or one without --refine.
     """
+    asked_for = steps is not None
+    steps = steps if asked_for else network.refine
     if not steps:
         if objective:
             raise InputError("--objective", "is that of --refine", "give --refine N beside it")
         return None
-    text = objective or network.objective
-    if text is None:
+    if not (objective or network.objective):
         problem = f"{network.name} has no objective of volumes"
         raise InputError("--refine", problem, "name one by --objective, as salient-additive:1:1")
-    print(f"refined by {steps} steps of {text}")
-    return Refinement(parse_objective(text, "--objective"), steps)
+    refinement = Refinement(steps, objective, asked_for)
+    refinement.of(network)
+    print(f"refined by {steps} steps of {objective or network.objective}")
+    return refinement
+
+
+class Refined(nn.Module):
+    """A network and some steps from its output, as a fusion method.
+
+    Args:
+        network: (mri, pet) -> fused.
+        objective: of the steps.
+        steps: see `refine`; 0 leaves the output as it is.
+    """
+
+    def __init__(self, network: nn.Module, objective: Objective, steps: int) -> None:
+        super().__init__()
+        self.network, self.objective, self.steps = network, objective, steps
+
+    def forward(self, mri: Tensor, pet: Tensor) -> Tensor:
+        """Fuse MRI and PET, (B, 1, D, H, W) in [0, 1] -> the same shape, in [0, 1]."""
+        fused = self.network(mri, pet).clamp(0, 1)
+        return refine(fused, mri, pet, self.objective, self.steps, FROM_NETWORK)
 
 
 def excess(loss: float, optimum: float, average: float) -> float:

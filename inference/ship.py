@@ -31,12 +31,13 @@ from training import checkpoint, weights
 from training.build import build_network
 from training.config import FROM_WEIGHTS, SETTINGS, TrainConfig, flag
 from training.hyperparameters import FUSION
-from utils.cli import Parser, run, share
+from utils.cli import Parser, non_negative_int, run, share
 from utils.errors import InputError
 from utils.files import replacing
 
 LICENSE = "MIT"
 SEED, VOXEL_MM = 20231017, 4.0  # of the made pair: another head than any cohort's
+STEPS = 3  # over the voxels, what most of a network's excess takes (docs/measures.md)
 CARD = "MODEL_CARD.md"
 VALUES = "<!-- what follows is written by inference.ship -->", "<!-- until here -->"
 # Settings that name places and machines, or what a run may change without being another one.
@@ -156,6 +157,7 @@ def card_values(record: dict) -> str:
         "trained for": f"{about['epochs']} epochs, {about['steps']} steps",
         "commit, date": f"{about['commit'][:12]}, {about['date']}",
         "default balance": "none" if about["balance"] is None else f"{about['balance']:g}",
+        "refined by": f"{record['refine']} steps over the fused voxels (`--refine`)",
         "16-bit against 32-bit weights": f"fused voxels differ by {record['rounding']:.1g} at most",
     }
     scores = expected["scores"]
@@ -192,6 +194,8 @@ def build_parser() -> Parser:
     add("--commit", help="that trained the weights (this checkout's)")
     text = "share of the MRI by default, of a network for any (0.5)"
     add("--balance", type=share, default=NEUTRAL, metavar="T", help=text)
+    text = "steps over the voxels that its output is to have (%(default)s)"
+    add("--refine", type=non_negative_int, default=STEPS, metavar="N", help=text)
     text = "also compare 16 with 32 bits on these pairs"
     add("--data", type=Path, action="append", default=[], metavar="ROOT", help=text)
     return parser
@@ -218,6 +222,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"16 against 32 bits: {found:.2g} ({subject.name})")
             largest = max(largest, found)
     more = {
+        "refine": args.refine,
         "parameters": sum(parameter.numel() for parameter in full.model.parameters()),
         "rounding": largest,
         "expected": {

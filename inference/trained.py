@@ -37,6 +37,7 @@ class TrainedModel:
         name: of its model, see `models.build_model`.
         objective: of its training with all weights, see `inference.optimum.parse_objective`; None
             for 2-D methods, whose own losses have no volume to minimise over.
+        refine: steps over the voxels that its output is to have, see `inference.optimum`.
     """
 
     model: nn.Module
@@ -46,6 +47,7 @@ class TrainedModel:
     description: str
     name: str = "dc2fusion"
     objective: str | None = None
+    refine: int = 0
 
     @property
     def turns(self) -> bool:
@@ -65,8 +67,13 @@ class TrainedModel:
             problem = f"{self.source} was trained for one balance"
             raise InputError("--balance", problem, "leave the flag out")
         self.model.default_balance = balance
-        weights = ":".join(f"{weight:g}" for weight in balance_weights(balance))
-        return replace(self, objective=f"{self.objective.split(':')[0]}:{weights}")
+        return replace(self, objective=objective_at(self.objective, balance))
+
+
+def objective_at(objective: str, balance: float) -> str:
+    """An objective with the weights of a balance in the place of its own."""
+    weights = ":".join(f"{weight:g}" for weight in balance_weights(balance))
+    return f"{objective.split(':')[0]}:{weights}"
 
 
 def choose_checkpoint(given: Path | None, root: Path) -> Path:
@@ -154,6 +161,7 @@ def load_model(path: Path, variant: str | None = None, size: int = 128) -> Train
         found = weights.read(path)
         _check_variant(path, found.config, variant)
         trained = _own(path, found.network(), found.config, f"of {found.record['about']['date']}")
+        trained = replace(trained, refine=found.refine)
         return trained if found.balance is None else trained.turned_to(found.balance)
     content = read(path)
     if is_released(content):

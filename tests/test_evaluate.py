@@ -601,6 +601,11 @@ def test_the_weights_of_the_code_are_rows_at_several_balances(
     assert found["dc2fusion-0.4"] == own
     assert len({found[f"dc2fusion-{t}"] for t in (0.1, 0.4, 0.9)}) == 3
     assert scores("--balance", 0.9)["dc2fusion"] == found["dc2fusion-0.9"]
+    refined = scores("--refine", 2)["dc2fusion"]
+    assert len(scored_volumes) == 1 and refined != own  # the other method has no objective
+    save_small_weights(weights_file.SHIPPED, refine=2)
+    assert scores()["dc2fusion"] == refined
+    assert scores("--refine", 0)["dc2fusion"] == own
 
 
 def test_a_changed_checkpoint_is_scored_again_with_a_notice(

@@ -704,6 +704,35 @@ def test_refined_results_have_less_loss_and_repeat(
     assert loss(volumes["refined"]) < loss(volumes["plain"])
 
 
+def test_weights_say_how_many_steps_their_output_is_to_have(larger_pair, run_script, tmp_path):
+    weights_file = tmp_path / "w.safetensors"
+    save_small_weights(weights_file, refine=2)
+    volumes, pages = {}, {}
+    for name, extra in {
+        "own": (),
+        "asked": ("--refine", 2),
+        "none": ("--refine", 0),
+        "other": ("--objective", "salient-additive:1:1"),
+    }.items():
+        output = tmp_path / f"{name}.nii.gz"
+        flags = ("--mri", larger_pair[0], "--pet", larger_pair[1], "--output", output, "--page")
+        status, out, err = run_script(
+            infer_sigleImage.main, *flags, "--checkpoint", weights_file, *extra
+        )
+        assert status == 0, err
+        assert ("refined by 2 steps" in out) == (name != "none")
+        record = json.loads((tmp_path / f"{name}.json").read_text("utf-8"))["Settings"]
+        assert record["refine"] == (0 if name == "none" else 2)
+        assert record["objective"].startswith("salient-additive:1:1") == (name == "other")
+        volumes[name] = nib.load(output).get_fdata(dtype=np.float32)
+        pages[name] = (tmp_path / f"{name}.html").read_text("utf-8")
+    assert np.array_equal(volumes["own"], volumes["asked"])
+    for name in ("none", "other"):
+        assert abs(volumes["own"] - volumes[name]).max() > 1e-3
+    blended = "between them the page blends"
+    assert blended in pages["own"] and blended not in pages["other"]  # of one objective
+
+
 @pytest.mark.parametrize(
     ("flags", "names"),
     [

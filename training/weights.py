@@ -58,6 +58,11 @@ class Weights:
         """The share of the MRI by default; None for a network of one balance."""
         return self.record["about"]["balance"]
 
+    @property
+    def refine(self) -> int:
+        """Steps over the voxels that the network's output is to have."""
+        return self.record.get("refine", 0)
+
     def load_into(self, model: nn.Module) -> nn.Module:
         """Give a network these weights, in its own precision; returns it.
 
@@ -144,6 +149,7 @@ def _read_record(path: Path) -> dict:
         record = json.loads(read_text(path))
         about = record["about"]
         complete = isinstance(record["sha256"], str) and isinstance(about, dict)
+        complete &= isinstance(record.get("refine", 0), int)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(path, "is not the record of weights", REMEDY) from error
     if not complete or not {"config", "balance", "date"} <= about.keys():

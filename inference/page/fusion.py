@@ -56,23 +56,22 @@ def page_of(
 
 
 def fuse_balances(
-    network: TrainedModel, fuse: Callable[[], Fusion] | None, own: Fusion
+    network: TrainedModel, fuse: Callable[[TrainedModel], Fusion], own: Fusion
 ) -> dict[float, np.ndarray] | None:
     """Fused volumes by share of the MRI, for a network that takes any; None for others.
 
     Args:
-        fuse: fuses with the network as it is turned; None to leave it at its balance.
+        fuse: fuses with the network as it is turned.
         own: what it made at its present balance.
     """
-    if fuse is None or not network.turns:
+    if not network.turns:
         return None
     present = network.model.default_balance
     fused = {present: own.fused}
     try:
         others = [share for share in BALANCES if share != present]
         for share in tqdm(others, "balances of the page", leave=False, disable=None):
-            network.turned_to(share)
-            fused[share] = fuse().fused
+            fused[share] = fuse(network.turned_to(share)).fused
     finally:
         network.turned_to(present)
     return dict(sorted(fused.items()))

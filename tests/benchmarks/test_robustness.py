@@ -42,7 +42,7 @@ def test_a_table_and_a_picture(monkeypatch, synthetic_cohort, tmp_path, capsys):
     robustness.main([str(flag) for flag in [*flags, "--changes", *changes]])
     text = (tmp_path / "robustness.md").read_text()
     assert capsys.readouterr().out == text
-    rows = re.findall(r"^\| (.+) \| 100 % \| ([\d.]+) \| ([\d.]+) \|$", text, re.M)
+    rows = re.findall(r"^\| (.+) \| 100 % \| 100 % \| ([\d.]+) \| ([\d.]+) \|$", text, re.M)
     names, ssim, of_average = zip(*rows, strict=True)
     assert list(names) == changes
     assert ssim == of_average and len(set(ssim)) == len(changes)

@@ -63,13 +63,17 @@ def save_shifting(path: Path, shift: tuple[float, float, float], size: int = 32)
     _save(path, config, model, epoch=1, step=1)
 
 
-def save_small_weights(path: Path, **settings) -> torch.nn.Module:
-    """Write weights of an untrained small network for any balance; returns the network."""
+def save_small_weights(path: Path, refine: int = 0, **settings) -> torch.nn.Module:
+    """Write weights of an untrained small network for any balance; returns the network.
+
+    Args:
+        refine: steps over the voxels that its output is to have.
+    """
     torch.manual_seed(0)
     config = TrainConfig(**SMALL_NETWORK | {"size": 40, "balance": "any"} | settings)
     model = build_network(config)
     for place in model.balance.places:  # which has no effect at first
         torch.nn.init.normal_(place.weight, std=0.1)
     about = {"config": config.to_dict(), "balance": 0.4, "date": "2026-01-01"}
-    write(path, to_stored(model.state_dict()), about, {})
+    write(path, to_stored(model.state_dict()), about, {"refine": refine})
     return model

@@ -50,7 +50,7 @@ SCHEMA = {
 def weights(tmp_path_factory):
     """Small weights for any balance, of windows that are smaller than the head."""
     path = tmp_path_factory.mktemp("weights") / "dc2fusion.safetensors"
-    save_small_weights(path, size=24)
+    save_small_weights(path, refine=2, size=24)
     return path
 
 
@@ -133,6 +133,7 @@ def test_it_writes_the_volume_that_the_script_writes(
     assert theirs.header.binaryblock == ours.header.binaryblock
     assert ours.get_fdata().max() > 0.1
     assert abs(fused(balance=0.9).get_fdata() - ours.get_fdata()).max() > 0.01
+    assert abs(fused(refine=0).get_fdata() - ours.get_fdata()).max() > 1e-3
 
 
 def test_one_network_of_two_channels(folder, weights):

@@ -8,10 +8,20 @@ from scipy import ndimage
 from data.subjects import find_subjects
 from data.volume import read_volume
 from inference import optimum
-from inference.optimum import NETWORK_RATE, Optimum, excess, parse_objective, refine
+from inference.optimum import (
+    FROM_NETWORK,
+    Optimum,
+    Refined,
+    choose_refinement,
+    excess,
+    parse_objective,
+    refine,
+)
+from inference.trained import TrainedModel
 from losses import build_objective
 from losses.objective import OBJECTIVES
 from metrics.transfer import Lesion, lesion_transfer
+from models import build_model
 from utils.errors import InputError
 
 
@@ -52,7 +62,7 @@ def test_few_steps_lead_nearer_and_more_of_them_nearer_still(pair, name):
     objective = build_objective(name)
     near = refine((mri + pet) / 2, mri, pet, objective, steps=10)
     losses = [
-        float(objective(refine(near, mri, pet, objective, steps, NETWORK_RATE), mri, pet)[0])
+        float(objective(refine(near, mri, pet, objective, steps, FROM_NETWORK), mri, pet)[0])
         for steps in (0, 1, 2, 4, 8)
     ]
     assert losses == sorted(losses, reverse=True)
@@ -91,13 +101,72 @@ def test_blocks_give_what_the_whole_volume_gives(long_pair, monkeypatch, name):
     mri, pet = long_pair
     start, objective = (mri + pet) / 2, build_objective(name)
     whole = refine(start, mri, pet, objective, steps=20)
-    monkeypatch.setattr(optimum, "BLOCK", 24)
+    monkeypatch.setattr(optimum, "BLOCK", 24**3)
     counted = []
     blocks = refine(start, mri, pet, objective, steps=20, progress=counted.append)
     assert sum(counted) == 20 * mri.numel()
     assert len(counted) == 2 * 20
     change = (whole - start).abs().mean()
     assert (blocks - whole).abs().mean() < 1e-4 * change
+
+
+def test_steps_are_those_of_pytorchs_adam(pair):
+    mri, pet = pair
+    objective = build_objective("salient-composite")
+    start = (0.7 * mri + 0.3 * pet).clamp(0.1, 0.9)
+    found = refine(start, mri, pet, objective, 4, FROM_NETWORK)
+    expected = start.clone().requires_grad_()
+    adam = torch.optim.Adam([expected], betas=(FROM_NETWORK.momentum, 0.999))
+    for step in range(4):
+        adam.param_groups[0]["lr"] = (
+            FROM_NETWORK.rate * (4 / FROM_NETWORK.unhurried) * (4 - step) / 4
+        )
+        adam.zero_grad()
+        (expected.numel() * objective(expected, mri, pet)[0]).backward()
+        adam.step()
+        with torch.no_grad():
+            expected.clamp_(0, 1)
+    torch.testing.assert_close(found, expected.detach(), atol=2e-4, rtol=0)
+    assert (found - start).abs().max() > 5e-3
+
+
+def network(refine: int = 0, objective: str | None = "salient-composite:1:1") -> TrainedModel:
+    return TrainedModel(
+        build_model("average"), "paper", 64, "x", "a test", "a network", objective, refine
+    )
+
+
+def test_a_network_has_its_own_number_of_steps_unless_another_is_asked_for(capsys):
+    own = choose_refinement(None, None, network(refine=3))
+    assert (own.steps, own.asked_for) == (3, False)
+    assert "3 steps of salient-composite:1:1" in capsys.readouterr().out
+    assert choose_refinement(5, None, network(refine=3)).steps == 5
+    assert choose_refinement(0, None, network(refine=3)) is None
+    assert choose_refinement(None, None, network()) is None
+    with pytest.raises(InputError, match="a network has no objective"):
+        choose_refinement(5, None, network(objective=None))
+
+
+def test_the_steps_are_of_the_objective_at_the_present_balance(pair):
+    mri, pet = pair
+    start = (mri + pet) / 2
+    refinement = choose_refinement(None, None, network(refine=3))
+    for objective in ("salient-composite:1:1", "salient-composite:2:1"):
+        expected = refine(start, mri, pet, parse_objective(objective, "x"), 3, FROM_NETWORK)
+        found = refinement(network(3, objective), start, mri, pet)
+        assert torch.equal(found, expected)
+        refined = Refined(build_model("average"), parse_objective(objective, "x"), 3)
+        assert torch.equal(refined(mri, pet), expected)
+
+
+def test_a_volume_thinner_than_a_window_stays_as_it_is_unless_steps_were_asked_for(capsys):
+    mri, pet = torch.rand(2, 1, 1, 10, 16, 16, generator=torch.Generator().manual_seed(0))
+    fused = (mri + pet) / 2
+    own = choose_refinement(None, None, network(refine=3))
+    assert torch.equal(own(network(3), fused, mri, pet), fused)
+    assert "notice: not refined: SSIM needs every side of at least 11" in capsys.readouterr().err
+    with pytest.raises(InputError, match="--refine: SSIM needs"):
+        choose_refinement(3, None, network(3))(network(3), fused, mri, pet)
 
 
 def test_excess():

@@ -3,9 +3,12 @@
 import pytest
 import torch
 
+from benchmarks.balances import network_pair
+from data.subjects import find_subjects
 from inference import ship
+from inference.optimum import FROM_NETWORK, excess, parse_objective, refine
 from inference.trained import load_model
-from tests.helpers.golden import ROOT
+from tests.helpers.golden import ROOT, shared_file
 from training import weights
 
 TOLERANCE = 1e-3  # what the order of sums on another processor may change, with room to spare
@@ -30,6 +33,23 @@ def test_they_give_the_scores_of_the_record(record):
     made = ship.made_pair(pair["seed"], pair["voxel_mm"])
     scores = ship.made_scores(load_model(weights.SHIPPED), made)
     assert scores == pytest.approx(record["expected"]["scores"], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("balance", [0.25, 0.5, 0.75])
+def test_their_steps_bring_the_template_near_its_optimum(balance):
+    found = find_subjects(shared_file("data", "pairs", "template").parent).subjects
+    (template,) = [subject for subject in found if subject.name == "template"]
+    pair = network_pair(template, 64)
+    trained = load_model(weights.SHIPPED).turned_to(balance)
+    objective, sources = parse_objective(trained.objective, "x"), (pair.mri, pair.pet)
+    with torch.no_grad():
+        fused = pair.fuse(trained)
+    average = (pair.mri + pair.pet) / 2
+    written = refine(fused, *sources, objective, trained.refine, FROM_NETWORK)
+    best = refine(average, *sources, objective, 60)
+    losses = [float(objective(volume, *sources)[0]) for volume in (fused, written, best, average)]
+    alone, as_written = (excess(loss, *losses[2:]) for loss in losses[:2])
+    assert as_written < 0.03 and as_written < 0.6 * alone < 0.05
 
 
 def test_they_fuse_at_any_balance(record):

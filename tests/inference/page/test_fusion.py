@@ -58,7 +58,7 @@ def test_a_network_for_any_balance_is_fused_at_several_and_left_as_it_was(pair):
     volumes = read_pair(*pair)
     model = network(Turned())
     own = fused(model, volumes)
-    balanced = fuse_balances(model, lambda: fused(model, volumes), own)
+    balanced = fuse_balances(model, lambda to: fused(to, volumes), own)
     assert list(balanced) == sorted({*BALANCES, 0.6})
     assert balanced[0.6] is own.fused and model.model.default_balance == 0.6
     inside = own.foreground
