@@ -20,7 +20,8 @@ def dc2fusion(pretrained: bool = True, balance: float | None = None, **options) 
 
     MRI and PET are (B, 1, D, H, W) in [0, 1], of one head on one grid and of any size; so is what
     is returned, except that it may lie slightly outside [0, 1]. Voxels of 0.8 to 2.5 mm are what
-    the weights have seen.
+    the weights have seen. It is the network alone: what `infer_sigleImage.py` writes has taken some
+    steps more from there, see `inference.optimum.Refined`.
 
     Args:
         pretrained: with the weights that come with the code, which runs no code of theirs.

@@ -178,20 +178,13 @@ def model_method(text: str, loading: Loading) -> Method:
         balance = loading.balance
         trained = trained.turned_to(balance)
         readings.append(f"share of the MRI {balance:g}")
-    refined = _refined(method.model, trained, loading)
-    if refined is not method.model:
-        readings.append(f"refined by {refined.steps} steps")
+    model, steps = method.model, trained.refine if loading.refine is None else loading.refine
+    if steps and trained.objective:
+        print(f"{label}: refined by {steps} steps of {trained.objective}")
+        model = Refined(model, parse_objective(trained.objective, "--refine"), steps)
+        readings.append(f"refined by {steps} steps")
     reading = ", ".join(readings) or None
-    return replace(method, model=refined, reading=reading, balance=balance)
-
-
-def _refined(model: nn.Module, trained: TrainedModel, loading: Loading) -> nn.Module:
-    """A network with the steps from its output that it is to have, or that the user wants."""
-    steps = trained.refine if loading.refine is None else loading.refine
-    if not (steps and trained.objective):
-        return model
-    print(f"{trained.name}: refined by {steps} steps of {trained.objective}")
-    return Refined(model, parse_objective(trained.objective, "--refine"), steps)
+    return replace(method, model=model, reading=reading, balance=balance)
 
 
 def balanced_methods(text: str, loading: Loading, balances: Sequence[float]) -> list[Method]:

@@ -84,7 +84,7 @@ def refine(
     Returns:
         (B, 1, D, H, W) float32 on the start's device, without a gradient, in [0, 1] unless the
         start is returned. Beside the volumes it takes three of their size, a block's graph, and
-        what the objective keeps of the sources: a dozen of their size.
+        what the objective keeps of the sources, up to ten of their size.
     """
     result, mri, pet = (volume.detach().float() for volume in (fused, mri, pet))
     result = result.clone()
@@ -216,7 +216,8 @@ class Refinement:
         """
         sources, total = (mri, pet, self.of(network), self.steps), self.steps * fused.numel()
         try:
-            with tqdm(total=total, desc="refining", unit="voxel", unit_scale=True) as bar:
+            unit = {"unit": "voxel", "unit_scale": True}
+            with tqdm(total=total, desc="refining", leave=False, disable=None, **unit) as bar:
                 return refine(fused, *sources, FROM_NETWORK, bar.update)
         except ValueError as error:
             if not self.asked_for:
