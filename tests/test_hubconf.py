@@ -4,6 +4,8 @@ import pytest
 import torch
 
 import hubconf
+from losses import build_objective
+from models.balance import weights
 from tests.helpers.golden import ROOT
 from tests.helpers.runs import save_small_weights
 
@@ -34,12 +36,24 @@ def test_the_weights_that_come_with_the_code_and_their_balance(shipped):
     assert not torch.equal(turned(*pair()), model(*pair()))
 
 
+def test_steps_follow_the_network_for_its_objective_at_the_balance(shipped):
+    mri, pet = pair()
+    network, refined = hubconf.dc2fusion(balance=0.9), hubconf.dc2fusion(balance=0.9, refine=3)
+    objective = build_objective("ssim-gradient-intensity", *[weights(0.9)] * 3)
+    with torch.no_grad():
+        start = network(mri, pet).clamp(0, 1)
+    found = refined(mri, pet)
+    assert not refined.training and 0 <= found.min() and found.max() <= 1
+    assert objective(found, mri, pet)[0] < objective(start, mri, pet)[0]
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
         ({"embed_dim": 48}, "embed_dim"),
         ({"balance": 1.5}, "0 to 1"),
         ({"pretrained": False, "balance": 0.5}, "pretrained"),
+        ({"pretrained": False, "refine": 3}, "pretrained"),
         ({"pretrained": False, "embed_dim": 25}, "multiple of 24"),
     ],
 )
