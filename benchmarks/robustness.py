@@ -32,6 +32,7 @@ from metrics import Scorer
 from training.weights import SHIPPED
 from utils.cli import positive_int, run
 from utils.files import replacing
+from utils.planes import plane_of
 
 FWHM = 2 * np.sqrt(2 * np.log(2))
 HEAD = 0.05  # of the largest intensity: where a head is, roughly
@@ -187,15 +188,20 @@ def measure(subject: Subject, args: argparse.Namespace) -> tuple[str, list[Tenso
 
 
 def draw(path: Path, rows: dict[str, list[Tensor]]) -> None:
-    """The middle axial slice of MRI, PET and fused, a row for each change."""
-    figure = Figure(figsize=(6.6, 2.2 * len(rows)), layout="constrained")
-    panels = figure.subplots(len(rows), 3, squeeze=False)
-    for line, (name, volumes) in zip(panels, rows.items(), strict=True):
-        for axes, title, volume in zip(line, ("MRI", "PET", "fused"), volumes, strict=True):
-            plane = volume[..., volume.shape[-1] // 2].T.numpy()
-            axes.imshow(plane, cmap="gray", vmin=0, vmax=1, origin="lower")
-            axes.set(xticks=[], yticks=[], title=title if line is panels[0] else "")
+    """The middle axial slice of MRI, PET and fused, radiological, for two changes a row."""
+    lines = -(-len(rows) // 2)
+    figure = Figure(figsize=(10, 2 * lines + 0.3), layout="constrained")
+    panels = figure.subplots(lines, 6, squeeze=False)
+    for axes in panels.flat:
+        axes.set(xticks=[], yticks=[], frame_on=False)
+    for place, (name, volumes) in enumerate(rows.items()):
+        line = panels[place // 2, 3 * (place % 2) :]
+        for axes, title, volume in zip(line, ("MRI", "PET", "fused"), volumes, strict=False):
+            plane = plane_of(volume.numpy(), 2, [side // 2 for side in volume.shape])
+            axes.imshow(plane, cmap="gray", vmin=0, vmax=1)
+            axes.set_title(title if place < 2 else "")
         line[0].set_ylabel(name)
+    figure.text(0, 0, "radiological: the patient's right is at the left", fontsize=7)
     figure.savefig(path, dpi=100, format="png")
 
 
