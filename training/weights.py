@@ -149,7 +149,8 @@ def _read_record(path: Path) -> dict:
         record = json.loads(read_text(path))
         about = record["about"]
         complete = isinstance(record["sha256"], str) and isinstance(about, dict)
-        complete &= isinstance(record.get("refine", 0), int)
+        steps = record.get("refine", 0)
+        complete &= isinstance(steps, int) and steps >= 0
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(path, "is not the record of weights", REMEDY) from error
     if not complete or not {"config", "balance", "date"} <= about.keys():

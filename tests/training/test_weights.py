@@ -100,6 +100,13 @@ class TestRefused:
         path.with_suffix(".json").write_text(text, encoding="latin-1")
         self.refuse(path, "record of weights|UTF-8", path.with_suffix(".json"))
 
+    @pytest.mark.parametrize("steps", ["-1", '"3"', "0.5", "null"])
+    def test_a_json_with_steps_that_nobody_can_take(self, saved, steps):
+        path, _ = saved
+        record = path.with_suffix(".json")
+        record.write_text(record.read_text().replace('"refine": 0', f'"refine": {steps}'))
+        self.refuse(path, "record of weights", record)
+
     def test_a_json_of_other_weights(self, saved, tmp_path):
         path, _ = saved
         other = tmp_path / "other" / path.name
