@@ -5,8 +5,8 @@
 Changes one pair in the ways that patients' scans differ, writes each as files, and reads and fuses
 these as `infer_sigleImage.py` does, at native voxels. Columns: the excess (see
 `benchmarks.balances`) of what is written and of the network's output before the steps over the
-voxels, and the mean SSIM against both sources beside the average's. Writes
-`robustness.md` and `robustness.png` to --out.
+voxels, and the mean SSIM against both sources beside the average's. Writes `robustness.md` and
+`robustness.png` to --out.
 """
 
 import argparse

@@ -78,8 +78,7 @@ class TwoChannels(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Fuse (B, 2, D, H, W) in [0, 1], MRI first, of any size -> (B, 1, D, H, W) in [0, 1]."""
-        fused = [self._fuse(pair[None]).clamp(0, 1) for pair in image]
-        return torch.cat(fused)
+        return torch.cat([self._fuse(pair[None]) for pair in image])
 
     def _fuse(self, pair: Tensor) -> Tensor:
         mri, pet = pair[:, :1], pair[:, 1:]  # 1, 1, D, H, W
@@ -87,10 +86,11 @@ class TwoChannels(nn.Module):
         def inputs(part: tuple[slice, ...]) -> tuple[Tensor, Tensor]:
             return mri[0, 0][part][None, None], pet[0, 0][part][None, None]
 
-        fused = run_network(self.network, self.size, pair.shape[2:], inputs).to(pair.device)
-        if not self.steps or min(pair.shape[2:]) < WINDOW:
+        shape = pair.shape[2:]
+        fused = run_network(self.network, self.size, shape, inputs).to(pair.device).clamp(0, 1)
+        if not self.steps or min(shape) < WINDOW:
             return fused
-        return refine(fused.clamp(0, 1), mri, pet, self.objective, self.steps, FROM_NETWORK)
+        return refine(fused, mri, pet, self.objective, self.steps, FROM_NETWORK)
 
 
 class ReadPair:
